@@ -1,0 +1,1 @@
+"""One-shot training of video object segmentation networks, orchestrated on Ray."""

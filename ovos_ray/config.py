@@ -1,0 +1,419 @@
+"""One experiment is one tree of frozen dataclasses; it is printed in full, digested and stored with every result.
+
+A recipe (`trainables/*.py`) is a function that returns an `ExperimentConfig`. On the command line any leaf is
+overridden by its dotted key, `method.backward=T-step`; search spaces use the same keys. Nothing here imports torch
+or Ray.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import hashlib
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+from ovos_ray.errors import ConfigError
+
+__all__ = [
+    "AugmentationConfig",
+    "DataConfig",
+    "ExperimentConfig",
+    "LossConfig",
+    "MethodConfig",
+    "NetworkConfig",
+    "OptimizerConfig",
+    "PretrainConfig",
+    "TrainConfig",
+    "ValidationConfig",
+    "digest",
+    "flatten",
+    "from_dict",
+    "override",
+    "to_dict",
+]
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """Which network is trained and what its weights start from."""
+
+    name: str = "xmem-tiny"
+    """A name known to `ovos_ray.networks.build`."""
+    init: str = "random"
+    """`random`, `imagenet` (ResNet weights, fetched by torchvision) or the path of a weights file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Clip-consistent augmentation (facts: the papers' data pipelines). Angles in degrees, probabilities in [0, 1]."""
+
+    horizontal_flip: float = 0.5
+    crop_scale: tuple[float, float] = (0.36, 1.0)
+    """Area range of the random resized crop, as a fraction of the frame."""
+    crop_ratio: tuple[float, float] = (0.75, 4 / 3)
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    clip_rotation: float = 0.0
+    clip_shear: float = 0.0
+    clip_jitter: tuple[float, float, float, float] = (0.1, 0.03, 0.03, 0.0)
+    """Brightness, contrast, saturation, hue; one draw for all frames of the clip."""
+    grayscale: float = 0.05
+    frame_rotation: float = 0.0
+    frame_shear: float = 0.0
+    frame_jitter: tuple[float, float, float, float] = (0.01, 0.01, 0.01, 0.0)
+    """As clip_jitter, drawn anew for every frame."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where clips come from and how they are drawn."""
+
+    shards: tuple[str, ...] = ()
+    """Folders written by `ovos-ray pack`; several are concatenated."""
+    multipliers: tuple[int, ...] = ()
+    """How often each of `shards` is visited per epoch; empty means once each."""
+    frame_intervals: tuple[int, ...] = ()
+    """Video frames between annotated frames, by which D is divided; empty means what the index says."""
+    clip_length: int = 3
+    """n, the frames of a clip, the labelled one included (paper section 4.1)."""
+    max_skip: tuple[tuple[float, int], ...] = ((0.0, 5),)
+    """The curriculum of D: (fraction of training from which it holds, D in frames)."""
+    batch_size: int = 4
+    """The global batch G, whatever the number of workers."""
+    crop_size: int = 384
+    """Height and width of a training crop in pixels, a multiple of 16."""
+    max_objects: int = 3
+    """Objects kept per clip; more are drawn at random without replacement."""
+    augmentation: AugmentationConfig | None = field(default_factory=AugmentationConfig)
+    """None: only a resize of the whole frame to the crop size."""
+    crop_tries: int = 5
+    """Seeded crops tried until one shows an object."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """`skip` turns an unreadable sample into a counted, listed, zero-weight slot."""
+    max_bad_fraction: float = 0.001
+    """With `skip`: the share of bad samples above which the run stops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """The model-specific loss of equation 2 (STCN: cross-entropy; XMem: and dice; Cutie: points and heads)."""
+
+    cross_entropy: Literal["plain", "bootstrapped", "points"] = "bootstrapped"
+    dice: bool = True
+    warm_up_start: int = 20_000
+    """Optimiser step up to which the bootstrapped cross-entropy counts every pixel."""
+    warm_up_end: int = 70_000
+    """Step from which it counts only the hardest `top_fraction` of pixels."""
+    top_fraction: float = 0.15
+    num_points: int = 12_544
+    """Points per frame of Cutie's point-sampled loss."""
+    oversampling: float = 3.0
+    importance: float = 0.75
+    auxiliary_weight: float = 0.01
+    """Weight of Cutie's sensory and query heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig:
+    """How a clip becomes a loss (paper section 3)."""
+
+    name: Literal["one_shot", "supervised"] = "one_shot"
+    backward: str = "2-step"
+    """Backward strategy: `T-step`, or `k-step` for k frames walked back (`1-step`, `2-step`, …)."""
+    reference: Literal["predicted", "empty"] = "predicted"
+    """What the backward propagation starts from; `empty` is the setting of section 4.4 and Figure 6."""
+    empty_objects: Literal["draw", "merge"] = "draw"
+    """With an empty reference objects cannot be told apart: train one drawn object, or all merged into one."""
+    reference_mask: Literal["soft", "hard"] = "soft"
+    """Soft probabilities or one-hot argmax as the backward reference (open in the paper)."""
+    allow_untrained_sensory: bool = False
+    """Permits 1-step on recurrent networks, which leaves their sensory update without gradient."""
+    share_features: bool = True
+    """Encode each frame once per step; False is the plain two-pass version, equal and slower."""
+    loss: LossConfig = field(default_factory=LossConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Optimiser and learning-rate schedule, all in optimiser steps."""
+
+    name: Literal["adam", "adamw"] = "adamw"
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.05
+    epsilon: float = 1e-8
+    decay_steps: tuple[int, ...] = ()
+    """Steps at which the learning rate is multiplied by `decay_factor`."""
+    decay_factor: float = 0.1
+    warm_up_steps: int = 0
+    """Steps of linear warm-up from zero."""
+    backbone_multiplier: float = 1.0
+    """Learning rate of the image encoder relative to the rest (Cutie: 0.1)."""
+    decay_embeddings: bool = True
+    """False: no weight decay on query embeddings (Cutie)."""
+    clip_norm: float | None = None
+    """Largest gradient norm (Cutie: 3.0); None: no clipping."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Length, resources, numerics and bookkeeping of one run."""
+
+    steps: int = 1000
+    num_workers: int = 1
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    checkpoint_every: int = 500
+    """Steps between checkpoints; at most this much work is lost."""
+    keep_checkpoints: int = 2
+    log_every: int = 20
+    max_failures: int = 3
+    """Worker or node failures survived before the run is given up."""
+    max_nonfinite_steps: int = 10
+    """Consecutive steps with a non-finite loss or gradient (each is skipped) before the run is given up."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 autocast on GPUs that have it, float32 elsewhere."""
+    rollout_precision: Literal["same", "bfloat16"] = "same"
+    """Autocast of the forward roll-out alone, which carries no gradient."""
+    channels_last: bool = True
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    """Recompute each backward-propagation step instead of storing it."""
+    deterministic: bool = True
+    num_threads: int | None = None
+    """CPU threads per worker; None: `cpus_per_worker` rounded up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """J&F on a labelled split during training. Its labels count in the label budget."""
+
+    root: str | None = None
+    """A dataset folder; None switches validation off."""
+    layout: str = "auto"
+    split: str = "val"
+    every: int = 0
+    """Optimiser steps between validations; 0: only at the end."""
+    num_videos: int | None = None
+    select_best: bool = False
+    """True: the checkpoint with the best J&F of this split is the result. False (default): the last one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Another recipe whose weights this one starts from; computed once per digest and shared."""
+
+    recipe: str
+    """Module path, such as `trainables.static_pretraining`."""
+    overrides: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Everything that decides what one run computes."""
+
+    name: str = "one-shot"
+    seed: int = 0
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    pretrain: PretrainConfig | None = None
+    storage: str = "runs"
+    """Folder or bucket URI for checkpoints and results."""
+    tracking_uri: str = "sqlite:///mlflow.db"
+    """MLflow tracking store; empty string: no tracking."""
+    note: str = ""
+    """Which table rows of the paper the recipe stands for."""
+
+
+# Where a run stores its results, how often it logs and what it is called do not change what it computes.
+_NOT_DIGESTED = (
+    "name", "note", "storage", "tracking_uri", "train.log_every", "train.keep_checkpoints", "train.max_failures",
+    "train.checkpoint_every",
+)  # fmt: skip
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns the configuration as plain nested dicts, lists, strings and numbers (JSON-ready)."""
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Returns the leaves by dotted key, in order of declaration: the names used by overrides and trackers."""
+    leaves: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            leaves.update({f"{item.name}.{key}": leaf for key, leaf in flatten(value).items()})
+        else:
+            leaves[item.name] = value
+    return leaves
+
+
+def digest(config: ExperimentConfig) -> str:
+    """Returns 12 hex digits that differ whenever two configurations compute different results."""
+    leaves = {key: value for key, value in flatten(config).items() if key not in _NOT_DIGESTED}
+    return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def override(config: Config, overrides: Mapping[str, Any] | Sequence[str]) -> Config:
+    """Returns a copy with some leaves replaced.
+
+    Args:
+        config: Any configuration dataclass.
+        overrides: `{"method.backward": "T-step"}`, or command-line words such as `method.backward=T-step`. Strings
+            are read as the leaf's type; tuples as comma-separated values or JSON; `none` clears an optional leaf.
+
+    Raises:
+        ConfigError: A key is unknown (with the nearest known one), or a value has the wrong type.
+    """
+    if not isinstance(overrides, Mapping):
+        pairs = {}
+        for word in overrides:
+            key, separator, text = word.partition("=")
+            if not separator:
+                raise ConfigError(f"{word!r} is not an override", "write key=value, such as train.steps=500")
+            pairs[key.strip()] = text
+        overrides = pairs
+    for key, value in overrides.items():
+        config = _replace(config, key.split("."), value, key, config)
+    return config
+
+
+def _replace(config: Any, path: list[str], value: Any, key: str, root: Any) -> Any:
+    types_by_name = _field_types(type(config))
+    name = path[0]
+    if name not in types_by_name:
+        known = list(flatten(root))
+        # Also compare last parts, so that `steps` finds `train.steps`.
+        near = [k for k in known if k.endswith("." + key)] + difflib.get_close_matches(key, known, 3, 0.5)
+        hint = (
+            f"did you mean {', '.join(dict.fromkeys(near))}?"
+            if near
+            else "`ovos-ray show RECIPE` lists all keys"
+        )
+        raise ConfigError(f"unknown configuration key {key!r}", hint)
+    current, kind = getattr(config, name), types_by_name[name]
+    if len(path) > 1:
+        if current is None:
+            choices = [a for a in get_args(kind) if dataclasses.is_dataclass(a)]
+            if len(choices) == 1 and isinstance(choices[0], type):
+                current = choices[0]()
+        if not dataclasses.is_dataclass(current):
+            raise ConfigError(
+                f"unknown configuration key {key!r}: {name!r} has no parts", f"set {name}=… itself"
+            )
+        return dataclasses.replace(config, **{name: _replace(current, path[1:], value, key, root)})
+    if dataclasses.is_dataclass(kind):
+        raise ConfigError(
+            f"{key!r} is a group of settings", f"set one of {', '.join(_field_types(kind))} in it"
+        )
+    return dataclasses.replace(config, **{name: _convert(value, kind, key)})
+
+
+@functools.cache
+def _field_types(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
+
+
+def from_dict(cls: type[Config], values: Mapping[str, Any]) -> Config:
+    """Rebuilds a configuration written by `to_dict`.
+
+    Raises:
+        ConfigError: A key is unknown or a value has the wrong type.
+    """
+    return typing.cast(Config, _convert(values, cls, ""))
+
+
+def _convert(value: Any, kind: Any, key: str) -> Any:
+    """Reads `value` (typed, or text from the command line) as `kind`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _convert_group(value, kind, key)
+    if origin in (Union, types.UnionType):
+        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+            return None
+        return _convert(value, next(a for a in arguments if a is not type(None)), key)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{key} = {value!r} is not one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, arguments, key)
+    return _convert_scalar(value, kind, key)
+
+
+def _convert_group(value: Any, kind: type, key: str) -> Any:
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key} = {value!r} is not a group of settings")
+    known = _field_types(kind)
+    for name in value:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise ConfigError(
+                f"unknown configuration key {f'{key}.{name}'.lstrip('.')!r}",
+                f"did you mean {near[0]}?" if near else None,
+            )
+    return kind(**{name: _convert(v, known[name], f"{key}.{name}".lstrip(".")) for name, v in value.items()})
+
+
+def _convert_tuple(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[Any, ...]:
+    if isinstance(value, str):
+        try:
+            loaded = json.loads(value)
+            value = loaded if isinstance(loaded, list) else [loaded]
+        except json.JSONDecodeError:
+            value = [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise ConfigError(
+            f"{key} = {value!r} is not a list", "write a,b,c or JSON such as [[0, 5], [0.1, 10]]"
+        )
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        return tuple(_convert(v, arguments[0], key) for v in value)
+    if len(value) != len(arguments):
+        raise ConfigError(f"{key} = {list(value)!r} should have {len(arguments)} values")
+    return tuple(_convert(v, a, key) for v, a in zip(value, arguments, strict=True))
+
+
+def _convert_scalar(value: Any, kind: Any, key: str) -> Any:
+    wrong = ConfigError(f"{key} = {value!r} is not {'an' if kind is int else 'a'} {kind.__name__}")
+    if kind is bool:
+        if isinstance(value, bool):
+            return value
+        if isinstance(value, str) and value.lower() in ("true", "yes", "1", "false", "no", "0"):
+            return value.lower() in ("true", "yes", "1")
+        raise wrong
+    if kind is str:
+        if not isinstance(value, str):
+            raise wrong
+        return value
+    if isinstance(value, bool):
+        raise wrong
+    try:
+        if kind is int and isinstance(value, str) and re.fullmatch(r"[+-]?\d[\d_]*", value.strip()) is None:
+            number = float(value)  # 1e5 is a natural way to write a number of steps
+        else:
+            number = kind(value)
+    except (TypeError, ValueError):
+        raise wrong from None
+    if (
+        kind is int
+        and number != int(number)
+        or (kind is int and isinstance(value, float) and value != int(value))
+    ):
+        raise wrong
+    return kind(number)

@@ -1,0 +1,75 @@
+"""The errors a user can meet. Each says what was found, and what to do about it."""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "EvaluationError",
+    "MissingExtraError",
+    "OvosError",
+    "ResourceError",
+    "TrackingError",
+    "TrainingError",
+    "WeightsError",
+]
+
+
+class OvosError(Exception):
+    """Base of every error raised on purpose.
+
+    Args:
+        message: What was found and, where it helps, what was expected. Names the file or key.
+        remedy: What the user can do next; printed on a line of its own.
+    """
+
+    def __init__(self, message: str, remedy: str | None = None) -> None:
+        super().__init__(message, remedy)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return self.message if self.remedy is None else f"{self.message}\n  What to do: {self.remedy}"
+
+
+class ConfigError(OvosError):
+    """A configuration key, value or combination that cannot be used."""
+
+
+class DataError(OvosError):
+    """A dataset folder, frame, mask, shard or index that cannot be used."""
+
+
+class WeightsError(OvosError):
+    """A weights file that is damaged, unsafe, or does not fit the network."""
+
+
+class CheckpointError(OvosError):
+    """A training checkpoint that is incomplete, damaged, or of another experiment."""
+
+
+class EvaluationError(OvosError):
+    """Predictions or annotations that cannot be scored."""
+
+
+class ResourceError(OvosError):
+    """More CPUs, GPUs, memory or disk were asked for than there are."""
+
+
+class TrackingError(OvosError):
+    """An experiment that the tracking store does not hold or cannot give."""
+
+
+class TrainingError(OvosError):
+    """Training that cannot go on, such as a loss that stays non-finite."""
+
+
+class MissingExtraError(OvosError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed",
+            f"pip install 'ovos-ray[{extra}]'",
+        )

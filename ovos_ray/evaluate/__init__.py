@@ -1,0 +1,1 @@
+"""Evaluation: test-time inference, the official metrics, and benchmark submissions."""

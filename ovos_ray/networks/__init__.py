@@ -1,0 +1,1 @@
+"""Networks: STCN, XMem and Cutie behind one small protocol."""

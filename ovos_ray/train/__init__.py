@@ -1,0 +1,1 @@
+"""Training: one optimiser step, its checkpoints, and the loop that Ray Train runs."""

@@ -1,0 +1,1 @@
+"""Sweeps: one trial fits one `TorchTrainer`; Ray Tune runs many."""

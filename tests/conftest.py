@@ -1,0 +1,33 @@
+"""Fixtures that every test file may use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_root() -> Path:
+    """The folder of reference data that is not part of the project; tests that need it skip without it."""
+    root = Path(os.environ.get("OVOS_SHARED", REPOSITORY.parent / "shared"))
+    if not (root / "golden").is_dir():
+        pytest.skip(f"no reference data at {root} (set OVOS_SHARED)")
+    return root
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local Ray cluster for the whole session, never somebody else's."""
+    import ray
+
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
