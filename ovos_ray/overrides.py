@@ -86,7 +86,6 @@ def _replace(config: Any, path: list[str], value: Any, key: str, root: Any) -> A
     return dataclasses.replace(config, **{name: _convert(value, kind, key)})
 
 
-@functools.cache
 def _field_types(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls)
     return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
