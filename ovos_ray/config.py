@@ -17,6 +17,7 @@ from ovos_ray.overrides import flatten, from_dict, override, to_dict
 __all__ = [
     "AugmentationConfig",
     "DataConfig",
+    "EvaluationConfig",
     "ExperimentConfig",
     "LossConfig",
     "MethodConfig",
@@ -73,8 +74,16 @@ class DataConfig:
     """How often each of `shards` is visited per epoch; empty means once each."""
     frame_intervals: tuple[int, ...] = ()
     """Video frames between annotated frames, by which D is divided; empty means what the index says."""
+    source: Literal["video", "static"] = "video"
+    """`static`: a clip is synthesised from one labelled image (stage 0)."""
     clip_length: int = 3
     """n, the frames of a clip, the labelled one included (paper section 4.1)."""
+    clip_start: Literal["label", "any"] = "label"
+    """Where clips start: at the video's one label, or at any labelled frame (fully supervised only)."""
+    time_reversal: float = 0.0
+    """Probability of a reversed clip (fully supervised only; published: 0.5)."""
+    clip_merging: float = 0.0
+    """Probability of pasting another clip's objects (fully supervised only; published for Cutie: 0.5)."""
     max_skip: tuple[tuple[float, int], ...] = ((0.0, 5),)
     """The curriculum of D: (fraction of training from which it holds, D in frames)."""
     batch_size: int = 4
@@ -198,6 +207,19 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """The split that is reported, scored once with the resulting weights."""
+
+    root: str | None = None
+    """A dataset folder; None: nothing is scored at the end of the run."""
+    layout: str = "auto"
+    split: str = "val"
+    protocol: Literal["davis2016", "davis2017", "youtube-vos"] = "davis2017"
+    shortest_side: int | None = None
+    """Frames are predicted at this size and scored at their own; None: the network's published size."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Another recipe whose weights this one starts from; computed once per digest and shared."""
 
@@ -218,6 +240,7 @@ class ExperimentConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     pretrain: PretrainConfig | None = None
     storage: str = "runs"
     """Folder or bucket URI for checkpoints and results."""
