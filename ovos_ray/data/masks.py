@@ -1,0 +1,202 @@
+"""Images and object masks as arrays and as bytes.
+
+A mask is an (H, W) uint8 array of object ids: 0 is background, 1 … 254 are objects. Files hold it as palette indices
+(DAVIS 2017, YouTube-VOS), as grey values, or as the two values 0 and 255 of a single object (DAVIS 2016).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ovos_ray.errors import DataError
+
+__all__ = [
+    "DAVIS_PALETTE",
+    "ImageSource",
+    "ObjectBox",
+    "boxes",
+    "decode_binary_mask",
+    "decode_image",
+    "decode_mask",
+    "encode_jpeg",
+    "encode_mask",
+    "image_size",
+    "jpeg_size",
+    "read_palette",
+]
+
+ImageSource: TypeAlias = bytes | str | os.PathLike[str]
+
+_MAX_IDS = 64
+_MASK_REMEDY = (
+    "save masks as PNG with one object id per pixel (palette or grey, 0 = background), or as 0 and 255 for a single "
+    "object, without smoothing, and never as JPEG"
+)
+
+
+@dataclass(frozen=True)
+class ObjectBox:
+    """Where one object is in a mask: pixels [y0, y1) × [x0, x1), and how many of them are its own (`area`)."""
+
+    object_id: int
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    area: int
+
+
+def _davis_palette() -> bytes:
+    """The 256 colours of PASCAL VOC and DAVIS: the bits of an index are dealt to R, G, B, high bits first."""
+    colours = np.zeros((256, 3), np.uint8)
+    for index in range(256):
+        for bit in range(8):
+            colours[index, bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
+    return colours.tobytes()
+
+
+DAVIS_PALETTE: bytes = _davis_palette()
+"""256 × RGB as bytes, as `PIL.Image.putpalette` takes it."""
+
+
+def _name(source: ImageSource) -> str:
+    return "image in memory" if isinstance(source, bytes) else os.fspath(source)
+
+
+def _open(source: ImageSource) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except FileNotFoundError as error:
+        raise DataError(f"{_name(source)}: no such file") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{_name(source)}: not a readable image ({error})", "replace or remove the file") from error
+
+
+def _load(image: Image.Image, source: ImageSource) -> None:
+    """Decodes all pixels; PIL reports most damage as OSError, some PNG damage as SyntaxError."""
+    try:
+        image.load()
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        raise DataError(f"{_name(source)}: damaged image ({error})", "replace or remove the file") from error
+
+
+def image_size(source: ImageSource) -> tuple[int, int]:
+    """Returns (height, width) from the file's header."""
+    with _open(source) as image:
+        return image.height, image.width
+
+
+def jpeg_size(source: ImageSource) -> tuple[int, int] | None:
+    """Returns (height, width) of a complete JPEG, None of any other image, checked by decoding at an eighth.
+
+    The whole entropy-coded stream is read, so a truncated file is found, at a fraction of the cost of a full decode.
+
+    Raises:
+        DataError: The file is no image, or damaged.
+    """
+    with _open(source) as image:
+        size = (image.height, image.width)
+        if image.format != "JPEG":
+            return None
+        image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
+        _load(image, source)
+        return size
+
+
+def decode_image(source: ImageSource) -> npt.NDArray[np.uint8]:
+    """Returns an image file, or its bytes, as (H, W, 3) uint8 RGB. Orientation tags are not applied.
+
+    Raises:
+        DataError: The file is no image, or damaged.
+    """
+    with _open(source) as image:
+        _load(image, source)
+        return np.array(image.convert("RGB"))
+
+
+def encode_jpeg(image: npt.NDArray[np.uint8], quality: int = 95) -> bytes:
+    """Returns (H, W, 3) uint8 RGB as JPEG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def decode_mask(source: ImageSource) -> npt.NDArray[np.uint8]:
+    """Returns a mask file, or its bytes, as (H, W) uint8 object ids.
+
+    A mask with no values but 0 and 255 shows one object, whose id becomes 1. In a palette file that holds other ids
+    too, 255 is void ("do not score") and becomes background, as the DAVIS toolkit does.
+
+    Raises:
+        DataError: The file is damaged, has colours instead of ids, or looks smoothed (anti-aliased, or from a JPEG).
+    """
+    with _open(source) as image:
+        if image.mode not in ("P", "L", "1"):
+            raise DataError(f"{_name(source)}: mask of mode {image.mode}, expected palette or 8-bit grey", _MASK_REMEDY)
+        _load(image, source)
+        mask: npt.NDArray[np.uint8] = np.array(image, dtype=np.uint8)
+    values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
+    ids = values[(values > 0) & (values < 255)]
+    if values[-1] == 255:
+        if ids.size == 0:
+            return np.where(mask == 255, np.uint8(1), np.uint8(0))
+        mask[mask == 255] = 0
+    smoothed = image.mode == "L" and values[-1] == 255
+    if smoothed or ids.size > _MAX_IDS:
+        found = ", ".join(map(str, values[:8])) + (" …" if values.size > 8 else "")
+        raise DataError(
+            f"{_name(source)}: mask with {values.size} different values ({found}), expected object ids, or 0 and 255; "
+            "it looks smoothed or compressed",
+            _MASK_REMEDY,
+        )
+    return mask
+
+
+def decode_binary_mask(source: ImageSource) -> npt.NDArray[np.uint8]:
+    """Returns a saliency or alpha mask as (H, W) uint8 of 0 and 1: grey value above one half (static images only)."""
+    with _open(source) as image:
+        _load(image, source)
+        grey: npt.NDArray[np.uint8] = np.array(image.convert("L"))
+        return np.where(grey > 127, np.uint8(1), np.uint8(0))
+
+
+def encode_mask(indices: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE) -> bytes:
+    """Returns (H, W) uint8 object ids as the bytes of a palette PNG.
+
+    Raises:
+        DataError: `indices` is not a two-dimensional uint8 array.
+    """
+    if indices.ndim != 2 or indices.dtype != np.uint8:
+        raise DataError(f"mask of shape {indices.shape} and type {indices.dtype}, expected (H, W) uint8")
+    image = Image.fromarray(indices)
+    image.putpalette(palette)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def boxes(mask: npt.NDArray[np.uint8]) -> tuple[ObjectBox, ...]:
+    """Returns the box and area of every object of an (H, W) mask, by ascending id."""
+    found = []
+    for object_id in np.flatnonzero(np.bincount(mask.ravel(), minlength=1)):
+        if object_id == 0:
+            continue
+        own = mask == object_id
+        rows, columns = np.flatnonzero(own.any(1)), np.flatnonzero(own.any(0))
+        x0, x1, y0, y1 = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
+        found.append(ObjectBox(int(object_id), int(x0), int(y0), int(x1), int(y1), int(own.sum())))
+    return tuple(found)
+
+
+def read_palette(source: ImageSource) -> bytes:
+    """Returns the 256 colours of a palette PNG, the DAVIS palette for any other image."""
+    with _open(source) as image:
+        palette = image.getpalette() if image.mode == "P" else None
+    return bytes(palette).ljust(768, b"\0") if palette else DAVIS_PALETTE
