@@ -250,11 +250,23 @@ class ExperimentConfig:
     """Which table rows of the paper the recipe stands for."""
 
 
-# Where a run stores its results, how often it logs and what it is called do not change what it computes.
-_NOT_DIGESTED = (
-    "name", "note", "storage", "tracking_uri", "train.log_every", "train.keep_checkpoints", "train.max_failures",
-    "train.checkpoint_every",
-)  # fmt: skip
+# These decide where, how fast and how safely a run computes, not what: a run may be resumed with others.
+_NOT_DIGESTED = frozenset(
+    {
+        "name",
+        "note",
+        "storage",
+        "tracking_uri",
+        "train.checkpoint_every",
+        "train.cpus_per_worker",
+        "train.gpus_per_worker",
+        "train.keep_checkpoints",
+        "train.log_every",
+        "train.max_failures",
+        "train.num_threads",
+        "train.num_workers",
+    }
+)
 
 
 def digest(config: ExperimentConfig) -> str:

@@ -73,3 +73,8 @@ class MissingExtraError(OvosError):
             f"{purpose} needs the package {package!r}, which is not installed",
             f"pip install 'ovos-ray[{extra}]'",
         )
+        self._arguments = (package, extra, purpose)
+
+    def __reduce__(self) -> tuple[type, tuple[str, str, str]]:
+        # Errors cross process borders; the default would call the constructor with (message, remedy).
+        return type(self), self._arguments

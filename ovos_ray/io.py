@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_path", "read_json", "write_json"]
+__all__ = ["Storage", "atomic_path", "read_json", "write_json"]
 
 
 @contextmanager
@@ -53,3 +53,70 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """Reads a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+class Storage:
+    """A folder on disk or in a bucket, whose files are either whole or absent.
+
+    Args:
+        folder: A path, or a URI that `pyarrow.fs` understands (`s3://`, `gs://`, `file://`, …).
+    """
+
+    def __init__(self, folder: str) -> None:
+        from pyarrow import fs
+
+        self.folder = folder
+        self.fs: fs.FileSystem
+        if "://" in folder:
+            self.fs, self.root = fs.FileSystem.from_uri(folder)
+        else:
+            self.fs, self.root = fs.LocalFileSystem(), str(Path(folder).absolute())
+        self.local = isinstance(self.fs, fs.LocalFileSystem)
+
+    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
+        return type(self), (self.folder,)
+
+    def path(self, *parts: str) -> str:
+        """Returns the path of a file or folder within the file system."""
+        return "/".join((self.root.rstrip("/"), *parts))
+
+    def __truediv__(self, name: str) -> Storage:
+        return Storage(f"{self.folder.rstrip('/')}/{name}")
+
+    def read(self, *parts: str) -> bytes:
+        """Reads a file.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        with self.fs.open_input_file(self.path(*parts)) as file:
+            return bytes(file.read())
+
+    def write(self, content: bytes, *parts: str) -> None:
+        """Writes a file, atomically; folders are made as needed."""
+        path = self.path(*parts)
+        if self.local:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+        else:  # an object store shows an object only when it is whole
+            with self.fs.open_output_stream(path) as file:
+                file.write(content)
+
+    def exists(self, *parts: str) -> bool:
+        """Whether there is a file of this name."""
+        return bool(self.fs.get_file_info(self.path(*parts)).is_file)
+
+    def folders(self) -> list[str]:
+        """Returns the names of the folders directly below, sorted."""
+        from pyarrow import fs
+
+        found = self.fs.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
+        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
+
+    def remove(self, *parts: str) -> None:
+        """Removes a file."""
+        self.fs.delete_file(self.path(*parts))
+
+    def remove_folder(self, *parts: str) -> None:
+        """Removes a folder with all it holds."""
+        self.fs.delete_dir(self.path(*parts))

@@ -11,41 +11,32 @@ import hashlib
 import io
 import json
 import logging
-import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pyarrow import fs
 
 from ovos_ray.errors import CheckpointError
-from ovos_ray.io import atomic_path
+from ovos_ray.io import Storage
 
 __all__ = ["CheckpointStore"]
 
 _log = logging.getLogger(__name__)
-_FOLDER = re.compile(r"step-(\d{8,})$")
+_FOLDER = re.compile(r"step-(\d{8,})")
+_STATE, _MARKER = "state.pt", "complete.json"
 
 
 class CheckpointStore:
-    """The checkpoints of one run, in a folder or a bucket.
+    """The checkpoints of one run.
 
     Args:
-        folder: A path, or a URI that `pyarrow.fs` understands (`s3://`, `gs://`, `file://`, …).
+        storage: The folder that holds them.
         keep: Complete checkpoints kept; older ones are removed after each save.
     """
 
-    def __init__(self, folder: str, *, keep: int = 2) -> None:
-        self.folder, self.keep = folder, keep
-        self._fs, self._root = _filesystem(folder)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _make_store, (self.folder, self.keep)
-
-    def path(self, step: int) -> str:
-        """Returns where the checkpoint of a step is stored."""
-        return posixpath.join(self._root, f"step-{step:08d}")
+    def __init__(self, storage: Storage, *, keep: int = 2) -> None:
+        self.storage, self.keep = storage, keep
 
     def save(self, step: int, state: Mapping[str, Any]) -> str:
         """Writes a checkpoint and removes old ones.
@@ -55,7 +46,7 @@ class CheckpointStore:
             state: Tensors, numbers, strings, and lists and dicts of them.
 
         Returns:
-            Where it was stored.
+            The name of its folder.
 
         Raises:
             OSError: The storage is full or out of reach; earlier checkpoints are untouched.
@@ -64,16 +55,15 @@ class CheckpointStore:
         torch.save(dict(state), buffer)
         content = buffer.getvalue()
         marker = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        folder = self.path(step)
-        self._fs.create_dir(folder, recursive=True)
-        self._write(posixpath.join(folder, "state.pt"), content)
-        self._write(posixpath.join(folder, "complete.json"), json.dumps(marker).encode())
-        self._prune()
+        folder = _folder(step)
+        self.storage.write(content, folder, _STATE)
+        self.storage.write(json.dumps(marker).encode(), folder, _MARKER)
+        self._prune(step)
         return folder
 
     def latest(self) -> int | None:
         """Returns the step of the newest complete checkpoint, or None. Damaged ones are named in the log."""
-        for step in sorted(self._steps(), reverse=True):
+        for step in reversed(self._steps()):
             try:
                 self._read(step)
             except CheckpointError as error:
@@ -92,50 +82,32 @@ class CheckpointStore:
         return state
 
     def _steps(self) -> list[int]:
-        selector = fs.FileSelector(self._root, allow_not_found=True)
-        matches = (_FOLDER.search(info.path) for info in self._fs.get_file_info(selector))
-        return [int(match[1]) for match in matches if match]
+        return sorted(int(match[1]) for name in self.storage.folders() if (match := _FOLDER.fullmatch(name)))
 
     def _read(self, step: int) -> bytes:
-        folder = self.path(step)
+        folder = _folder(step)
+        where = self.storage.path(folder)
         try:
-            with self._fs.open_input_file(posixpath.join(folder, "complete.json")) as file:
-                marker = json.loads(file.read())
-            with self._fs.open_input_file(posixpath.join(folder, "state.pt")) as file:
-                content: bytes = file.read()
+            marker = json.loads(self.storage.read(folder, _MARKER))
+            content = self.storage.read(folder, _STATE)
         except (FileNotFoundError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"checkpoint {folder} is incomplete ({type(error).__name__})") from error
+            raise CheckpointError(f"checkpoint {where} is incomplete ({type(error).__name__})") from error
         if len(content) != marker["bytes"] or hashlib.sha256(content).hexdigest() != marker["sha256"]:
-            raise CheckpointError(f"checkpoint {folder} is damaged: {len(content)} bytes do not match its marker")
+            raise CheckpointError(f"checkpoint {where} is damaged: its {len(content)} bytes do not match its marker")
         return content
 
-    def _write(self, path: str, content: bytes) -> None:
-        if isinstance(self._fs, fs.LocalFileSystem):
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(content)
-        else:  # an object store shows an object only when it is whole
-            with self._fs.open_output_stream(path) as file:
-                file.write(content)
-
-    def _prune(self) -> None:
-        for step in sorted(self._steps())[: -self.keep]:
-            folder = self.path(step)
+    def _prune(self, newest: int) -> None:
+        # What a killed process left at later steps is no checkpoint, and must not push one out.
+        for step in [s for s in self._steps() if s <= newest][: -self.keep]:
+            folder = _folder(step)
             try:
                 # The marker goes first: a folder half removed must not look complete.
-                self._fs.delete_file(posixpath.join(folder, "complete.json"))
-                self._fs.delete_dir(folder)
+                if self.storage.exists(folder, _MARKER):
+                    self.storage.remove(folder, _MARKER)
+                self.storage.remove_folder(folder)
             except OSError as error:
-                _log.warning("cannot remove old checkpoint %s: %s", folder, error)
+                _log.warning("cannot remove old checkpoint %s: %s", self.storage.path(folder), error)
 
 
-def _make_store(folder: str, keep: int) -> CheckpointStore:
-    return CheckpointStore(folder, keep=keep)
-
-
-def _filesystem(folder: str) -> tuple[fs.FileSystem, str]:
-    if "://" in folder:
-        found, root = fs.FileSystem.from_uri(folder)
-        return found, root
-    from pathlib import Path
-
-    return fs.LocalFileSystem(), str(Path(folder).absolute())
+def _folder(step: int) -> str:
+    return f"step-{step:08d}"

@@ -1,0 +1,99 @@
+"""What a run says about itself while it goes on: one record per logging interval."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+__all__ = ["IntervalMeter", "ProgressBoard", "format_progress"]
+
+Record = dict[str, Any]
+
+
+@dataclass
+class IntervalMeter:
+    """Averages the scalars of a logging interval without waiting for the device at every step.
+
+    Args:
+        batch_size: Global batch, for clips per second.
+        steps: Steps of the whole run, for the remaining time.
+    """
+
+    batch_size: int
+    steps: int
+    _sums: dict[str, Any] = field(default_factory=lambda: defaultdict(float))
+    _count: int = 0
+    _waited_s: float = 0.0
+    _since: float = field(default_factory=time.perf_counter)
+
+    def add(self, scalars: Mapping[str, float | torch.Tensor], waited_s: float) -> None:
+        """Adds one step's scalars (device tensors stay there) and the seconds it waited for data."""
+        for name, value in scalars.items():
+            self._sums[name] += value.detach() if isinstance(value, torch.Tensor) else value
+        self._count += 1
+        self._waited_s += waited_s
+
+    def flush(self, step: int) -> Record:
+        """Returns the interval's means as `train/…` metrics, and starts the next interval.
+
+        `train/data_wait` is the share of wall time spent waiting for data, in [0, 1]; `eta_s` is in seconds.
+        """
+        means = {f"train/{name}": float(total) / self._count for name, total in self._sums.items()}
+        # Reading the sums waits for the device, so that the time below is that of finished work.
+        elapsed = time.perf_counter() - self._since
+        record = {
+            **means,
+            "train/clips_per_s": self._count * self.batch_size / elapsed,
+            "train/data_wait": self._waited_s / elapsed,
+        }
+        record["eta_s"] = elapsed / self._count * (self.steps - step)
+        self._sums.clear()
+        self._count, self._waited_s, self._since = 0, 0.0, time.perf_counter()
+        return record
+
+    def pause(self) -> None:
+        """Leaves what happened since the last step (a validation, a checkpoint) out of the next interval's speed."""
+        if self._count == 0:
+            self._since = time.perf_counter()
+
+
+class ProgressBoard:
+    """Collects the records of all runs of a driver; one small actor, so that it works on any cluster."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+
+    def post(self, record: Record) -> None:
+        """Adds a record: `run`, `step`, `steps` and either metrics or an `event`."""
+        self._records.append(record)
+
+    def since(self, start: int) -> list[Record]:
+        """Returns the records from number `start` on."""
+        return self._records[start:]
+
+
+def format_progress(record: Mapping[str, Any]) -> str:
+    """Returns one line for a terminal or a log."""
+    head = f"step {record['step']:>6}/{record['steps']}"
+    if "event" in record:
+        return f"{head}  {record['event']}"
+    parts = [
+        f"loss {record['train/loss']:.4f}",
+        f"IoU {record['train/iou']:.3f}" if "train/iou" in record else "",
+        f"{record['train/clips_per_s']:.1f} clips/s",
+        f"data wait {100 * record['train/data_wait']:.0f} %",
+        f"ETA {_duration(record['eta_s'])}",
+        f"{record['train/gpu_memory_gib']:.1f} GiB" if "train/gpu_memory_gib" in record else "",
+    ]
+    return "  ".join([head, *(part for part in parts if part)])
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
