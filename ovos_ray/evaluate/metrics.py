@@ -1,0 +1,195 @@
+"""Region similarity J and boundary accuracy F, equal to the official DAVIS toolkit's and much faster.
+
+Source: facts/metrics (davis2017-evaluation). The result is the toolkit's to the last bit; the speed comes from
+working on the box around each object instead of on the frame, and from boundary maps that are one Python integer each,
+one bit a pixel: a shift moves the whole map, and a dilation by the disk is some fifty shifts and unions.
+
+Shapes: T frames, H rows, W columns, K objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "BOUND_TH",
+    "Statistics",
+    "boundary_accuracy",
+    "boundary_radius",
+    "object_scores",
+    "region_similarity",
+    "statistics",
+]
+
+BOUND_TH = 0.008
+"""Boundary tolerance as a fraction of the frame diagonal."""
+
+BoolArray = npt.NDArray[np.bool_]
+Mask = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
+
+
+def region_similarity(pred: BoolArray, gt: BoolArray, void: BoolArray | None = None) -> Floats:
+    """Returns J, the intersection over union of every frame; 1 where both masks are empty.
+
+    Args:
+        pred: Predicted masks, (T, H, W).
+        gt: True masks, (T, H, W).
+        void: Pixels that count for neither, (T, H, W).
+
+    Returns:
+        (T,) float64 in [0, 1].
+
+    Raises:
+        ValueError: If the shapes differ or are not (T, H, W).
+    """
+    return np.array([_region(p, g) for p, g in _frames(pred, gt, void)], np.float64)
+
+
+def boundary_accuracy(
+    pred: BoolArray, gt: BoolArray, void: BoolArray | None = None, bound_th: float = BOUND_TH
+) -> Floats:
+    """Returns F, the harmonic mean of boundary precision and recall of every frame.
+
+    Args:
+        pred: Predicted masks, (T, H, W).
+        gt: True masks, (T, H, W).
+        void: Pixels cleared in both masks before their boundaries are taken, (T, H, W).
+        bound_th: Tolerance as a fraction of the frame diagonal, or in pixels if at least 1.
+
+    Returns:
+        (T,) float64 in [0, 1].
+
+    Raises:
+        ValueError: If the shapes differ or are not (T, H, W).
+    """
+    frames = _frames(pred, gt, void)
+    radius = boundary_radius(pred.shape[1], pred.shape[2], bound_th)
+    return np.array([_boundary(p, g, radius) for p, g in frames], np.float64)
+
+
+def object_scores(pred: Mask, gt: Mask, ids: Sequence[int]) -> Floats:
+    """Returns J and F of all objects of one frame.
+
+    Args:
+        pred: Predicted object indices, (H, W) uint8.
+        gt: True object indices, (H, W) uint8.
+        ids: The K indices to score; every other index is background.
+
+    Returns:
+        (K, 2) float64: J and F of each id.
+    """
+    radius = boundary_radius(gt.shape[0], gt.shape[1])
+    scores = np.ones((len(ids), 2))
+    y, x = _box(cv2.bitwise_or(pred, gt))
+    pred, gt = pred[y, x], gt[y, x]
+    if np.array_equal(pred, gt):
+        return scores
+    for row, index in enumerate(ids):
+        a, b = (pred == index).view(np.uint8), (gt == index).view(np.uint8)
+        scores[row] = _region(a, b), _boundary(a, b, radius)
+    return scores
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the toolkit reports of a measure over time."""
+
+    mean: float
+    recall: float
+    """Share of frames above 0.5."""
+    decay: float
+    """Mean of the first quarter of the frames minus mean of the last; quarters share their end frames."""
+
+
+def statistics(values: Floats) -> Statistics:
+    """Summarises one object's measure over time, (T,) in [0, 1].
+
+    The toolkit keeps frame numbers in a uint8, so its decay is meaningless beyond 256 frames; ours is not. Up to there,
+    which covers every DAVIS sequence, they are equal.
+
+    Raises:
+        ValueError: If there is no frame.
+    """
+    count = len(values)
+    if count == 0:
+        raise ValueError("no frame to summarise")
+    edges = np.round(np.linspace(1, count, 5) + 1e-10).astype(int) - 1
+    first, last = values[edges[0] : edges[1] + 1], values[edges[3] : edges[4] + 1]
+    return Statistics(float(values.mean()), float((values > 0.5).mean()), float(first.mean() - last.mean()))
+
+
+def boundary_radius(height: int, width: int, bound_th: float = BOUND_TH) -> int:
+    """Returns the boundary tolerance in pixels of frames of this size."""
+    return int(bound_th) if bound_th >= 1 else math.ceil(bound_th * math.hypot(height, width))
+
+
+def _frames(pred: BoolArray, gt: BoolArray, void: BoolArray | None) -> list[tuple[Mask, Mask]]:
+    """Pairs the frames as uint8 masks without their void pixels."""
+    arrays = [np.asarray(a, dtype=bool) for a in (pred, gt, *(() if void is None else (void,)))]
+    if arrays[0].ndim != 3 or any(a.shape != arrays[0].shape for a in arrays):
+        raise ValueError(f"masks must be (T, H, W) and of one shape, got {[a.shape for a in arrays]}")
+    a, b = arrays[0], arrays[1]
+    if void is not None:
+        a, b = a & ~arrays[2], b & ~arrays[2]
+    return list(zip(a.view(np.uint8), b.view(np.uint8), strict=True))
+
+
+def _box(mask: Any) -> tuple[slice, slice]:
+    """Returns rows and columns around the non-zero pixels, one pixel wider where the frame allows.
+
+    The margin makes the boundary map of the crop the crop of the boundary map.
+    """
+    x, y, width, height = cv2.boundingRect(mask)
+    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
+
+
+def _region(pred: Any, gt: Any) -> float:
+    union = cv2.countNonZero(cv2.bitwise_or(pred, gt))
+    return cv2.countNonZero(cv2.bitwise_and(pred, gt)) / union if union else 1.0
+
+
+def _boundary(pred: Any, gt: Any, radius: int) -> float:
+    y, x = _box(cv2.bitwise_or(pred, gt))
+    pred, gt = pred[y, x], gt[y, x]
+    # Rows lie `stride` bits apart; the gap between them takes up what the disk moves past their ends.
+    stride = -(-(pred.shape[1] + max(radius, 1)) // 8) * 8
+    pred, gt = _boundary_bits(pred, stride), _boundary_bits(gt, stride)
+    num_pred, num_gt = pred.bit_count(), gt.bit_count()
+    if num_pred == 0 or num_gt == 0:
+        return float(num_pred == num_gt)  # precision or recall is 0 unless both are empty
+    precision = (pred & _dilate(gt, stride, radius)).bit_count() / num_pred
+    recall = (gt & _dilate(pred, stride, radius)).bit_count() / num_gt
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def _boundary_bits(mask: Any, stride: int) -> int:
+    """Marks pixels that differ from their right, lower or lower-right neighbour; beyond the frame nothing differs."""
+    height, width = mask.shape
+    padded = np.zeros((height + 1, stride), bool)
+    padded[:-1, :width] = mask
+    padded[-1] = padded[-2]
+    padded[:, width] = padded[:, width - 1]
+    bits = int.from_bytes(np.packbits(padded, bitorder="little").tobytes(), "little")
+    inside = int.from_bytes(((1 << width) - 1).to_bytes(stride // 8, "little") * height, "little")
+    return ((bits ^ bits >> 1) | (bits ^ bits >> stride) | (bits ^ bits >> stride + 1)) & inside
+
+
+def _dilate(bits: int, stride: int, radius: int) -> int:
+    """Dilates by the disk x² + y² ≤ radius²; the gaps between rows are left dirty."""
+    runs, half_width, upper, lower = bits, 0, 0, 0
+    for dy in range(radius, -1, -1):
+        while half_width < math.isqrt(radius**2 - dy**2):
+            step = min(2 * half_width + 1, math.isqrt(radius**2 - dy**2) - half_width)
+            runs |= runs << step | runs >> step
+            half_width += step
+        # Rows far from the centre were added first and have been moved once for every nearer one.
+        upper, lower = upper >> stride | runs, lower << stride | runs
+    return upper | lower
