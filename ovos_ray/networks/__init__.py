@@ -1,1 +1,61 @@
 """Networks: STCN, XMem and Cutie behind one small protocol."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Any
+
+import torch
+
+from ovos_ray.errors import ConfigError
+from ovos_ray.networks import stcn, xmem
+from ovos_ray.networks.base import FrameFeatures, InferenceDefaults, MemoryFrame, Readout, State, VOSNetwork
+
+__all__ = [
+    "FrameFeatures",
+    "InferenceDefaults",
+    "MemoryFrame",
+    "Readout",
+    "State",
+    "VOSNetwork",
+    "build",
+    "names",
+]
+
+# A new network is one file with a class and its named configurations, and one line here.
+_FAMILIES: tuple[tuple[type[VOSNetwork], dict[str, Any]], ...] = (
+    (stcn.STCN, stcn.CONFIGS),
+    (xmem.XMem, xmem.CONFIGS),
+)
+
+
+def names() -> list[str]:
+    """Returns the names that `build` knows."""
+    return [name for _, configs in _FAMILIES for name in configs]
+
+
+def build(name: str, *, seed: int = 0, **overrides: Any) -> VOSNetwork:
+    """Builds a network with random weights.
+
+    Args:
+        name: One of `names()`: the published `stcn`, `xmem`, `cutie-base`, `cutie-small`, and `-tiny` ones of the same
+            structure for CPUs and tests.
+        seed: Seed of the random weights; the global generator is left as it was.
+        **overrides: Fields of the family's configuration, such as `hidden_dim=0` for XMem without sensory memory.
+
+    Raises:
+        ConfigError: The name or an override is unknown.
+    """
+    known_names = {known: (family, config) for family, configs in _FAMILIES for known, config in configs.items()}
+    if name not in known_names:
+        near = difflib.get_close_matches(name, names(), 3, 0.4)
+        raise ConfigError(f"unknown network {name!r}", f"choose one of {', '.join(near or names())}")
+    family, config = known_names[name]
+    known = [item.name for item in dataclasses.fields(config)]
+    for key in overrides:
+        if key not in known:
+            raise ConfigError(f"network {name!r} has no setting {key!r}", f"its settings are {', '.join(known)}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return family(dataclasses.replace(config, **overrides))

@@ -1,0 +1,269 @@
+"""Building blocks that the families share.
+
+Inside a network objects are folded into the batch: (B, N, C, h, w) becomes (B·N, C, h, w). Where an image feature meets
+object features, its share of the computation is done once per image, not once per object.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "CBAM",
+    "EMPTY_LOGIT",
+    "ConcatFusion",
+    "FusingConv2d",
+    "FusingResBlock",
+    "KeyProjection",
+    "Normalise",
+    "ResBlock",
+    "SkipUpsample",
+    "add_shared",
+    "aggregate",
+    "fold",
+    "other_masks",
+    "unfold",
+    "upsample",
+]
+
+_EPSILON = 1e-7
+EMPTY_LOGIT = float(torch.logit(torch.tensor(0.0), eps=_EPSILON))
+"""What `aggregate` returns for probability zero, hence the logit of every padded object."""
+
+
+class Normalise(nn.Module):
+    """Subtracts the ImageNet mean and divides by its standard deviation; nothing of it is in the state dict."""
+
+    MEAN = (0.485, 0.456, 0.406)
+    STD = (0.229, 0.224, 0.225)
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(self.MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(self.STD)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalises (…, 3, H, W)."""
+        return (images - self.mean) / self.std
+
+
+def fold(x: Tensor) -> Tensor:
+    """Folds objects into the batch: (B, N, …) to (B·N, …)."""
+    return x.flatten(0, 1)
+
+
+def unfold(x: Tensor, objects: int) -> Tensor:
+    """The reverse of `fold`: (B·N, …) to (B, N, …), a view."""
+    return x.view(-1, objects, *x.shape[1:])
+
+
+def add_shared(own: Tensor, shared: Tensor) -> Tensor:
+    """Adds image features (B, C, h, w) to those of each object (B·N, C, h, w)."""
+    if len(own) == len(shared):
+        return own + shared
+    return (own.view(len(shared), -1, *own.shape[1:]) + shared.unsqueeze(1)).flatten(0, 1)
+
+
+def upsample(x: Tensor, factor: int) -> Tensor:
+    """Bilinear interpolation without aligned corners."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def other_masks(masks: Tensor) -> Tensor:
+    """Returns for each object the sum of the other objects' masks; (B, N, H, W) to the same shape."""
+    if masks.shape[1] == 1:
+        return torch.zeros_like(masks)
+    return masks.sum(1, keepdim=True) - masks
+
+
+def aggregate(probabilities: Tensor) -> Tensor:
+    """Joins independent object probabilities (B, N, …) into logits (B, 1+N, …), background first.
+
+    The background is where no object is, Π(1 - p). Probabilities are clamped to [1e-7, 1 - 1e-7] (STCN section 3.4).
+    """
+    probabilities = probabilities.float()
+    background = reduce(torch.mul, (1 - probabilities).unbind(1))
+    return torch.logit(torch.cat([background.unsqueeze(1), probabilities], dim=1), eps=_EPSILON)
+
+
+class KeyProjection(nn.Module):
+    """Keys from the coarsest feature map, in float32 whatever the autocast: they are compared by squared distance.
+
+    Args:
+        in_channels: Channels of the feature map.
+        key_dim: Ck.
+        anisotropic: Whether there are also shrinkage and selection (XMem and Cutie).
+    """
+
+    def __init__(self, in_channels: int, key_dim: int, *, anisotropic: bool) -> None:
+        super().__init__()
+        self.key_proj = nn.Conv2d(in_channels, key_dim, 3, padding=1)
+        nn.init.orthogonal_(self.key_proj.weight)
+        nn.init.zeros_(self.key_proj.bias)  # type: ignore[arg-type]
+        self.anisotropic = anisotropic
+        if anisotropic:
+            self.d_proj = nn.Conv2d(in_channels, 1, 3, padding=1)
+            self.e_proj = nn.Conv2d(in_channels, key_dim, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Returns key, shrinkage and selection of (M, C, h, w)."""
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.float()
+            if not self.anisotropic:
+                return self.key_proj(x), None, None
+            return self.key_proj(x), self.d_proj(x).square() + 1, self.e_proj(x).sigmoid()
+
+
+class FusingConv2d(nn.Conv2d):
+    """A convolution over the concatenation of image and object channels, without concatenating.
+
+    Args:
+        shared: Image channels, the same for all objects of an image.
+        own: Channels of each object.
+        out: Output channels.
+        kernel: Kernel size; padded to keep the resolution.
+        shared_first: Which of the two the weight's input channels begin with.
+        stride: Stride.
+        bias: Whether there is a bias.
+    """
+
+    def __init__(
+        self,
+        shared: int,
+        own: int,
+        out: int,
+        kernel: int,
+        *,
+        shared_first: bool = True,
+        stride: int = 1,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(shared + own, out, kernel, stride, padding=kernel // 2, bias=bias)
+        self.shared_first = shared_first
+        self.boundary = shared if shared_first else own
+
+    def forward(self, shared: Tensor, own: Tensor) -> Tensor:  # type: ignore[override]
+        """Takes (B, Cs, h, w) and (B·N, Co, h, w); returns (B·N, out, h', w')."""
+        if len(shared) == len(own):
+            pair = (shared, own) if self.shared_first else (own, shared)
+            return super().forward(torch.cat(pair, dim=1))
+        first, second = self.weight[:, : self.boundary], self.weight[:, self.boundary :]
+        if not self.shared_first:
+            first, second = second, first
+        once = F.conv2d(shared, first, self.bias, self.stride, self.padding)
+        return add_shared(F.conv2d(own, second, None, self.stride, self.padding), once)
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block; where channels change, the shortcut is a convolution of the raw input.
+
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        shortcut: Kernel size of that convolution: 3 in STCN and XMem, 1 in Cutie.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, shortcut: int = 3) -> None:
+        super().__init__()
+        self.downsample = (
+            nn.Identity()
+            if in_channels == out_channels
+            else nn.Conv2d(in_channels, out_channels, shortcut, padding=shortcut // 2)
+        )
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes (M, in, h, w); returns (M, out, h, w)."""
+        residual = self.conv2(torch.relu_(self.conv1(torch.relu(x))))
+        return residual + self.downsample(x)  # type: ignore[no-any-return]
+
+
+class FusingResBlock(nn.Module):
+    """A `ResBlock` on the concatenation of image and object features."""
+
+    def __init__(self, shared: int, own: int, out: int, *, shared_first: bool) -> None:
+        super().__init__()
+        self.downsample = FusingConv2d(shared, own, out, 3, shared_first=shared_first)
+        self.conv1 = FusingConv2d(shared, own, out, 3, shared_first=shared_first)
+        self.conv2 = nn.Conv2d(out, out, 3, padding=1)
+
+    def forward(self, shared: Tensor, own: Tensor) -> Tensor:
+        """Takes (B, Cs, h, w) and (B·N, Co, h, w); returns (B·N, out, h, w)."""
+        residual = self.conv2(torch.relu_(self.conv1(torch.relu(shared), torch.relu(own))))
+        return residual + self.downsample(shared, own)  # type: ignore[no-any-return]
+
+
+class _ChannelGate(nn.Module):
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(x.amax((2, 3), keepdim=True))
+        return x * gate.sigmoid()[:, :, None, None]  # type: ignore[no-any-return]
+
+
+class _Spatial(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 1, 7, padding=3)
+
+
+class _SpatialGate(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spatial = _Spatial()
+
+    def forward(self, x: Tensor) -> Tensor:
+        statistics = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
+        return x * self.spatial.conv(statistics).sigmoid()  # type: ignore[no-any-return]
+
+
+class CBAM(nn.Module):
+    """Channel, then spatial attention (Woo et al. 2018), with the parameter names of the published networks."""
+
+    def __init__(self, channels: int, reduction: int = 16) -> None:
+        super().__init__()
+        self.ChannelGate = _ChannelGate(channels, reduction)
+        self.SpatialGate = _SpatialGate()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes and returns (M, C, h, w)."""
+        return self.SpatialGate(self.ChannelGate(x))  # type: ignore[no-any-return]
+
+
+class ConcatFusion(nn.Module):
+    """STCN's and XMem's fusion of an image feature with object features, by concatenation and attention."""
+
+    def __init__(self, shared: int, own: int, out: int, *, shared_first: bool) -> None:
+        super().__init__()
+        self.block1 = FusingResBlock(shared, own, out, shared_first=shared_first)
+        self.attention = CBAM(out)
+        self.block2 = ResBlock(out, out)
+
+    def forward(self, shared: Tensor, own: Tensor) -> Tensor:
+        """Takes (B, Cs, h, w) and (B·N, Co, h, w); returns (B·N, out, h, w)."""
+        x = self.block1(shared, own)
+        return self.block2(x + self.attention(x))  # type: ignore[no-any-return]
+
+
+class SkipUpsample(nn.Module):
+    """STCN's and XMem's decoder step: doubles the resolution and adds the encoder feature found there."""
+
+    def __init__(self, skip: int, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.skip_conv = nn.Conv2d(skip, in_channels, 3, padding=1)
+        self.out_conv = ResBlock(in_channels, out_channels)
+
+    def forward(self, skip: Tensor, x: Tensor) -> Tensor:
+        """Takes (B, C, 2h, 2w) and (B·N, C', h, w); returns (B·N, out, 2h, 2w)."""
+        return self.out_conv(add_shared(upsample(x, 2), self.skip_conv(skip)))  # type: ignore[no-any-return]
