@@ -6,33 +6,7 @@ import pytest
 import torch
 
 from ovos_ray.config import LossConfig, OptimizerConfig
-from ovos_ray.errors import ConfigError
-from ovos_ray.methods.schedules import learning_rate_at, max_skip_at, top_fraction_at
-
-STCN = ((0.0, 5), (0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25), (0.8, 5))
-
-
-@pytest.mark.parametrize(
-    ("step", "expected"),
-    [(0, 5), (99, 5), (100, 10), (199, 10), (200, 15), (300, 20), (399, 20), (400, 25), (799, 25), (800, 5), (999, 5)],
-)
-def test_max_skip_of_the_papers_stcn_curriculum(step: int, expected: int) -> None:
-    assert max_skip_at(step, 1000, STCN) == expected
-
-
-def test_max_skip_holds_after_the_end_and_rounds_boundaries() -> None:
-    assert max_skip_at(5000, 1000, STCN) == 5
-    assert [max_skip_at(step, 7, ((0.0, 1), (0.5, 9))) for step in range(7)] == [1, 1, 1, 1, 9, 9, 9]
-    assert max_skip_at(0, 1, ((0.0, 3),)) == 3
-
-
-@pytest.mark.parametrize(
-    "curriculum",
-    [(), ((0.1, 5),), ((0.0, 5), (0.0, 6)), ((0.0, 5), (0.9, 6), (0.1, 7)), ((0.0, 0),), ((0.0, 1), (2.0, 2))],
-)
-def test_max_skip_refuses_a_curriculum_with_gaps(curriculum: tuple[tuple[float, int], ...]) -> None:
-    with pytest.raises(ConfigError, match="max_skip"):
-        max_skip_at(0, 100, curriculum)
+from ovos_ray.methods.schedules import learning_rate_at, top_fraction_at
 
 
 def test_learning_rate_equals_torchs_multi_step_schedule() -> None:
