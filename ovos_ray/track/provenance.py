@@ -1,0 +1,78 @@
+"""Where a run comes from: the tags by which runs are filtered and traced back to code, data and machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+__all__ = ["git_environment", "provenance_tags"]
+
+_PACKAGES = ("ovos-ray", "torch", "ray", "mlflow", "numpy")
+
+
+def provenance_tags(
+    *,
+    kind: str,
+    ray_job_id: str | None = None,
+    label_percent: float | None = None,
+    dataset_digest: str | None = None,
+    root: Path | None = None,
+) -> dict[str, str]:
+    """Returns the tags that say where a run comes from.
+
+    Args:
+        kind: `sweep`, `trial`, `baseline` or `pretraining`: what the report treats the run as.
+        ray_job_id: Id of the Ray job.
+        label_percent: Labelled frames in percent of all frames, validation labels used for choices included.
+        dataset_digest: Digest of the shards.
+        root: Folder of the code; the installed package's by default. A Ray job's working directory has no history,
+            so `OVOS_GIT_COMMIT` and `OVOS_GIT_DIRTY`, where set, come first.
+    """
+    commit, dirty = _git(root or Path(__file__).resolve().parents[2])
+    tags = {
+        "ovos.kind": kind,
+        "ovos.git_commit": commit,
+        "ovos.git_dirty": dirty,
+        "mlflow.source.git.commit": commit,
+        "ovos.host": platform.node(),
+        "ovos.python": platform.python_version(),
+        "ovos.ray_job_id": ray_job_id,
+        "ovos.label_percent": None if label_percent is None else f"{label_percent:.4g}",
+        "ovos.dataset_digest": dataset_digest,
+    }
+    tags.update({f"ovos.version.{name}": _version(name) for name in _PACKAGES})
+    return {key: value for key, value in tags.items() if value}
+
+
+def git_environment(root: Path | None = None) -> dict[str, str]:
+    """Returns the variables that carry commit and state of the driver's checkout to workers without history."""
+    commit, dirty = _git(root or Path(__file__).resolve().parents[2])
+    return {key: value for key, value in (("OVOS_GIT_COMMIT", commit), ("OVOS_GIT_DIRTY", dirty)) if value}
+
+
+def _git(root: Path) -> tuple[str | None, str | None]:
+    if "OVOS_GIT_COMMIT" in os.environ:
+        return os.environ["OVOS_GIT_COMMIT"], os.environ.get("OVOS_GIT_DIRTY")
+    commit = _output(["git", "-C", str(root), "rev-parse", "HEAD"])
+    if commit is None:
+        return None, None
+    changes = _output(["git", "-C", str(root), "status", "--porcelain", "--untracked-files=no"])
+    return commit, None if changes is None else str(bool(changes)).lower()
+
+
+def _output(command: list[str]) -> str | None:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
