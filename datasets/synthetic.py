@@ -1,0 +1,15 @@
+"""The dataset that the project makes itself, in the layout of DAVIS 2017; `ovos-ray demo` and the tests use it."""
+
+from ovos_ray.data.description import DatasetDescription
+
+DATASET = DatasetDescription(
+    name="synthetic",
+    layout="davis2017",
+    title="Moving, deforming and occluding textured objects",
+    source="ovos_ray.data.synthetic.generate",
+    licence="Apache-2.0, as the project",
+    splits={"train": "training videos", "val": "held-out videos", "test": "further held-out videos"},
+    frame_interval=1,
+    label_budget="one label per training video",
+    notes="The same seed gives the same bytes. Objects and backgrounds of the splits differ.",
+)

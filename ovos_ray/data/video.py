@@ -1,0 +1,178 @@
+"""One video of a dataset folder: its frames, its masks, and which masks inference is given."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ovos_ray.data.masks import decode_binary_mask, decode_image, decode_mask, image_size
+from ovos_ray.errors import DataError, MissingExtraError
+
+__all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Video", "read_video_file"]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
+
+
+def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yields the frames of a video file as (H, W, 3) uint8 RGB.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+        DataError: The file is missing, damaged, has no video, or is stored rotated.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise MissingExtraError("av", "video", f"reading {path.name}") from error
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataError(f"{path}: no video stream")
+            for frame in container.decode(video=0):
+                if getattr(frame, "rotation", 0):
+                    raise DataError(
+                        f"{path}: frames are stored rotated by {frame.rotation} degrees",
+                        f"turn them upright: ffmpeg -i {path.name} upright.mp4",
+                    )
+                yield frame.to_ndarray(format="rgb24")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be decoded as video ({error})", "convert it, or extract its frames") from error
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video whose files are read only when asked for.
+
+    Attributes:
+        name: Unique within its split; may contain slashes.
+        frames: Image files in temporal order; empty where `file` is given.
+        file: A video file, or None.
+        masks: Mask files by the index of the frame they belong to, ascending.
+        masks_hold: `ids` (see `decode_mask`), `one object` (any id is the object), or `saliency` (cut at one half).
+        given: Which masks inference starts from: the `first` that shows an object, or, for objects that appear later,
+            the mask in which each is new (`appearances`, YouTube-VOS).
+        saved_names: Frame names that a prediction must contain; None stands for all.
+    """
+
+    name: str
+    frames: tuple[Path, ...]
+    file: Path | None
+    masks: dict[int, Path]
+    masks_hold: Literal["ids", "one object", "saliency"] = "ids"
+    given: Literal["first", "appearances"] = "first"
+    saved_names: frozenset[str] | None = None
+
+    @property
+    def location(self) -> Path:
+        """The folder of the frames, or the video file; for messages."""
+        return self.file if self.file is not None else self.frames[0].parent
+
+    @functools.cached_property
+    def num_frames(self) -> int:
+        """Number of frames; a video file is decoded once to count them."""
+        return len(self.frames) if self.file is None else sum(1 for _ in read_video_file(self.file))
+
+    @property
+    def frame_names(self) -> tuple[str, ...]:
+        """File names without extension; frames of a video file are numbered from 00000."""
+        if self.file is None:
+            return tuple(path.stem for path in self.frames)
+        return tuple(f"{index:05d}" for index in range(self.num_frames))
+
+    def images(self) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yields the frames as (H, W, 3) uint8 RGB."""
+        if self.file is not None:
+            yield from read_video_file(self.file)
+        for path in self.frames:
+            yield decode_image(path)
+
+    @functools.cached_property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the first frame."""
+        if self.file is None:
+            return image_size(self.frames[0])
+        for image in itertools.islice(read_video_file(self.file), 1):
+            return image.shape[0], image.shape[1]
+        raise DataError(f"{self.file}: the video has no frames")
+
+    def mask(self, index: int) -> npt.NDArray[np.uint8]:
+        """Returns the mask of a frame as (H, W) uint8 object ids.
+
+        Raises:
+            DataError: The frame has no mask, or one that is damaged or of another size than the frame.
+        """
+        if index not in self.masks:
+            raise DataError(f"video {self.name!r}: frame {index} has no mask (masks at {_some(self.masks)})")
+        path = self.masks[index]
+        mask = decode_binary_mask(path) if self.masks_hold == "saliency" else decode_mask(path)
+        size = self.size if self.file is not None else image_size(self.frames[index])
+        if mask.shape != size:
+            frame = self.file if self.file is not None else self.frames[index]
+            raise DataError(
+                f"{path}: mask of {mask.shape[1]} x {mask.shape[0]} pixels for a frame of {size[1]} x {size[0]} "
+                f"({frame})",
+                "make masks from frames of the stored size; scale masks with nearest neighbour only",
+            )
+        return np.minimum(mask, 1) if self.masks_hold == "one object" else mask
+
+    @functools.cached_property
+    def first_label(self) -> int:
+        """Index of the first frame whose mask shows an object.
+
+        Raises:
+            DataError: There is no mask, or none shows an object.
+        """
+        for index in self.masks:
+            if self.mask(index).any():
+                return index
+        if not self.masks:
+            raise DataError(
+                f"video {self.name!r} ({self.location}) has no mask", "label one frame, or exclude the video"
+            )
+        raise DataError(
+            f"video {self.name!r}: no object in any of its masks (first: {next(iter(self.masks.values()))})",
+            "label a frame that shows an object, or exclude the video",
+        )
+
+    def references(self) -> dict[int, npt.NDArray[np.uint8]]:
+        """Returns the masks that inference is given, by frame index: (H, W) uint8 object ids.
+
+        With `given="appearances"` every mask holds only the objects that no earlier mask showed.
+
+        Raises:
+            DataError: There is no mask, or none shows an object.
+        """
+        start = self.first_label
+        found = {start: self.mask(start)}
+        if self.given == "first":
+            return found
+        seen = set(np.unique(found[start]).tolist())
+        for index in self.masks:
+            if index <= start:
+                continue
+            mask = self.mask(index)
+            new = set(np.unique(mask).tolist()) - seen
+            if new:
+                found[index] = np.where(np.isin(mask, list(new)), mask, np.uint8(0))
+                seen |= new
+        return found
+
+    def is_saved(self, frame_name: str) -> bool:
+        """Whether a prediction must contain this frame."""
+        return self.saved_names is None or frame_name in self.saved_names
+
+
+def _some(values: Any, limit: int = 5) -> str:
+    """Lists the first few of some values for a message."""
+    shown = list(itertools.islice(values, limit + 1))
+    return (", ".join(map(str, shown[:limit])) + (" …" if len(shown) > limit else "")) or "none"
