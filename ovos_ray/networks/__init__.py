@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ovos_ray.errors import ConfigError
-from ovos_ray.networks import stcn, xmem
+from ovos_ray.networks import cutie, stcn, xmem
 from ovos_ray.networks.base import FrameFeatures, InferenceDefaults, MemoryFrame, Readout, State, VOSNetwork
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
 _FAMILIES: tuple[tuple[type[VOSNetwork], dict[str, Any]], ...] = (
     (stcn.STCN, stcn.CONFIGS),
     (xmem.XMem, xmem.CONFIGS),
+    (cutie.Cutie, cutie.CONFIGS),
 )
 
 

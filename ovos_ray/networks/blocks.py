@@ -6,6 +6,7 @@ object features, its share of the computation is done once per image, not once p
 
 from __future__ import annotations
 
+import math
 from functools import reduce
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 __all__ = [
     "CBAM",
     "EMPTY_LOGIT",
+    "AdditiveFusion",
+    "CAResBlock",
     "ConcatFusion",
     "FusingConv2d",
     "FusingResBlock",
@@ -267,3 +270,45 @@ class SkipUpsample(nn.Module):
     def forward(self, skip: Tensor, x: Tensor) -> Tensor:
         """Takes (B, C, 2h, 2w) and (B·N, C', h, w); returns (B·N, out, 2h, 2w)."""
         return self.out_conv(add_shared(upsample(x, 2), self.skip_conv(skip)))  # type: ignore[no-any-return]
+
+
+class CAResBlock(nn.Module):
+    """Cutie's residual block with channel attention: a convolution along the channels of the pooled features."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        size = int((abs(math.log2(channels)) + 1) // 2)
+        kernel = size if size % 2 else size + 1
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv = nn.Conv1d(1, 1, kernel, padding=(kernel - 1) // 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Takes and returns (M, C, h, w)."""
+        residual = self.conv2(torch.relu_(self.conv1(torch.relu(x))))
+        gate = self.conv(residual.mean((2, 3))[:, None]).sigmoid()[:, 0, :, None, None]
+        return torch.addcmul(x, residual, gate)
+
+
+class _Distributor(nn.Module):
+    def __init__(self, shared: int, own: int, out: int) -> None:
+        super().__init__()
+        self.x_transform = nn.Conv2d(shared, out, 1)
+        self.g_transform = nn.Conv2d(own, out, 1)
+
+    def forward(self, shared: Tensor, own: Tensor) -> Tensor:
+        return add_shared(self.g_transform(own), self.x_transform(shared))
+
+
+class AdditiveFusion(nn.Module):
+    """Cutie's fusion of an image feature with object features, by addition."""
+
+    def __init__(self, shared: int, own: int, out: int) -> None:
+        super().__init__()
+        self.distributor = _Distributor(shared, own, out)
+        self.block1 = CAResBlock(out)
+        self.block2 = CAResBlock(out)
+
+    def forward(self, shared: Tensor, own: Tensor) -> Tensor:
+        """Takes (B, Cs, h, w) and (B·N, Co, h, w); returns (B·N, out, h, w)."""
+        return self.block2(self.block1(self.distributor(shared, own)))  # type: ignore[no-any-return]
