@@ -154,7 +154,8 @@ def test_point_losses_against_loops(count: int) -> None:
 def test_auxiliary_heads_are_weighted_and_may_be_coarse() -> None:
     logits, label, num_objects = logits_and_label()
     heads = [logits[..., ::2, ::2], logits[..., 1::2, 1::2]]
-    parts = frame_losses(logits, label, num_objects, POINTS, auxiliary=heads, generators=generators(2))
+    auxiliary = {"sensory": heads[0][None], "query": heads[1][None]}
+    parts = frame_losses(logits, label, num_objects, POINTS, auxiliary=auxiliary, generators=generators(2))
     draws = generators(2)
     target = torch.stack([label == channel for channel in range(4)], 1).double()
     each = [point_losses(head, target, num_objects, POINTS, draws) for head in (logits, *heads)]
@@ -179,7 +180,7 @@ def test_points_have_gradient_and_padding_has_none() -> None:
 def test_a_sample_does_not_depend_on_its_batch(config: LossConfig) -> None:
     logits, label, _ = logits_and_label(3)
     counts = torch.tensor([2, 3, 2])
-    heads = [logits[..., ::2, ::2]] if config is POINTS else []
+    heads = {"query": torch.stack([logits[..., ::2, ::2], logits[..., ::3, ::3].repeat(1, 1, 2, 2)[..., :3, :3]])}
     whole = frame_losses(logits, label, counts, config, step=50_000, auxiliary=heads, generators=generators(3))
     for sample in range(3):
         one = slice(sample, sample + 1)
@@ -189,7 +190,7 @@ def test_a_sample_does_not_depend_on_its_batch(config: LossConfig) -> None:
             counts[one],
             config,
             step=50_000,
-            auxiliary=[head[one] for head in heads],
+            auxiliary={name: head[:, one] for name, head in heads.items()},
             generators=generators(3)[one],
         )
         for name, part in alone.items():

@@ -7,7 +7,7 @@ the same number for the whole batch), C = 1 + N with the background first, P poi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,9 +16,19 @@ from torch.nn import functional as F
 
 from ovos_ray.config import LossConfig
 from ovos_ray.methods.schedules import top_fraction_at
+from ovos_ray.networks.base import AuxiliaryLogits
 
-__all__ = ["cross_entropy", "dice", "frame_losses", "mask_iou", "one_hot", "point_losses", "sample_points"]
-__all__ += ["weighted_mean"]
+__all__ = [
+    "cross_entropy",
+    "dice",
+    "frame_losses",
+    "mask_iou",
+    "one_hot",
+    "point_losses",
+    "sample_points",
+    "total_loss",
+]
+__all__ += ["uses_auxiliary", "weighted_mean"]
 
 
 def frame_losses(
@@ -28,7 +38,7 @@ def frame_losses(
     config: LossConfig,
     *,
     step: int = 0,
-    auxiliary: Sequence[Tensor] = (),
+    auxiliary: AuxiliaryLogits | None = None,
     generators: Sequence[np.random.Generator] = (),
 ) -> dict[str, Tensor]:
     """Compares the logits of one frame with its label.
@@ -39,7 +49,7 @@ def frame_losses(
         num_objects: (B,) real objects of each sample; 0 counts as 1, as in the published code.
         config: Which loss.
         step: Optimiser step, for the warm-up of the bootstrapped cross-entropy.
-        auxiliary: Logits (B, C, h, w) of the auxiliary heads, at any resolution (Cutie).
+        auxiliary: Logits (L, B, C, h, w) of L auxiliary heads of each kind, at any resolution (Cutie).
         generators: One per sample, for the random points (Cutie).
 
     Returns:
@@ -51,7 +61,8 @@ def frame_losses(
         parts = point_losses(logits, target, num_objects, config, generators)
         heads = [
             part
-            for head in auxiliary
+            for kind in (auxiliary or {}).values()
+            for head in kind
             for part in point_losses(_at_least_float32(head), target, num_objects, config, generators).values()
         ]
         if heads:
@@ -62,6 +73,18 @@ def frame_losses(
     if config.dice:
         parts["dice"] = dice(logits, label)
     return parts
+
+
+def uses_auxiliary(config: LossConfig) -> bool:
+    """Whether the loss looks at auxiliary heads, where a network has them (Cutie)."""
+    return config.cross_entropy == "points" and config.auxiliary_weight > 0
+
+
+def total_loss(parts: Mapping[str, Tensor], weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Reduces the parts of a loss, each (B,), to what is minimised and what is logged."""
+    means = {name: weighted_mean(part, weight) for name, part in parts.items()}
+    loss = torch.stack(list(means.values())).sum()
+    return loss, {name: mean.detach() for name, mean in {"loss": loss, **means}.items()}
 
 
 def cross_entropy(logits: Tensor, label: Tensor, num_objects: Tensor, fraction: float = 1.0) -> Tensor:

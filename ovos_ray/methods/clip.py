@@ -1,0 +1,96 @@
+"""A batch of clips, ready to be propagated. Shapes: B clips, T frames, N objects (padded), H x W pixels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovos_ray.methods.losses import one_hot
+from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.seeding import BatchRng
+
+__all__ = ["Clip"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """What a method needs of a batch.
+
+    Attributes:
+        frames: (B, T, 3, H, W) in [0, 1], in the dtype of the network.
+        label: (B, H, W) object indices 0 … N of the labelled frame.
+        num_objects: (B,) real objects.
+        max_objects: N, the same for all workers: XMem's dice loss is divided by it.
+        weight: (B,); 0 for a slot without a sample.
+        draws: Random draws.
+    """
+
+    frames: Tensor
+    label: Tensor
+    num_objects: Tensor
+    max_objects: int
+    weight: Tensor
+    draws: BatchRng
+
+    @classmethod
+    def of(
+        cls,
+        batch: Mapping[str, Tensor],
+        network: VOSNetwork,
+        max_objects: int | None,
+        rng: np.random.Generator | BatchRng | None,
+    ) -> Clip:
+        """Prepares a batch as it comes from the stream.
+
+        Args:
+            batch: `frames` (B, T, 3, H, W) uint8, `label` (B, H, W) uint8, `num_objects`, `weight` and `position` (B,).
+            network: Says the dtype.
+            max_objects: N; None: the largest number of objects in the batch.
+            rng: A generator in the same state on all ranks, or its draws.
+        """
+        dtype = next(network.parameters()).dtype
+        return cls(
+            frames=batch["frames"].to(dtype) / 255,
+            label=batch["label"],
+            num_objects=batch["num_objects"],
+            max_objects=max_objects or max(1, int(batch["num_objects"].max())),
+            weight=batch["weight"],
+            draws=BatchRng.of(rng, batch["position"].tolist()),
+        )
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return self.frames.shape[1]
+
+    @property
+    def masks(self) -> Tensor:
+        """The label as masks (B, N, H, W) of zeros and ones."""
+        return one_hot(self.label, 1 + self.max_objects)[:, 1:].to(self.frames.dtype)
+
+    @property
+    def selector(self) -> Tensor:
+        """(B, N), which objects are real; a clip without any counts as one with an empty object, as published."""
+        objects = torch.arange(self.max_objects, device=self.num_objects.device)
+        return objects < self.num_objects.clamp(min=1)[:, None]
+
+    def with_one_object(self, choice: str) -> Clip:
+        """Returns the clip with one object: `draw` keeps one drawn per sample, `merge` joins all."""
+        if choice == "merge":
+            label = self.label > 0
+        else:
+            counts = self.num_objects.clamp(min=1).tolist()
+            drawn = [int(rng.integers(1, n + 1)) for rng, n in zip(self.draws.per_sample, counts, strict=True)]
+            label = self.label == self.label.new_tensor(drawn)[:, None, None]
+        return dataclasses.replace(
+            self, label=label.to(self.label.dtype), num_objects=torch.ones_like(self.num_objects), max_objects=1
+        )
+
+    def mean(self, per_sample: Tensor) -> Tensor:
+        """Returns the weighted mean of a logged quantity (B,) over the real samples."""
+        return (per_sample * self.weight).sum() / self.weight.sum().clamp(min=1e-12)

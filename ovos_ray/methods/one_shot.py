@@ -1,0 +1,208 @@
+"""One-shot training: from the one labelled frame to the last, and back to the label (section 3 of the paper).
+
+    forward  = propagate(label_0, order 0, 1, …, T)      without gradient
+    backward = propagate(mask_T,  order T, …, 0)         with gradient, fresh memory
+    loss     = criterion(backward at frame 0, label_0)
+
+The label is where the forward propagation starts and what the loss compares with; the backward propagation sees it
+only through the predicted mask_T. Nothing inside the backward propagation is detached.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ovos_ray.config import MethodConfig
+from ovos_ray.errors import ConfigError
+from ovos_ray.methods.clip import Clip
+from ovos_ray.methods.losses import frame_losses, mask_iou, one_hot, total_loss, uses_auxiliary
+from ovos_ray.methods.numerics import Numerics
+from ovos_ray.methods.propagation import encode_frames, propagate
+from ovos_ray.networks.base import AuxiliaryLogits, FrameFeatures, VOSNetwork
+from ovos_ray.seeding import BatchRng
+
+__all__ = ["backward_order", "canonical_strategy", "check_strategy", "one_shot_loss"]
+
+
+def one_shot_loss(
+    network: VOSNetwork,
+    batch: Mapping[str, Tensor],
+    config: MethodConfig,
+    rng: np.random.Generator | BatchRng | None = None,
+    *,
+    step: int = 0,
+    max_objects: int | None = None,
+    numerics: Numerics | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Walks forward without gradient, back with gradient, and compares with the one label.
+
+    Args:
+        network: Any VOS network.
+        batch: As `Clip.of` describes it; frame 0 is the labelled one.
+        config: Strategy, reference and loss.
+        rng: A generator in the same state on all ranks; None: a fixed one.
+        step: Optimiser step, for losses that warm up.
+        max_objects: N, to which clips are padded; None: the largest number of objects in the batch.
+        numerics: Precision and memory; None: those of the weights.
+
+    Returns:
+        The loss, sum_b weight_b · loss_b / B, and scalars to log, without gradient.
+
+    Raises:
+        ConfigError: The backward strategy does not fit the clip or the network.
+    """
+    numerics = numerics or Numerics()
+    clip = Clip.of(batch, network, max_objects, rng)
+    check_strategy(network, config, clip.num_frames)
+    order = backward_order(config.backward, clip.num_frames, clip.draws.shared)
+    if config.reference == "empty":
+        clip = clip.with_one_object(config.empty_objects)
+    features = _encode_once(network, clip, order, numerics) if config.share_features else None
+
+    if config.reference == "empty":
+        reference = torch.zeros_like(clip.masks)
+    else:
+        reference = _walk_forward(network, clip, features, config.reference_mask, numerics)
+
+    heads: list[AuxiliaryLogits] | None = [] if uses_auxiliary(config.loss) else None
+    with numerics.for_gradient(clip.frames.device):
+        backward = propagate(
+            network,
+            clip.frames,
+            reference,
+            order,
+            features=features,
+            selector=clip.selector,
+            rng=clip.draws,
+            aux=heads,
+            recompute=numerics.recompute,
+        )
+    parts = frame_losses(
+        backward[-1],
+        clip.label,
+        clip.num_objects,
+        config.loss,
+        step=step,
+        auxiliary=heads[-1] if heads else None,
+        generators=clip.draws.per_sample,
+    )
+    loss, scalars = total_loss(parts, clip.weight)
+    return loss, scalars | _describe(backward[-1], reference, clip)
+
+
+def _walk_forward(
+    network: VOSNetwork,
+    clip: Clip,
+    features: Mapping[int, FrameFeatures] | None,
+    kind: str,
+    numerics: Numerics,
+) -> Tensor:
+    """Infers the masks (B, N, H, W) of the last frame from the label of the first (section 3.3), without gradient."""
+    if features is not None:
+        features = {t: feature.detach() for t, feature in features.items()}
+    with torch.no_grad(), numerics.for_rollout(clip.frames.device):
+        forward = propagate(
+            network,
+            clip.frames,
+            clip.masks,
+            range(clip.num_frames),
+            features=features,
+            selector=clip.selector,
+            rng=clip.draws,
+        )
+        if kind == "hard":
+            return one_hot(forward[-1].argmax(1), forward[-1].shape[1])[:, 1:].to(clip.frames.dtype)
+        return forward[-1].softmax(1)[:, 1:].detach()
+
+
+def _encode_once(network: VOSNetwork, clip: Clip, order: Sequence[int], numerics: Numerics) -> dict[int, FrameFeatures]:
+    """Encodes every frame once: those of the backward order with gradient, the others without."""
+    device = clip.frames.device
+    with numerics.for_gradient(device):
+        features = encode_frames(network, clip.frames, order)
+    others = [t for t in range(clip.num_frames) if t not in features]
+    if others:
+        with torch.no_grad(), numerics.for_rollout(device):
+            features |= encode_frames(network, clip.frames, others)
+    return features
+
+
+@torch.no_grad()
+def _describe(logits: Tensor, reference: Tensor, clip: Clip) -> dict[str, Tensor]:
+    """Scalars that show how training goes, left on the device.
+
+    `iou` compares the reconstructed first mask with the label. `reference_foreground` is the share of the pixels of
+    frame T that the reference calls foreground, and `reference_copy` its overlap with the label of frame 0: near 1 it
+    says that the network copies the first mask (Figure 7 of the paper).
+    """
+    found, label = reference.sum(1) > 0.5, clip.label > 0
+    union = (found | label).sum((1, 2)).clamp(min=1)
+    return {
+        "iou": clip.mean(mask_iou(logits, clip.label, clip.num_objects)),
+        "reference_foreground": clip.mean(found.float().mean((1, 2))),
+        "reference_copy": clip.mean((found & label).sum((1, 2)) / union),
+    }
+
+
+def canonical_strategy(strategy: str, clip_length: int) -> str:
+    """Returns the strategy's one name for clips of n frames: a k-step that visits every frame is the T-step.
+
+    At n = 3 this makes `2-step` and `T-step` the same, so that a study need not run it twice.
+
+    Raises:
+        ConfigError: It is no strategy, or takes more steps than such a clip has.
+    """
+    match = re.fullmatch(r"(T|[1-9]\d*)-step", strategy)
+    if match is None:
+        raise ConfigError(
+            f"method.backward = {strategy!r} is not a strategy", "choose T-step, 2-step, 1-step or k-step"
+        )
+    last = clip_length - 1
+    num_steps = last if match[1] == "T" else int(match[1])
+    if num_steps > last or last < 1:
+        raise ConfigError(
+            f"method.backward = {strategy!r} needs clips of {max(1, num_steps) + 1} frames, they have {clip_length}",
+            "raise data.clip_length or take fewer steps",
+        )
+    return "T-step" if num_steps == last else strategy
+
+
+def backward_order(strategy: str, clip_length: int, rng: np.random.Generator) -> list[int]:
+    """Returns the frames of the backward propagation, T first and 0 last (section 3.4).
+
+    Args:
+        strategy: `T-step` visits all frames; `k-step` T, k-1 distinct ones drawn uniformly between, and 0.
+        clip_length: n = T + 1.
+        rng: Shared by all ranks, so that all walk the same frames; unused where nothing is drawn.
+
+    Raises:
+        ConfigError: See `canonical_strategy`.
+    """
+    last = clip_length - 1
+    strategy = canonical_strategy(strategy, clip_length)
+    if strategy == "T-step":
+        return list(range(last, -1, -1))
+    num_between = int(strategy.removesuffix("-step")) - 1
+    between = (1 + rng.choice(last - 1, num_between, replace=False)).tolist() if num_between else []
+    return [last, *sorted(between, reverse=True), 0]
+
+
+def check_strategy(network: VOSNetwork, config: MethodConfig, clip_length: int) -> None:
+    """Checks that a backward strategy can train a network on clips of n frames.
+
+    Raises:
+        ConfigError: It cannot: the order has two frames and the network is recurrent, so that the update of its
+            sensory memory is never followed by a prediction and gets no gradient (section 3.4).
+    """
+    strategy = canonical_strategy(config.backward, clip_length)
+    if network.recurrent and not config.allow_untrained_sensory and (strategy == "1-step" or clip_length == 2):
+        raise ConfigError(
+            f"method.backward = {config.backward!r} with clips of {clip_length} frames leaves the sensory update of "
+            f"{type(network).__name__} without gradient: recurrent networks need at least 2 steps back (section 3.4)",
+            "choose 2-step or T-step, or set method.allow_untrained_sensory=true to do it all the same",
+        )
