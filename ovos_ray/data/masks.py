@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ovos_ray.errors import DataError
 
@@ -66,34 +66,36 @@ DAVIS_PALETTE: bytes = _davis_palette()
 """256 × RGB as bytes, as `PIL.Image.putpalette` takes it."""
 
 
-def _name(source: ImageSource) -> str:
-    return "image in memory" if isinstance(source, bytes) else os.fspath(source)
+def _named(source: ImageSource, name: str | None) -> str:
+    return name or ("image in memory" if isinstance(source, bytes) else os.fspath(source))
 
 
-def _open(source: ImageSource) -> Image.Image:
+def _open(source: ImageSource, name: str) -> Image.Image:
     try:
         return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError as error:
-        raise DataError(f"{_name(source)}: no such file") from error
+        raise DataError(f"{name}: no such file") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name}: not an image", "replace or remove the file") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{_name(source)}: not a readable image ({error})", "replace or remove the file") from error
+        raise DataError(f"{name}: not a readable image ({error})", "replace or remove the file") from error
 
 
-def _load(image: Image.Image, source: ImageSource) -> None:
+def _load(image: Image.Image, name: str) -> None:
     """Decodes all pixels; PIL reports most damage as OSError, some PNG damage as SyntaxError."""
     try:
         image.load()
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DataError(f"{_name(source)}: damaged image ({error})", "replace or remove the file") from error
+        raise DataError(f"{name}: damaged image ({error})", "replace or remove the file") from error
 
 
 def image_size(source: ImageSource) -> tuple[int, int]:
     """Returns (height, width) from the file's header."""
-    with _open(source) as image:
+    with _open(source, _named(source, None)) as image:
         return image.height, image.width
 
 
-def jpeg_size(source: ImageSource) -> tuple[int, int] | None:
+def jpeg_size(source: ImageSource, name: str | None = None) -> tuple[int, int] | None:
     """Returns (height, width) of a complete JPEG, None of any other image, checked by decoding at an eighth.
 
     The whole entropy-coded stream is read, so a truncated file is found, at a fraction of the cost of a full decode.
@@ -101,23 +103,25 @@ def jpeg_size(source: ImageSource) -> tuple[int, int] | None:
     Raises:
         DataError: The file is no image, or damaged.
     """
-    with _open(source) as image:
+    name = _named(source, name)
+    with _open(source, name) as image:
         size = (image.height, image.width)
         if image.format != "JPEG":
             return None
         image.draft("L", (max(1, image.width // 8), max(1, image.height // 8)))
-        _load(image, source)
+        _load(image, name)
         return size
 
 
-def decode_image(source: ImageSource) -> npt.NDArray[np.uint8]:
+def decode_image(source: ImageSource, name: str | None = None) -> npt.NDArray[np.uint8]:
     """Returns an image file, or its bytes, as (H, W, 3) uint8 RGB. Orientation tags are not applied.
 
     Raises:
         DataError: The file is no image, or damaged.
     """
-    with _open(source) as image:
-        _load(image, source)
+    name = _named(source, name)
+    with _open(source, name) as image:
+        _load(image, name)
         return np.array(image.convert("RGB"))
 
 
@@ -128,7 +132,7 @@ def encode_jpeg(image: npt.NDArray[np.uint8], quality: int = 95) -> bytes:
     return buffer.getvalue()
 
 
-def decode_mask(source: ImageSource) -> npt.NDArray[np.uint8]:
+def decode_mask(source: ImageSource, name: str | None = None) -> npt.NDArray[np.uint8]:
     """Returns a mask file, or its bytes, as (H, W) uint8 object ids.
 
     A mask with no values but 0 and 255 shows one object, whose id becomes 1. In a palette file that holds other ids
@@ -137,10 +141,11 @@ def decode_mask(source: ImageSource) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: The file is damaged, has colours instead of ids, or looks smoothed (anti-aliased, or from a JPEG).
     """
-    with _open(source) as image:
+    name = _named(source, name)
+    with _open(source, name) as image:
         if image.mode not in ("P", "L", "1"):
-            raise DataError(f"{_name(source)}: mask of mode {image.mode}, expected palette or 8-bit grey", _MASK_REMEDY)
-        _load(image, source)
+            raise DataError(f"{name}: mask of mode {image.mode}, expected palette or 8-bit grey", _MASK_REMEDY)
+        _load(image, name)
         mask: npt.NDArray[np.uint8] = np.array(image, dtype=np.uint8)
     values = np.flatnonzero(np.bincount(mask.ravel(), minlength=256))
     ids = values[(values > 0) & (values < 255)]
@@ -152,17 +157,18 @@ def decode_mask(source: ImageSource) -> npt.NDArray[np.uint8]:
     if smoothed or ids.size > _MAX_IDS:
         found = ", ".join(map(str, values[:8])) + (" …" if values.size > 8 else "")
         raise DataError(
-            f"{_name(source)}: mask with {values.size} different values ({found}), expected object ids, or 0 and 255; "
+            f"{name}: mask with {values.size} different values ({found}), expected object ids, or 0 and 255; "
             "it looks smoothed or compressed",
             _MASK_REMEDY,
         )
     return mask
 
 
-def decode_binary_mask(source: ImageSource) -> npt.NDArray[np.uint8]:
+def decode_binary_mask(source: ImageSource, name: str | None = None) -> npt.NDArray[np.uint8]:
     """Returns a saliency or alpha mask as (H, W) uint8 of 0 and 1: grey value above one half (static images only)."""
-    with _open(source) as image:
-        _load(image, source)
+    name = _named(source, name)
+    with _open(source, name) as image:
+        _load(image, name)
         grey: npt.NDArray[np.uint8] = np.array(image.convert("L"))
         return np.where(grey > 127, np.uint8(1), np.uint8(0))
 
@@ -197,6 +203,6 @@ def boxes(mask: npt.NDArray[np.uint8]) -> tuple[ObjectBox, ...]:
 
 def read_palette(source: ImageSource) -> bytes:
     """Returns the 256 colours of a palette PNG, the DAVIS palette for any other image."""
-    with _open(source) as image:
+    with _open(source, _named(source, None)) as image:
         palette = image.getpalette() if image.mode == "P" else None
     return bytes(palette).ljust(768, b"\0") if palette else DAVIS_PALETTE

@@ -12,14 +12,22 @@ from __future__ import annotations
 
 from ovos_ray.data.index import LabelBudget, ShardFile, ShardIndex, VideoEntry
 from ovos_ray.data.masks import ObjectBox
+from ovos_ray.data.pack import LabelFrame, Progress, content_digest, pack
 from ovos_ray.data.rows import FrameRow, ShardReader
+from ovos_ray.data.verify import Problem, verify
 
 __all__ = [
     "FrameRow",
     "LabelBudget",
+    "LabelFrame",
     "ObjectBox",
+    "Problem",
+    "Progress",
     "ShardFile",
     "ShardIndex",
     "ShardReader",
     "VideoEntry",
+    "content_digest",
+    "pack",
+    "verify",
 ]
