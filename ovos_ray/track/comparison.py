@@ -1,0 +1,229 @@
+"""Runs into rows: one row a configuration, its seeds summarised, what is missing said.
+
+Nothing here reads MLflow; a `Study` goes in, and every number that the report shows comes out.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ovos_ray.track.study import Run, Study, parse_json
+
+__all__ = ["Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_of", "value_label"]
+
+# What a run is called, where it writes and on how many machines it runs does not make it another configuration.
+_NOT_AXES = (
+    "seed", "name", "note", "storage", "tracking_uri", "train.log_every", "train.keep_checkpoints",
+    "train.max_failures", "train.checkpoint_every", "train.num_workers", "train.cpus_per_worker",
+    "train.gpus_per_worker", "train.num_threads",
+)  # fmt: skip
+_AXIS_LABELS = {
+    "method.backward": "backward strategy",
+    "network.name": "network",
+    "data.clip_length": "clip length n",
+    "data.max_skip": "skip schedule D",
+    "pretrain.recipe": "pretraining",
+    "method.name": "training",
+    "optimizer.learning_rate": "learning rate",
+}
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """Mean over seeds; `std` (sample, n-1) is None for a single seed."""
+
+    mean: float
+    std: float | None
+    num: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Statistic | None:
+        """Returns the statistic of the finite values, None if there are none."""
+        finite = [value for value in values if math.isfinite(value)]
+        if not finite:
+            return None
+        return cls(statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else None, len(finite))
+
+    def text(self, digits: int = 1) -> str:
+        """Returns `81.7 ± 0.4`, or the mean alone for a single seed."""
+        spread = "" if self.std is None else f" ± {self.std:.{digits}f}"
+        return f"{self.mean:.{digits}f}{spread}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration or baseline.
+
+    Attributes:
+        label: Short name, unique in the comparison.
+        kind: `trial` or `baseline`.
+        strategy: Backward strategy, `fully supervised`, `empty reference`, or the baseline's name.
+        network: Name of the network; empty for baselines without one.
+        settings: Value of every axis of the study, as text.
+        runs: All its runs, one per seed, the newest where a seed was run twice.
+        superseded: Number of older runs of the same seed left out.
+    """
+
+    label: str
+    kind: str
+    strategy: str
+    network: str
+    settings: Mapping[str, str]
+    runs: tuple[Run, ...]
+    superseded: int = 0
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The runs that ended as planned and were scored: the only ones that numbers are made of."""
+        return tuple(run for run in self.runs if run.status == "finished" and "final/jf" in run.metrics)
+
+    def statistic(self, metric: str) -> Statistic | None:
+        """Summarises a final metric over the finished runs, None if there is nothing to summarise."""
+        return Statistic.of([run.metrics[metric] for run in self.finished if metric in run.metrics])
+
+    @property
+    def label_percent(self) -> float | None:
+        """Label budget in percent, None if unknown or not the same for all runs."""
+        budgets = {run.label_percent for run in self.runs}
+        return budgets.pop() if len(budgets) == 1 else None
+
+    @property
+    def evaluated_on(self) -> str:
+        """Dataset and split of the scores (tag `ovos.evaluated_on`), empty if not said or not the same for all runs."""
+        places = {run.tags.get("ovos.evaluated_on", "") for run in self.finished}
+        return places.pop() if len(places) == 1 else ""
+
+    @property
+    def note(self) -> str:
+        """What a reader must know: seeds that failed, still run, were stopped or were not scored."""
+        counts: dict[str, int] = defaultdict(int)
+        for run in self.runs:
+            if run.status == "finished":
+                counts["not scored"] += "final/jf" not in run.metrics
+            else:
+                counts["stopped early" if run.status == "stopped" else run.status] += 1
+        parts = [f"{number} {what}" for what, number in counts.items() if number]
+        if len(self.finished) == 1 and self.kind == "trial":
+            parts.append("single seed")
+        if self.superseded:
+            parts.append(f"{self.superseded} older run{'s' if self.superseded > 1 else ''} left out")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A study as rows.
+
+    Attributes:
+        study: Where it comes from.
+        axes: Configuration keys in which the trials differ, seeds aside.
+        rows: Best mean J&F first, unfinished after, baselines apart.
+        baselines: Untrained, copy-the-first-mask, …, best first.
+    """
+
+    study: Study
+    axes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    baselines: tuple[Row, ...]
+
+    @property
+    def best(self) -> Row | None:
+        """The row with the highest mean J&F, None while nothing is finished."""
+        return self.rows[0] if self.rows and self.rows[0].finished else None
+
+    def count(self, status: str) -> int:
+        """Number of trials in a state."""
+        return sum(run.status == status for run in self.study.of_kind("trial"))
+
+
+def compare(study: Study) -> Comparison:
+    """Groups the trials of a study by configuration and orders them by mean J&F."""
+    trials = study.of_kind("trial")
+    axes = _axes(trials)
+    groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
+    for run in trials:
+        groups[tuple(run.param(axis) for axis in axes)].append(run)
+    others = tuple(axis for axis in axes if axis not in ("method.backward", "network.name", "method.name"))
+    rows = []
+    for values, runs in groups.items():
+        settings = {axis: value_label(axis, value) for axis, value in zip(axes, values, strict=True)}
+        kept = _newest_per_seed(runs)
+        strategy, network = strategy_of(runs[0]), runs[0].param("network.name")
+        label = " · ".join(
+            [part for part in (strategy, network) if part]
+            + [f"{axis_label(axis)} {settings[axis]}" for axis in others if axis != "method.reference"]
+        )
+        rows.append(Row(label, "trial", strategy, network, settings, kept, len(runs) - len(kept)))
+    return Comparison(study, axes, _ordered(rows), _ordered(_baselines(study)))
+
+
+def _baselines(study: Study) -> list[Row]:
+    groups: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in study.of_kind("baseline"):
+        groups[run.tags.get("ovos.baseline", run.name), run.param("network.name")].append(run)
+    rows = []
+    for (name, network), runs in groups.items():
+        kept = _newest_per_seed(runs)
+        label = f"{name} · {network}" if network else name
+        rows.append(Row(label, "baseline", name, network, {}, kept, len(runs) - len(kept)))
+    return rows
+
+
+def _axes(trials: Sequence[Run]) -> tuple[str, ...]:
+    keys = dict.fromkeys(key for run in trials for key in run.params)
+    pieces = {key for key in keys if key.rpartition(".")[2].isdigit() and key.rpartition(".")[0] in keys}
+    axes = [
+        key
+        for key in keys
+        if key not in _NOT_AXES and key not in pieces and len({run.param(key) for run in trials}) > 1
+    ]
+    # `pretrain` is null where there is none and has parts where there is one: the parts tell it all.
+    return tuple(axis for axis in axes if axis != "pretrain" or "pretrain.recipe" not in axes)
+
+
+def _newest_per_seed(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """One run a seed: a finished one before others, then the newest."""
+    chosen: dict[object, Run] = {}
+    for run in sorted(runs, key=lambda run: (run.status == "finished", run.start_ms)):
+        chosen[run.run_id if run.seed is None else run.seed] = run
+    return tuple(sorted(chosen.values(), key=lambda run: (run.seed is None, run.seed or 0, run.start_ms)))
+
+
+def _ordered(rows: list[Row]) -> tuple[Row, ...]:
+    def rank(row: Row) -> tuple[float, str]:
+        statistic = row.statistic("final/jf")
+        return (math.inf if statistic is None else -statistic.mean, row.label)
+
+    return tuple(sorted(rows, key=rank))
+
+
+def strategy_of(run: Run) -> str:
+    """Returns how the run was trained, in the paper's words."""
+    if run.param("method.name") == "supervised":
+        return "fully supervised"
+    if run.param("method.reference") == "empty":
+        return "empty reference"
+    return run.param("method.backward") or run.name
+
+
+def axis_label(axis: str) -> str:
+    """Returns the words for a configuration key."""
+    return _AXIS_LABELS.get(axis, axis.rpartition(".")[2].replace("_", " "))
+
+
+def value_label(axis: str, text: str) -> str:
+    """Returns a parameter's value as a reader wants it: `5→10→15` for a skip schedule, `none` for no pretraining."""
+    if not text:
+        return "none"
+    value = parse_json(text)
+    if axis == "data.max_skip" and isinstance(value, list):
+        return "→".join(str(skip) for _, skip in value)
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return text.rpartition(".")[2] if axis == "pretrain.recipe" else text
