@@ -1,0 +1,184 @@
+"""Scores folders of predicted masks against folders of annotations, in a pool of processes.
+
+The processes are spawned and import neither torch nor Ray, so that this works from any program and starts at once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ovos_ray.errors import EvaluationError
+from ovos_ray.evaluate.metrics import Statistics, object_scores, statistics
+from ovos_ray.evaluate.plan import FramePair, SequencePlan, load_seen, plan_sequences
+from ovos_ray.evaluate.read_mask import StoredMask, read_mask
+from ovos_ray.evaluate.table import ObjectScore, Protocol, ScoreTable
+
+__all__ = ["evaluate_folders"]
+
+# Below so many frames per process, starting it costs more than it saves.
+_FRAMES_PER_PROCESS = 64
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some frames of a sequence, small enough to balance the load."""
+
+    sequence: SequencePlan
+    pairs: tuple[FramePair, ...]
+
+
+def evaluate_folders(
+    predictions: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    protocol: Protocol,
+    *,
+    sequences: Collection[str] | None = None,
+    seen: Collection[str] | str | os.PathLike[str] | None = None,
+    num_processes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ScoreTable:
+    """Scores predicted masks.
+
+    Args:
+        predictions: One folder of PNGs per sequence, named as the frames.
+        annotations: The same for the true masks (or the dataset's own folder); they may be sparse in time.
+        protocol: `davis2016` (all objects merged), `davis2017` (each object of the first mask; both without first and
+            last annotated frame) or `youtube-vos` (each object after its first frame; `meta.json` beside the masks).
+        sequences: Names of the sequences to score; see `plan_sequences` for the default.
+        seen: youtube-vos: the categories of the training set, or a file for `load_seen`.
+        num_processes: None: the CPUs there are, fewer for few frames. 1: in this process.
+        progress: Called with (frames done, frames in all).
+
+    Raises:
+        EvaluationError: Something is missing, misnamed, of the wrong size, or no mask of object indices.
+    """
+    plans, notes = plan_sequences(Path(predictions), Path(annotations), protocol, sequences)
+    if seen is not None and isinstance(seen, str | os.PathLike):
+        seen = load_seen(Path(seen))
+    chunks = [_Chunk(plan, plan.pairs[i : i + _CHUNK]) for plan in plans for i in range(0, len(plan.pairs), _CHUNK)]
+    total, done = sum(len(plan.pairs) for plan in plans), 0
+    values: dict[tuple[str, int], list[npt.NDArray[np.float64]]] = {}
+    for chunk, scores in zip(chunks, _run(chunks, protocol, total, num_processes), strict=True):
+        for pair, frame in zip(chunk.pairs, scores, strict=True):
+            for index, score in zip(pair.ids, frame, strict=True):
+                values.setdefault((chunk.sequence.name, index), []).append(score)
+        done += len(chunk.pairs)
+        if progress is not None:
+            progress(done, total)
+    rows = tuple(
+        _row(plan, index, values, seen) for plan in plans for index in plan.ids if (plan.name, index) in values
+    )
+    table = ScoreTable(protocol, rows, tuple(notes))
+    if protocol == "youtube-vos" and "G" not in table.summary:
+        notes.append("G needs seen and unseen categories: give the training set's meta.json with --seen")
+    return ScoreTable(protocol, rows, tuple(notes))
+
+
+def _run(
+    chunks: list[_Chunk], protocol: Protocol, total: int, num_processes: int | None
+) -> Iterator[list[npt.NDArray[np.float64]]]:
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = num_processes or max(1, min(available, total // _FRAMES_PER_PROCESS))
+    if processes == 1:
+        yield from map(_score, chunks, repeat(protocol))
+        return
+    pool = ProcessPoolExecutor(processes, mp_context=_context())
+    try:
+        yield from pool.map(_score, chunks, repeat(protocol))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Processes that share nothing with this one; where there is a fork server, only the first evaluation waits."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", __name__])
+    return context
+
+
+def _score(chunk: _Chunk, protocol: Protocol) -> list[npt.NDArray[np.float64]]:
+    """Returns (K, 2) scores for each frame of a chunk."""
+    scores = []
+    for pair in chunk.pairs:
+        pred, gt = read_mask(pair.pred), read_mask(pair.gt)
+        if pred.indices.shape != gt.indices.shape:
+            size, expected = ("{1} x {0}".format(*mask.indices.shape) for mask in (pred, gt))
+            raise EvaluationError(
+                f"{pair.pred}: {size} pixels, but the annotation {pair.gt} has {expected}",
+                "write masks at the size of the annotations (nearest neighbour, if they must be scaled)",
+            )
+        if protocol == "davis2016":
+            _refuse_smoothed(pred, pair.pred)
+            masks = [(mask.indices > 0).view(np.uint8) for mask in (pred, gt)]
+        else:
+            _refuse_unknown_ids(pred, pair.pred, chunk.sequence)
+            masks = [np.ascontiguousarray(mask.indices) for mask in (pred, gt)]
+        scores.append(object_scores(masks[0], masks[1], pair.ids))
+    return scores
+
+
+def _refuse_smoothed(mask: StoredMask, path: Path) -> None:
+    if mask.palette or mask.indices.max() < 255 or mask.two_valued:
+        return
+    count = len(np.unique(mask.indices))
+    raise EvaluationError(
+        f"{path}: {count} grey values up to 255, expected 0 and 255 or object indices: the mask is anti-aliased",
+        "threshold it, and scale masks with nearest neighbour only",
+    )
+
+
+def _refuse_unknown_ids(mask: StoredMask, path: Path, plan: SequencePlan) -> None:
+    if mask.indices.max() <= plan.ids[-1] and len(plan.ids) == plan.ids[-1]:
+        return
+    unknown = sorted(set(np.unique(mask.indices).tolist()) - {0, *plan.ids})
+    if not unknown:
+        return
+    if mask.two_valued:
+        remedy = "0/255 masks of a single object are scored with --protocol davis2016"
+    elif not mask.palette and len(unknown) > 8:
+        remedy = (
+            "so many grey values mean anti-aliasing or JPEG: write object indices, scaled by nearest neighbour only"
+        )
+    else:
+        remedy = "predict only the objects of the given masks, with their ids"
+    shown = ", ".join(map(str, unknown[:8])) + (" …" if len(unknown) > 8 else "")
+    raise EvaluationError(
+        f"{path}: object ids {shown} that {plan.name!r} does not have; its objects are {', '.join(map(str, plan.ids))}",
+        remedy,
+    )
+
+
+def _row(
+    plan: SequencePlan,
+    index: int,
+    values: dict[tuple[str, int], list[npt.NDArray[np.float64]]],
+    seen: Collection[str] | None,
+) -> ObjectScore:
+    over_time = np.stack(values[plan.name, index])
+    j, f = (statistics(column) for column in over_time.T)
+    category = plan.categories[index]
+    return ObjectScore(
+        sequence=plan.name,
+        object_id=index,
+        num_frames=len(over_time),
+        j=_percent(j),
+        f=_percent(f),
+        category=category,
+        seen=None if seen is None or category is None else category in seen,
+    )
+
+
+def _percent(fraction: Statistics) -> Statistics:
+    return Statistics(100 * fraction.mean, 100 * fraction.recall, 100 * fraction.decay)
