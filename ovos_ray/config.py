@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Literal
 
 from ovos_ray.overrides import flatten, from_dict, override, to_dict
@@ -30,6 +31,7 @@ __all__ = [
     "flatten",
     "from_dict",
     "override",
+    "resolve_paths",
     "to_dict",
 ]
 
@@ -269,7 +271,39 @@ _NOT_DIGESTED = frozenset(
 )
 
 
+# Of these the last part of the path counts: the same folder lies elsewhere on another machine.
+_PATHS = frozenset({"data.shards", "evaluation.root", "network.init", "validation.root"})
+
+
 def digest(config: ExperimentConfig) -> str:
     """Returns 12 hex digits that differ whenever two configurations compute different results."""
     leaves = {key: value for key, value in flatten(config).items() if key not in _NOT_DIGESTED}
+    for key in _PATHS:
+        value = leaves[key]
+        if isinstance(value, tuple):
+            leaves[key] = [PurePath(part).name for part in value]
+        elif value is not None:
+            leaves[key] = PurePath(value).name
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def resolve_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
+    """Returns the configuration with paths made absolute, since workers run in other folders. URIs stay as they are.
+
+    Args:
+        config: As written by the user.
+        base: The folder relative paths start from.
+    """
+
+    def absolute(path: str) -> str:
+        return path if "://" in path else str((base / Path(path).expanduser()).resolve())
+
+    init = config.network.init
+    changes: dict[str, object] = {
+        "storage": absolute(config.storage),
+        "data.shards": tuple(absolute(path) for path in config.data.shards),
+        "network.init": init if init in ("random", "imagenet") else absolute(init),
+    }
+    for key, root in (("validation.root", config.validation.root), ("evaluation.root", config.evaluation.root)):
+        changes[key] = None if root is None else absolute(root)
+    return override(config, changes)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+# Two cores are shared by a cluster's processes; more threads than cores make OpenMP crawl.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 

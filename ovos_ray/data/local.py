@@ -1,0 +1,56 @@
+"""The same batches as `data.stream`, decoded in this process: for tests, benchmarks and studies without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+
+from ovos_ray.data.decode import ClipDecoder, stack
+from ovos_ray.data.plan import Plan
+
+__all__ = ["LocalStream"]
+
+
+@dataclass
+class LocalStream:
+    """Streams one rank's batches of a plan; one step is decoded ahead by a thread.
+
+    Attributes:
+        plan: The clips.
+        decoder: What turns them into samples.
+        start_step: The step of the first batch.
+        problems: Unreadable samples met so far.
+    """
+
+    plan: Plan
+    decoder: ClipDecoder
+    start_step: int = 0
+    rank: int = 0
+    world_size: int = 1
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields micro-batches as `data.stream.RankStream.batches` does.
+
+        Raises:
+            DataError: A row cannot be read.
+        """
+        with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
+            ahead = pool.submit(self._batch, self.start_step)
+            for step in range(self.start_step, self.plan.steps):
+                batch = ahead.result()
+                if step + 1 < self.plan.steps:
+                    ahead = pool.submit(self._batch, step + 1)
+                yield batch
+
+    def _batch(self, step: int) -> dict[str, torch.Tensor]:
+        samples = [self.decoder(clip) for clip in self.plan.clips(step, self.rank, self.world_size)]
+        self.problems += [(sample.position, sample.problem) for sample in samples if sample.problem]
+        columns = stack(samples)
+        del columns["problem"]
+        batch = {name: torch.from_numpy(column) for name, column in columns.items()}
+        batch["label"] = batch["labels"][:, 0]
+        return batch

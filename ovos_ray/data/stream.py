@@ -1,0 +1,175 @@
+"""Ray Data executes slices of the plan: each rank streams its own slice, in order, from its own start step.
+
+`streaming_split` would deal whole blocks to whichever rank asks first, so that batches change with the number of
+workers. Here a rank's blocks are computed from its positions, and the consumer checks that it received them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray.data
+import ray.train
+import torch
+
+from ovos_ray.config import DataConfig
+from ovos_ray.data.decode import ClipDecoder, stack
+from ovos_ray.data.plan import Plan, slice_for_rank
+from ovos_ray.data.shards import ShardIndex
+from ovos_ray.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["PlanSlices", "RankStream", "StreamSpec", "load_plan"]
+
+# Blocks large enough that a task's overhead (milliseconds) vanishes, small enough to start early and to schedule well.
+_BLOCK_BYTES = 32 * 2**20
+_MAX_BLOCK_CLIPS = 16
+# One Ray Data execution plans its tasks up front; segments bound that list for runs of any length (0.4 s each).
+_SEGMENT_STEPS = 4096
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What decides the samples of a run; small, and picklable to every task.
+
+    Attributes:
+        data: The data part of the configuration.
+        seed: The run seed.
+        steps: Optimiser steps of the whole run.
+        all_labels: Whether labels of all frames are read (fully supervised).
+    """
+
+    data: DataConfig
+    seed: int
+    steps: int
+    all_labels: bool
+
+
+@functools.lru_cache(maxsize=4)
+def load_plan(spec: StreamSpec) -> Plan:
+    """Builds the plan from the shards' indices; cached, since every task of a process asks for the same one."""
+    indices = [ShardIndex.load(folder) for folder in spec.data.shards]
+    return Plan(indices, spec.data, seed=spec.seed, steps=spec.steps)
+
+
+@functools.lru_cache(maxsize=4)
+def _decoder(spec: StreamSpec) -> ClipDecoder:
+    return ClipDecoder(spec.data, all_labels=spec.all_labels)
+
+
+def _decode_block(
+    block: Mapping[str, Any], *, spec: StreamSpec, rank: int, world_size: int, steps: range, steps_per_block: int
+) -> dict[str, Any]:
+    """Decodes one rank's clips of `steps_per_block` steps; the row of the block is its number. Runs as a Ray task."""
+    plan, decoder = load_plan(spec), _decoder(spec)
+    first = int(block["id"][0]) * steps_per_block
+    block_steps = steps[first : first + steps_per_block]
+    return stack([decoder(clip) for step in block_steps for clip in plan.clips(step, rank, world_size)])
+
+
+@dataclass
+class RankStream:
+    """The batches of one rank from one step on. Made by `PlanSlices`, obtained by `ray.train.get_dataset_shard`.
+
+    Attributes:
+        start_step: The step of the first batch; the worker resumes from the checkpoint of exactly this step.
+        problems: Unreadable samples met so far, with `data.on_bad_row="skip"`.
+    """
+
+    spec: StreamSpec
+    rank: int
+    world_size: int
+    start_step: int
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields one micro-batch a step, until the last step of the run.
+
+        Each has `frames` (B, T, 3, S, S) uint8, `labels` (B, L, S, S) uint8, `label` (B, S, S) uint8, and
+        `num_objects` int64, `weight` float32 and `position` int64, (B,) each.
+
+        Raises:
+            DataError: A row cannot be read, too many rows were skipped, or samples arrive out of order.
+        """
+        size = self.spec.data.batch_size // self.world_size
+        for segment in range(self.start_step, self.spec.steps, _SEGMENT_STEPS):
+            steps = range(segment, min(segment + _SEGMENT_STEPS, self.spec.steps))
+            batches = self._dataset(steps).iter_batches(batch_size=size, prefetch_batches=2, batch_format="numpy")
+            for step, columns in zip(steps, batches, strict=True):
+                yield self._checked(step, columns)
+
+    def _dataset(self, steps: range) -> ray.data.Dataset:
+        data = self.spec.data
+        clip_bytes = data.clip_length * 3 * data.crop_size**2
+        block_clips = max(1, min(_MAX_BLOCK_CLIPS, _BLOCK_BYTES // clip_bytes))
+        steps_per_block = max(1, block_clips * self.world_size // data.batch_size)
+        num_blocks = math.ceil(len(steps) / steps_per_block)
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        decode = functools.partial(
+            _decode_block,
+            spec=self.spec,
+            rank=self.rank,
+            world_size=self.world_size,
+            steps=steps,
+            steps_per_block=steps_per_block,
+        )
+        return ray.data.range(num_blocks, override_num_blocks=num_blocks).map_batches(decode, batch_size=None)
+
+    def _checked(self, step: int, columns: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        data = self.spec.data
+        expected = slice_for_rank(step, data.batch_size, self.rank, self.world_size)
+        received = columns["position"].tolist()
+        if received != list(expected):
+            raise DataError(
+                f"step {step}, rank {self.rank}: positions {received} arrived where {list(expected)} were expected",
+                "this is a defect of the stream; resume the run and report it",
+            )
+        for position, problem in zip(received, columns["problem"].tolist(), strict=True):
+            if problem:
+                self.problems.append((position, problem))
+        seen = (step - self.start_step + 1) * len(received)
+        # One bad sample must not stop a short run, whatever the fraction.
+        if len(self.problems) > max(1.0, data.max_bad_fraction * seen):
+            listing = "; ".join(f"position {p}: {what}" for p, what in self.problems[-3:])
+            raise DataError(
+                f"{len(self.problems)} of {seen} samples could not be read, more than data.max_bad_fraction = "
+                f"{data.max_bad_fraction} allows ({listing})",
+                "`ovos-ray verify SHARDS` lists every bad row; pack the dataset again",
+            )
+        names = ("frames", "labels", "num_objects", "weight", "position")
+        # Ray hands out read-only views of its object store; torch wants memory of its own.
+        batch = {name: torch.from_numpy(np.array(columns[name])) for name in names}
+        batch["label"] = batch["labels"][:, 0]
+        return batch
+
+
+class PlanSlices(ray.train.DataConfig):  # type: ignore[misc]  # ray is untyped
+    """Hands every rank its slice of the plan, each time a worker group starts (also after a failure).
+
+    Args:
+        spec: What decides the samples.
+        start_step: Returns the step to start from: the last complete checkpoint's, or 0.
+    """
+
+    def __init__(self, spec: StreamSpec, start_step: Callable[[], int]) -> None:
+        super().__init__()
+        self._spec, self._start_step = spec, start_step
+
+    def configure(
+        self, datasets: Mapping[str, Any], world_size: int, *_: Any, **__: Any
+    ) -> list[dict[str, RankStream]]:
+        """Returns one stream per rank under each dataset's name (see `ray.train.DataConfig.configure`)."""
+        start = self._start_step()
+        return [
+            {name: RankStream(self._spec, rank, world_size, start) for name in datasets} for rank in range(world_size)
+        ]
