@@ -1,0 +1,1 @@
+"""Studies: functions () -> SearchSpace, one per question."""

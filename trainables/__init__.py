@@ -1,0 +1,1 @@
+"""Recipes: functions () -> ExperimentConfig, one per network and stage."""

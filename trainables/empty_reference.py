@@ -1,0 +1,28 @@
+"""Training from an empty reference mask: the observation behind one-shot training (section 4.4, Figure 6)."""
+
+from __future__ import annotations
+
+from ovos_ray.config import ExperimentConfig, override
+from trainables import one_shot
+
+
+def empty_reference() -> ExperimentConfig:
+    """A tiny XMem on two CPU cores; all objects of a clip are merged into one."""
+    changes = {"name": "empty-reference-tiny", "method.reference": "empty", "method.empty_objects": "merge"}
+    return override(one_shot.one_shot(), changes)
+
+
+def cutie() -> ExperimentConfig:
+    """Cutie for 15,000 steps from ImageNet weights, as in Figure 6."""
+    return override(
+        one_shot.cutie(),
+        {
+            "name": "empty-reference-cutie",
+            "method.reference": "empty",
+            "method.backward": "2-step",
+            "pretrain": None,
+            "train.steps": 15_000,
+            "optimizer.decay_steps": (),
+            "note": "Figure 6",
+        },
+    )

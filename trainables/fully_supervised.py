@@ -1,0 +1,60 @@
+"""The fully supervised counterparts: the 100 % rows of Tables 1 and 2.
+
+Each is its one-shot sibling with all labels and a loss on every frame after the first. `stcn`, `xmem` and `cutie`
+sample clips as published: they start at any frame and may run backwards. The functions ending in `_matched` see exactly
+the clips of the one-shot runs, so that only the supervision differs. They need shards packed with `--labels all`.
+"""
+
+from __future__ import annotations
+
+from ovos_ray.config import ExperimentConfig, override
+from trainables import one_shot
+
+_PUBLISHED = {"data.clip_start": "any", "data.time_reversal": 0.5}
+
+
+def fully_supervised() -> ExperimentConfig:
+    """A tiny XMem on two CPU cores, on the clips of `trainables.one_shot`."""
+    return _supervised(one_shot.one_shot(), "supervised-tiny")
+
+
+def stcn() -> ExperimentConfig:
+    """STCN, clips as published."""
+    return override(_supervised(one_shot.stcn(), "supervised-stcn"), _PUBLISHED)
+
+
+def xmem() -> ExperimentConfig:
+    """XMem, clips as published."""
+    return override(_supervised(one_shot.xmem(), "supervised-xmem"), _PUBLISHED)
+
+
+def cutie() -> ExperimentConfig:
+    """Cutie, clips as published but without merging."""
+    return override(_supervised(one_shot.cutie(), "supervised-cutie"), _PUBLISHED)
+
+
+def stcn_matched() -> ExperimentConfig:
+    """STCN on the clips of `trainables.one_shot.stcn`."""
+    return _supervised(one_shot.stcn(), "supervised-stcn-matched")
+
+
+def xmem_matched() -> ExperimentConfig:
+    """XMem on the clips of `trainables.one_shot.xmem`."""
+    return _supervised(one_shot.xmem(), "supervised-xmem-matched")
+
+
+def cutie_matched() -> ExperimentConfig:
+    """Cutie on the clips of `trainables.one_shot.cutie`."""
+    return _supervised(one_shot.cutie(), "supervised-cutie-matched")
+
+
+def _supervised(config: ExperimentConfig, name: str) -> ExperimentConfig:
+    return override(
+        config,
+        {
+            "name": name,
+            "method.name": "supervised",
+            "data.shards": tuple(f"{path}_all" for path in config.data.shards),
+            "note": config.note.replace("1-shot ", ""),
+        },
+    )

@@ -1,0 +1,51 @@
+"""Stage 0: clips synthesised from single labelled images, fully supervised, one object."""
+
+from __future__ import annotations
+
+from ovos_ray.config import ExperimentConfig, override
+from trainables import one_shot
+
+_STATIC = {
+    "data.shards": ("shards/static_images",),
+    "data.multipliers": (),
+    "data.frame_intervals": (),
+    "data.source": "static",
+    "data.clip_length": 3,
+    "data.max_objects": 1,
+    "data.crop_size": 384,
+    "data.batch_size": 16,
+    "method.name": "supervised",
+    "pretrain": None,
+    "note": "stage 0 of the pretrained rows",
+}
+
+
+def stcn() -> ExperimentConfig:
+    """STCN: 300,000 steps."""
+    changes = {"name": "static-stcn", "train.steps": 300_000, "optimizer.decay_steps": (150_000,)}
+    return override(one_shot.stcn(), {**_STATIC, **changes})
+
+
+def xmem() -> ExperimentConfig:
+    """XMem: 150,000 steps, constant learning rate."""
+    changes = {"name": "static-xmem", "train.steps": 150_000, "optimizer.decay_steps": ()}
+    return override(one_shot.xmem(), {**_STATIC, **changes})
+
+
+def cutie() -> ExperimentConfig:
+    """Cutie: 80,000 steps in float32, constant learning rate, 8192 points."""
+    changes = {
+        "name": "static-cutie",
+        "train.steps": 80_000,
+        "train.precision": "float32",
+        "optimizer.decay_steps": (),
+        "method.loss.num_points": 8192,
+    }
+    return override(one_shot.cutie(), {**_STATIC, **changes})
+
+
+def static_pretraining() -> ExperimentConfig:
+    """A tiny XMem on two CPU cores."""
+    tiny = one_shot.one_shot()
+    changes = {**_STATIC, "name": "static-tiny", "data.batch_size": tiny.data.batch_size}
+    return override(tiny, {**changes, "data.crop_size": tiny.data.crop_size})
