@@ -1,0 +1,186 @@
+"""The plan is arithmetic: these tests do the arithmetic by hand, or count."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ovos_ray.config import DataConfig
+from ovos_ray.data.plan import Plan, max_skip_at, sample_frames, slice_for_rank
+from ovos_ray.data.shards import LabelBudget, ObjectBox, ShardFile, ShardIndex, VideoEntry
+from ovos_ray.errors import ConfigError, DataError
+
+
+def video(name: str, num_frames: int, label_frames: tuple[int, ...] = (0,), objects: int = 2) -> VideoEntry:
+    boxes = tuple(ObjectBox(i + 1, 0, 0, 8, 8, 64) for i in range(objects))
+    return VideoEntry(
+        name=name,
+        num_frames=num_frames,
+        height=48,
+        width=64,
+        frame_names=tuple(f"{i:05d}" for i in range(num_frames)),
+        label_frames=label_frames,
+        objects=dict.fromkeys(label_frames, boxes),
+        shard=0,
+        first_row=0,
+    )
+
+
+def index(*videos: VideoEntry, interval: int = 1, dataset: str = "toy") -> ShardIndex:
+    return ShardIndex(
+        dataset=dataset,
+        layout="davis2017",
+        split="train",
+        labels="first",
+        frame_interval=interval,
+        shortest_side=None,
+        num_reencoded=0,
+        budget=LabelBudget(len(videos), sum(v.num_frames for v in videos)),
+        digest="0",
+        source_digest="0",
+        rows_per_group=4,
+        files=(ShardFile("frames-00000.parquet", sum(v.num_frames for v in videos)),),
+        videos=tuple(videos),
+    )
+
+
+def plan(*indices: ShardIndex, seed: int = 0, steps: int = 100, **data: object) -> Plan:
+    config = DataConfig(shards=tuple(f"s{i}" for i in range(len(indices))), **data)  # type: ignore[arg-type]
+    return Plan(indices, config, seed=seed, steps=steps)
+
+
+STCN_CURRICULUM = ((0.0, 5), (0.1, 10), (0.2, 15), (0.3, 20), (0.4, 25), (0.8, 5))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [(0, 5), (9, 5), (10, 10), (19, 10), (20, 15), (29, 15), (30, 20), (40, 25), (79, 25), (80, 5), (99, 5)],
+)
+def test_max_skip_changes_exactly_at_its_fractions(step: int, expected: int) -> None:
+    assert max_skip_at(STCN_CURRICULUM, step, 100) == expected
+
+
+@pytest.mark.parametrize("curriculum", [(), ((0.1, 5),), ((0.0, 5), (0.5, 8), (0.3, 9))])
+def test_a_broken_curriculum_is_refused(curriculum: tuple[tuple[float, int], ...]) -> None:
+    with pytest.raises(ConfigError, match="not a curriculum"):
+        max_skip_at(curriculum, 0, 100)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    start=st.integers(0, 30),
+    n=st.integers(2, 8),
+    extra=st.integers(0, 40),
+    max_gap=st.integers(1, 30),
+    forward=st.booleans(),
+    seed=st.integers(0, 2**16),
+)
+def test_clips_start_at_the_label_run_away_from_it_and_respect_the_gap(
+    start: int, n: int, extra: int, max_gap: int, forward: bool, seed: int
+) -> None:
+    room = n - 1 + extra
+    frames = sample_frames(start, room if forward else -room, n, max_gap, np.random.default_rng(seed))
+    gaps = np.diff(frames) * (1 if forward else -1)
+    assert frames[0] == start
+    assert len(frames) == n
+    assert gaps.min() >= 1
+    assert gaps.max() <= max_gap
+    assert abs(frames[-1] - start) <= room
+
+
+def test_gaps_are_uniform() -> None:
+    rng = np.random.default_rng(0)
+    gaps = Counter(int(sample_frames(0, 100, 2, 5, rng)[1]) for _ in range(10_000))
+    assert sorted(gaps) == [1, 2, 3, 4, 5]
+    # Chi-squared with 4 degrees of freedom exceeds 18.5 with probability 0.001.
+    assert sum((count - 2000) ** 2 / 2000 for count in gaps.values()) < 18.5
+
+
+def test_every_eligible_video_is_visited_exactly_as_often_as_its_multiplier_says() -> None:
+    davis = index(video("a", 10), video("b", 10), video("short", 2))
+    youtube = index(*(video(f"v{i}", 12) for i in range(7)))
+    made = plan(davis, youtube, multipliers=(5, 1), clip_length=3)
+    assert made.epoch_length == 2 * 5 + 7
+    for epoch in range(2):
+        positions = range(epoch * made.epoch_length, (epoch + 1) * made.epoch_length)
+        counts = Counter((clip.source, clip.video) for clip in map(made.clip, positions))
+        expected = {(0, "a"): 5, (0, "b"): 5} | {(1, f"v{i}"): 1 for i in range(7)}
+        assert counts == expected
+    assert [e.video for e in made.excluded] == ["short"]
+    assert "2 frames" in made.excluded[0].reason
+
+
+def test_frame_interval_divides_the_skip() -> None:
+    made = plan(index(*(video(f"v{i}", 60) for i in range(30)), interval=5), clip_length=3, max_skip=((0.0, 12),))
+    gaps = [gap for p in range(300) for gap in np.diff(made.clip(p).frames)]
+    assert set(gaps) == {1, 2}  # 12 // 5
+    slow = plan(index(video("a", 60), interval=5), clip_length=3, max_skip=((0.0, 3),))
+    assert set(np.diff(slow.clip(0).frames)) == {1}  # max(1, 3 // 5)
+
+
+def test_the_global_batch_does_not_depend_on_the_number_of_workers() -> None:
+    made = plan(index(*(video(f"v{i}", 20) for i in range(11))), batch_size=4)
+    for step in range(30):
+        whole = made.clips(step)
+        assert [clip.position for clip in whole] == list(range(4 * step, 4 * step + 4))
+        for world_size in (1, 2, 4):
+            parts = [clip for rank in range(world_size) for clip in made.clips(step, rank, world_size)]
+            assert parts == whole
+
+
+def test_another_seed_gives_another_plan() -> None:
+    videos = index(*(video(f"v{i}", 20) for i in range(11)))
+    assert plan(videos).clips(3) == plan(videos).clips(3)
+    assert plan(videos).clips(3) != plan(videos, seed=1).clips(3)
+    first, other = ([clip.video for clip in map(p.clip, range(11))] for p in (plan(videos), plan(videos, seed=1)))
+    assert first != other
+
+
+def test_a_batch_that_cannot_be_split_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be split over 3 workers"):
+        plan(index(video("a", 20)), batch_size=4).clips(0, 0, 3)
+
+
+def test_a_label_in_the_middle_trains_clips_to_both_sides() -> None:
+    made = plan(index(video("a", 41, label_frames=(20,))), clip_length=4)
+    clips = [made.clip(p) for p in range(60)]
+    assert all(clip.frames[0] == 20 for clip in clips)
+    directions = Counter(np.sign(clip.frames[1] - 20) for clip in clips)
+    assert min(directions[1], directions[-1]) > 15
+    assert all(len(set(np.sign(np.diff(clip.frames)))) == 1 for clip in clips)
+
+
+def test_a_label_near_the_end_trains_clips_before_it() -> None:
+    made = plan(index(video("a", 20, label_frames=(18,))), clip_length=4)
+    assert all(clip.frames[1] < 18 for clip in map(made.clip, range(10)))
+
+
+def test_object_orders_are_permutations_of_what_the_label_shows() -> None:
+    made = plan(index(video("a", 20, objects=4)))
+    orders = {made.clip(p).object_order for p in range(40)}
+    assert len(orders) > 5
+    assert {tuple(sorted(order)) for order in orders} == {(1, 2, 3, 4)}
+
+
+def test_fully_supervised_clips_start_anywhere_and_may_run_backwards() -> None:
+    dense = index(video("a", 12, label_frames=tuple(range(12))))
+    made = plan(dense, clip_start="any", time_reversal=0.5, clip_length=4, max_skip=((0.0, 2),))
+    clips = [made.clip(p).frames for p in range(200)]
+    assert len({min(frames) for frames in clips}) > 5
+    backwards = sum(frames[0] > frames[-1] for frames in clips)
+    assert 60 < backwards < 140
+
+
+def test_no_video_long_enough_is_an_error_that_says_why() -> None:
+    with pytest.raises(DataError, match="toy/a: 2 frames"):
+        plan(index(video("a", 2)), clip_length=5)
+    with pytest.raises(DataError, match="no labelled frame shows an object"):
+        plan(index(video("a", 9, objects=0)), clip_length=5)
+
+
+def test_slices_are_equal_consecutive_parts() -> None:
+    assert [list(slice_for_rank(3, 8, r, 4)) for r in range(4)] == [[24, 25], [26, 27], [28, 29], [30, 31]]
