@@ -1,0 +1,143 @@
+"""A checkpoint is complete or does not count, whatever was killed, cut or tampered with."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.errors import CheckpointError
+from ovos_ray.io import Storage
+from ovos_ray.train.checkpoint import CheckpointStore
+from ovos_ray.train.run_folder import RunFolder
+
+
+def state(step: int) -> dict[str, object]:
+    return {"network": {"weight": torch.full((64, 64), float(step))}, "step": step, "config": {"seed": 0}}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> CheckpointStore:
+    return CheckpointStore(Storage(str(tmp_path / "checkpoints")), keep=2)
+
+
+def test_what_is_saved_is_loaded_and_old_ones_go(store: CheckpointStore) -> None:
+    assert store.latest() is None
+    for step in (10, 20, 30):
+        store.save(step, state(step))
+    assert store.latest() == 30
+    assert store.storage.folders() == ["step-00000020", "step-00000030"]
+    loaded = store.load(30)
+    assert torch.equal(loaded["network"]["weight"], torch.full((64, 64), 30.0))
+    assert loaded["config"] == {"seed": 0}
+
+
+@pytest.mark.parametrize("keep_bytes", [0, 1, 100, 5000, -1])
+def test_a_truncated_checkpoint_is_passed_over(store: CheckpointStore, keep_bytes: int) -> None:
+    store.save(10, state(10))
+    store.save(20, state(20))
+    path = Path(store.storage.path("step-00000020", "state.pt"))
+    content = path.read_bytes()
+    path.write_bytes(content[:keep_bytes])
+    assert store.latest() == 10
+    with pytest.raises(CheckpointError, match="damaged"):
+        store.load(20)
+
+
+def test_a_flipped_bit_and_a_missing_marker_are_noticed(store: CheckpointStore) -> None:
+    for step in (10, 20):
+        store.save(step, state(step))
+    path = Path(store.storage.path("step-00000020", "state.pt"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert store.latest() == 10
+    Path(store.storage.path("step-00000010", "complete.json")).unlink()
+    assert store.latest() is None
+
+
+def test_leftovers_of_later_steps_do_not_push_out_good_checkpoints(store: CheckpointStore) -> None:
+    leftover = Path(store.storage.path("step-00000099"))
+    leftover.mkdir(parents=True)
+    (leftover / "state.pt").write_bytes(b"half")
+    for step in (10, 20, 30):
+        store.save(step, state(step))
+    assert store.latest() == 30
+    assert store.load(20)["step"] == 20
+
+
+WRITER = """
+import sys, torch
+from ovos_ray.io import Storage
+from ovos_ray.train.checkpoint import CheckpointStore
+store = CheckpointStore(Storage(sys.argv[1]), keep=3)
+print("ready", flush=True)
+for step in range(1, 10_000):
+    store.save(step, {"step": step, "weight": torch.full((500, 500), float(step))})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_s", [0.013, 0.05, 0.111])
+def test_a_writer_killed_at_any_time_leaves_a_complete_checkpoint(tmp_path: Path, delay_s: float) -> None:
+    folder = str(tmp_path / "checkpoints")
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, folder], stdout=subprocess.PIPE)
+    assert writer.stdout is not None
+    writer.stdout.readline()
+    store = CheckpointStore(Storage(folder))
+    deadline = time.monotonic() + 30
+    while store.latest() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(delay_s)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    step = store.latest()
+    assert step is not None
+    assert torch.equal(store.load(step)["weight"], torch.full((500, 500), float(step)))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_intact(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.save(10, state(10))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.save(20, state(20))
+    monkeypatch.undo()
+    assert store.latest() == 10
+    assert not list(Path(store.storage.path("step-00000020")).glob("*.tmp"))
+
+
+class _Payload:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch /tmp/ovos-should-not-exist",)
+
+
+def test_a_malicious_checkpoint_is_not_executed(store: CheckpointStore) -> None:
+    store.save(10, {"step": 10, "payload": _Payload()})
+    with pytest.raises(pickle.UnpicklingError):
+        store.load(10)
+    assert not Path("/tmp/ovos-should-not-exist").exists()
+
+
+def test_a_run_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
+    config = override(ExperimentConfig(), {"storage": str(tmp_path), "name": "a"})
+    folder = RunFolder.of(config)
+    folder.claim(config)
+    folder.claim(override(config, {"train.log_every": 1, "train.num_workers": 2}))
+    with pytest.raises(CheckpointError, match=r"method.backward: '2-step' there, 'T-step' here"):
+        folder.claim(override(config, {"method.backward": "T-step"}))
+    assert folder.result() is None
+    folder.finish({"scores": {"jf": 50.0}})
+    assert folder.result() == {"scores": {"jf": 50.0}}
+    assert folder.config() == config
