@@ -53,7 +53,7 @@ def find(path: str) -> Recipe:
     if module is None:
         parent, _, name = path.rpartition(".")
         module = _import(parent) if parent else None
-    if module is None:
+    if module is None or (hasattr(module, "__path__") and not hasattr(module, name)):
         top = path.partition(".")[0]
         known = [recipe.path for recipe in list_recipes(top)]
         near = difflib.get_close_matches(path, known, 3, 0.4) or known

@@ -1,0 +1,117 @@
+"""Recipes hold the paper's values, are found by path, and studies leave out what cannot or need not be run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ovos_ray.config import ExperimentConfig, digest, override
+from ovos_ray.errors import ConfigError
+from ovos_ray.recipes import find, list_recipes, make
+from ovos_ray.tune.space import Range, SearchSpace, expand
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+
+
+def test_every_recipe_and_study_can_be_made() -> None:
+    recipes = list_recipes("trainables")
+    assert {"trainables.one_shot", "trainables.one_shot.xmem"} <= {recipe.path for recipe in recipes}
+    for recipe in recipes:
+        assert isinstance(recipe.make(), ExperimentConfig)
+        assert recipe.summary
+        assert find(recipe.path).make is recipe.make
+    names = [recipe.make().name for recipe in recipes]
+    assert len(set(names)) == len(names), "two recipes would share a run folder"
+    for study in list_recipes("search_spaces"):
+        space = study.make()
+        trials, _ = expand(space, make(space.trainable, ExperimentConfig))
+        assert len({trial.config.name for trial in trials}) == len(trials)
+
+
+@pytest.mark.parametrize(
+    ("path", "n", "batch", "optimizer", "decay", "rate"),
+    [
+        ("trainables.one_shot.stcn", 3, 4, "adam", 1e-7, 1e-5),
+        ("trainables.one_shot.xmem", 8, 8, "adamw", 0.05, 1e-5),
+        ("trainables.one_shot.cutie", 8, 16, "adamw", 0.001, 1e-4),
+    ],
+)
+def test_one_shot_recipes_hold_the_values_of_section_4_1(
+    path: str, n: int, batch: int, optimizer: str, decay: float, rate: float
+) -> None:
+    config = make(path, ExperimentConfig)
+    assert config.data.clip_length == n
+    assert config.data.batch_size == batch
+    assert config.optimizer.name == optimizer
+    assert config.optimizer.weight_decay == decay
+    assert config.optimizer.learning_rate == rate
+    assert config.optimizer.decay_factor == 0.1
+    assert config.method.name == "one_shot"
+
+
+def test_unknown_recipes_are_refused_with_a_hint() -> None:
+    with pytest.raises(ConfigError, match=r"did you mean .*trainables.one_shot"):
+        find("trainables.oneshot")
+    with pytest.raises(ConfigError, match="has no recipe 'xmen'"):
+        find("trainables.one_shot.xmen")
+    with pytest.raises(ConfigError, match="makes a ExperimentConfig, a SearchSpace is needed"):
+        make("trainables.one_shot", SearchSpace)
+
+
+def test_a_users_own_module_works_without_registration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ovos_ray.config import ExperimentConfig\n"
+        "def mine() -> ExperimentConfig:\n    '''My own.'''\n    return ExperimentConfig(name='mine')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert make("mine", ExperimentConfig).name == "mine"
+
+
+def space(**changes: object) -> SearchSpace:
+    return SearchSpace(name="s", trainable="trainables.one_shot", **changes)  # type: ignore[arg-type]
+
+
+def test_a_study_is_the_product_of_its_axes_and_seeds() -> None:
+    made = space(axes={"method.backward": ("T-step", "2-step"), "data.clip_length": (4, 5)}, seeds=(0, 1, 2))
+    trials, skipped = expand(made, ExperimentConfig())
+    assert len(trials) == 12
+    assert not skipped
+    assert len({digest(trial.config) for trial in trials}) == 12
+    assert trials[0].config.storage == "runs/s"
+
+
+def test_one_step_on_recurrent_networks_is_left_out_with_the_papers_reason() -> None:
+    made = space(axes={"network.name": ("stcn-tiny", "xmem-tiny"), "method.backward": ("1-step", "2-step")}, seeds=(0,))
+    trials, skipped = expand(made, override(ExperimentConfig(), {"data.clip_length": 5}))
+    assert [trial.name for trial in trials] == [
+        "stcn-tiny 1-step seed 0",
+        "stcn-tiny 2-step seed 0",
+        "xmem-tiny 2-step seed 0",
+    ]
+    assert skipped[0].name == "xmem-tiny 1-step seed 0"
+    assert "section 3.4" in skipped[0].reason
+
+
+def test_t_step_and_2_step_of_three_frames_are_run_once() -> None:
+    made = space(axes={"method.backward": ("T-step", "2-step")}, seeds=(0,))
+    trials, skipped = expand(made, override(ExperimentConfig(), {"data.clip_length": 3}))
+    assert len(trials) == 1
+    assert "computes the same as" in skipped[0].reason
+
+
+def test_joint_axes_set_several_keys() -> None:
+    made = space(axes={"network.name data.clip_length": (("stcn-tiny", 3), ("xmem-tiny", 8))}, seeds=(0,))
+    trials, _ = expand(made, ExperimentConfig())
+    assert [(t.config.network.name, t.config.data.clip_length) for t in trials] == [("stcn-tiny", 3), ("xmem-tiny", 8)]
+
+
+def test_ranges_are_logarithmic_where_asked() -> None:
+    assert Range(1e-5, 1e-3, log=True).at(0.5) == pytest.approx(1e-4)
+    assert Range(0.0, 2.0).at(0.25) == 0.5
