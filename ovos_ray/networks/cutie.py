@@ -61,16 +61,16 @@ CONFIGS = {
     "cutie-base": CutieConfig(),
     "cutie-small": CutieConfig(image_encoder=RESNET18),
     "cutie-tiny": CutieConfig(
-        image_encoder=EncoderConfig("basic", (1, 1, 1), width=24, norm="group"),
+        image_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
         mask_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
         key_dim=32,
-        dim=64,
-        sensory_dim=32,
+        dim=48,
+        sensory_dim=16,
         decoder_dim=32,
         num_queries=8,
         num_blocks=2,
         num_heads=4,
-        feed_forward_dim=128,
+        feed_forward_dim=96,
     ),
 }
 

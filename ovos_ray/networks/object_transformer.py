@@ -195,7 +195,7 @@ class ObjectTransformer(nn.Module):
         """Takes a readout (B·N, C, h, w), summaries (B·N, Q, C+1), N, and the selector (B, N) or None.
 
         Returns:
-            The refined readout (B·N, C, h, w), and, if `aux`, the aggregated mask logits of all heads (L, B, 1+N, h, w).
+            The refined readout (B·N, C, h, w), and, if `aux`, aggregated mask logits of all heads (L, B, 1+N, h, w).
         """
         height, width = readout.shape[-2:]
         with torch.autocast(readout.device.type, enabled=False):

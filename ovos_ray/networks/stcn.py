@@ -51,10 +51,10 @@ class STCNConfig:
 CONFIGS = {
     "stcn": STCNConfig(),
     "stcn-tiny": STCNConfig(
-        image_encoder=EncoderConfig("basic", (1, 1, 1), width=24, norm="group"),
+        image_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
         mask_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group", bias=True),
         key_dim=32,
-        value_dim=64,
+        value_dim=48,
         decoder_dim=32,
     ),
 }

@@ -52,10 +52,10 @@ class XMemConfig:
 CONFIGS = {
     "xmem": XMemConfig(),
     "xmem-tiny": XMemConfig(
-        image_encoder=EncoderConfig("basic", (1, 1, 1), width=24, norm="group"),
+        image_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
         mask_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
         key_dim=32,
-        value_dim=64,
+        value_dim=48,
         hidden_dim=16,
         decoder_dim=32,
     ),
