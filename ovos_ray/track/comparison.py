@@ -182,7 +182,9 @@ def _axes(trials: Sequence[Run]) -> tuple[str, ...]:
         if key not in _NOT_AXES and key not in pieces and len({run.param(key) for run in trials}) > 1
     ]
     # `pretrain` is null where there is none and has parts where there is one: the parts tell it all.
-    return tuple(axis for axis in axes if axis != "pretrain" or "pretrain.recipe" not in axes)
+    axes = [axis for axis in axes if axis != "pretrain" or "pretrain.recipe" not in axes]
+    known = list(_AXIS_LABELS)
+    return tuple(sorted(axes, key=lambda axis: known.index(axis) if axis in known else len(known)))
 
 
 def _newest_per_seed(runs: Sequence[Run]) -> tuple[Run, ...]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
-from ovos_ray.errors import MissingExtraError
 from ovos_ray.io import atomic_path
+from ovos_ray.track import pictures
 from ovos_ray.track.comparison import Comparison, compare
-from ovos_ray.track.figures import curve_figure
+from ovos_ray.track.page import Content, leading_rows, render_page
+from ovos_ray.track.paper import paper_tables
+from ovos_ray.track.sender import connect
+from ovos_ray.track.significance import against_best, axis_effects
 from ovos_ray.track.study import load_study
-from ovos_ray.track.tables import csv_table, latex_table, markdown_table, render_table
+from ovos_ray.track.tables import csv_table, latex_table, markdown_table, paper_markdown, render_table
 
-__all__ = ["Report", "build_report", "render_table"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["Report", "build_report", "compare_study", "render_table"]
 
 
 @dataclass(frozen=True)
@@ -25,9 +24,9 @@ class Report:
 
     Attributes:
         html: The page, one self-contained file.
-        markdown: The table for a README or an issue.
-        csv: The table in full precision.
-        latex: The table for a paper.
+        markdown: The tables for a README or a pull request.
+        csv: The comparison in full precision.
+        latex: The comparison for a paper.
         comparison: The rows behind all of them.
     """
 
@@ -38,51 +37,61 @@ class Report:
     comparison: Comparison
 
 
-def build_report(experiment: str, tracking_uri: str, out: Path) -> Report:
+def compare_study(experiment: str, tracking_uri: str) -> Comparison:
+    """Reads a study's final scores only: enough for `render_table`, and quick.
+
+    Raises:
+        TrackingError: The store cannot be read or has no such experiment.
+    """
+    return compare(load_study(experiment, tracking_uri, curves=(), scores=False))
+
+
+def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool = True) -> Report:
     """Reads a study from MLflow and writes its comparison.
 
     Args:
         experiment: Name of the MLflow experiment.
         tracking_uri: Where MLflow keeps it.
         out: Folder for `report.html`, `report.md`, `report.csv` and `report.tex`; made if absent.
+        attach: Also store the page with the sweep's MLflow run, and the table as its note.
 
     Raises:
         TrackingError: The store cannot be read or has no such experiment.
         MissingExtraError: matplotlib, jinja2 or scipy is not installed.
     """
     comparison = compare(load_study(experiment, tracking_uri))
-    report = Report(out / "report.html", out / "report.md", out / "report.csv", out / "report.tex", comparison)
+    tables = paper_tables(comparison)
+    leading = leading_rows(comparison)
     texts = {
-        report.html: _page(comparison),
-        report.markdown: markdown_table(comparison),
-        report.csv: csv_table(comparison),
-        report.latex: latex_table(comparison),
+        "report.md": markdown_table(comparison) + paper_markdown(tables),
+        "report.csv": csv_table(comparison),
+        "report.tex": latex_table(comparison),
     }
-    for path, text in texts.items():
-        with atomic_path(path) as temporary:
+    page = render_page(
+        Content(
+            comparison,
+            against_best(comparison),
+            axis_effects(comparison),
+            tables,
+            {row.label: pictures.trace(row) for row in leading},
+            pictures.galleries(leading),
+            texts,
+        )
+    )
+    for name, text in {**texts, "report.html": page}.items():
+        with atomic_path(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    report = Report(out / "report.html", out / "report.md", out / "report.csv", out / "report.tex", comparison)
+    if attach:
+        _attach(report)
     return report
 
 
-def _page(comparison: Comparison) -> str:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "writing the report") from error
-    environment = Environment(
-        loader=PackageLoader("ovos_ray.track"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    figures = [
-        (title, figure)
-        for title, metric, label in (
-            ("J&F over training", "val/jf", "J&F on the selection split (%)"),
-            ("Training IoU", "train/iou", "IoU of the reconstructed first mask"),
-        )
-        if (figure := curve_figure(comparison.rows, metric, label)) is not None
-    ]
-    return environment.get_template("report.html").render(
-        comparison=comparison,
-        rows=[*comparison.rows, *comparison.baselines],
-        figures=figures,
-        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-    )
+def _attach(report: Report) -> None:
+    """Puts the page and the table where a reader of the MLflow pages finds them: at the sweeps."""
+    study = report.comparison.study
+    client = connect(study.tracking_uri)
+    for run in study.of_kind("sweep"):
+        for path in (report.html, report.csv):
+            client.log_artifact(run.run_id, str(path), "report")
+        client.set_tag(run.run_id, "mlflow.note.content", markdown_table(report.comparison)[:5000])

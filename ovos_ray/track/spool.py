@@ -203,8 +203,9 @@ class Spool:
 
 
 def find_spools(root: Path) -> list[Spool]:
-    """Returns the spools under `root`, those without a parent first, so that a sweep comes before its trials."""
-    spools = [Spool.load(path.parent) for path in sorted(root.glob("*/run.json"))]
+    """Returns the spools anywhere under `root`, those without a parent first: a sweep comes before its trials."""
+    found = [path.parent for path in sorted(root.rglob("run.json")) if (path.parent / "files").is_dir()]
+    spools = [Spool.load(folder) for folder in found]
     return sorted(spools, key=lambda spool: spool.identity.parent_key is not None)
 
 

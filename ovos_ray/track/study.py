@@ -63,13 +63,13 @@ class Run:
     scores: Scores = field(default_factory=dict)
 
     def param(self, key: str, default: str = "") -> str:
-        """Returns a parameter, joined again where it was cut into pieces for the server."""
+        """Returns a parameter, joined again where it was cut for the server; empty where it is None."""
         text = self.params.get(key, default)
         part = 1
         while f"{key}.{part}" in self.params:
             text += self.params[f"{key}.{part}"]
             part += 1
-        return text
+        return "" if text == "null" else text
 
     @property
     def last_step(self) -> int | None:

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from ovos_ray.track.comparison import Comparison, Row
+from ovos_ray.track.paper import PaperTable
 
-__all__ = ["csv_table", "latex_table", "markdown_table", "render_table"]
+__all__ = ["csv_table", "latex_table", "markdown_table", "paper_markdown", "render_table"]
 
 _SCORES = (("final/jf", "J&F"), ("final/j", "J"), ("final/f", "F"))
 _HEADER = ("configuration", "strategy", "network", "seeds", *(name for _, name in _SCORES), "labels %", "note")
@@ -38,17 +39,21 @@ def _rows(comparison: Comparison) -> Sequence[Row]:
 def render_table(comparison: Comparison) -> Table:
     """Returns the comparison for a terminal: trials first, best J&F first, then the baselines.
 
-    Scores are percent, mean ± standard deviation over seeds.
+    Scores are percent, means over the finished seeds.
     """
-    table = Table(title=f"{comparison.study.experiment}: J&F in percent, mean ± std over seeds")
-    for name in _HEADER:
-        if name not in ("strategy", "network"):
-            number = name in ("seeds", "J&F", "J", "F", "labels %")
-            table.add_column(name, justify="right" if number else "left", no_wrap=number)
+    table = Table(title=f"{comparison.study.experiment}: percent, mean ± standard deviation over seeds")
+    table.add_column("configuration", min_width=26, overflow="fold")
+    for name in ("seeds", "J&F", "J", "F", "labels"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if any(row.note for row in _rows(comparison)):
+        table.add_column("note", overflow="fold")
     for rows in (comparison.rows, comparison.baselines):
         for row in rows:
-            cells = _cells(row)
-            table.add_row(*cells[:1], *cells[3:], style="bold" if row is comparison.best else None)
+            label, _, _, seeds, jf, j, f, labels, note = _cells(row)
+            # Deviations of J and F are in the exports; here they would cost the width of a terminal.
+            short = [score.partition(" ±")[0] for score in (j, f)]
+            cells = [label, seeds, jf, *short, f"{labels} %" if labels else "", note]
+            table.add_row(*cells[: len(table.columns)], style="bold" if row is comparison.best else None)
         table.add_section()
     return table
 
@@ -57,6 +62,31 @@ def markdown_table(comparison: Comparison) -> str:
     """Returns the comparison as a Markdown table."""
     lines = [_HEADER, tuple("---" for _ in _HEADER), *(_cells(row) for row in _rows(comparison))]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def paper_markdown(tables: Sequence[PaperTable]) -> str:
+    """Returns the paper's tables with ours beneath the rows they correspond to, those that have any of ours."""
+    lines = []
+    for table in tables:
+        if not table.has_ours:
+            continue
+        columns = [f"{group}: {column}" for group, names in table.groups for column in names]
+        lines += ["", f"**Table {table.number}: {table.title}**", ""]
+        lines.append("| method | labels | " + " | ".join(columns) + " | note |")
+        lines.append("|" + " --- |" * (len(columns) + 3))
+        for line in table.lines:
+            values = ["–" if value is None else f"{value:.1f}" for value in line.values]
+            method = f"{line.method} ({line.section})" if line.section else line.method
+            lines.append("| " + " | ".join([method, line.labels, *values, "published"]) + " |")
+            for ours in line.ours:
+                cells = [
+                    ("–" if score is None else score.text()) + ("" if change is None else f" ({change:+.1f})")
+                    for score, change in zip(ours.scores, ours.differences, strict=True)
+                ]
+                budget = "" if ours.label_percent is None else f"{ours.label_percent:.3g}%"
+                lines.append("| " + " | ".join([f"ours: {ours.label}", budget, *cells, ours.reason]) + " |")
+        lines += ["", *table.notes]
+    return "\n".join([*lines, ""])
 
 
 def csv_table(comparison: Comparison) -> str:

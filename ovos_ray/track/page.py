@@ -1,0 +1,203 @@
+"""The report's page: everything computed elsewhere, put into one HTML file that asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from ovos_ray.errors import MissingExtraError
+from ovos_ray.track import figures
+from ovos_ray.track.comparison import Comparison, Row, axis_label
+from ovos_ray.track.paper import PaperTable
+from ovos_ray.track.pictures import Gallery, Trace
+from ovos_ray.track.significance import AxisEffect, Paired
+from ovos_ray.track.verdict import p_text, verdict
+
+__all__ = ["Content", "leading_rows", "render_page"]
+
+_MAX_FACET_VALUES = 12
+_COMPARED = 4
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows.
+
+    Attributes:
+        comparison: The rows.
+        differences: From `against_best`.
+        effects: From `axis_effects`.
+        tables: From `paper_tables`.
+        traces: By configuration, from `pictures.trace`.
+        galleries: From `pictures.galleries`.
+        exports: File name to text, offered for download.
+    """
+
+    comparison: Comparison
+    differences: Mapping[str, Paired]
+    effects: tuple[AxisEffect, ...]
+    tables: tuple[PaperTable, ...]
+    traces: Mapping[str, Mapping[str, Trace]]
+    galleries: tuple[Gallery, ...]
+    exports: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its words: what it shows, and how to read it."""
+
+    title: str
+    caption: str
+    svg: str
+    wide: bool = False
+
+
+def render_page(content: Content) -> str:
+    """Returns the HTML.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report", "writing the report") from error
+    environment = Environment(
+        loader=PackageLoader("ovos_ray.track"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    comparison = content.comparison
+    environment.filters["p_text"] = p_text
+    environment.filters["signed"] = lambda value: f"{value:+.1f}".replace("-", "−")
+    environment.filters["duration"] = _duration
+    environment.filters["day"] = lambda ms: datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M")
+    exports = {
+        name: "data:text/plain;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+        for name, text in content.exports.items()
+    }
+    return environment.get_template("report.html").render(
+        content=content,
+        comparison=comparison,
+        verdict=verdict(comparison, content.differences, content.effects),
+        scale=_scale(comparison),
+        facets=_facets(comparison),
+        labels={axis: axis_label(axis) for axis in comparison.axes},
+        rows=[*comparison.rows, *comparison.baselines],
+        figures=_figures(content),
+        copy_scores=_copy_scores(content.traces),
+        exports=exports,
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def leading_rows(comparison: Comparison) -> tuple[Row, ...]:
+    """Returns the configurations worth a look each: the best of every strategy, best first, then the best baseline."""
+    first: dict[str, Row] = {}
+    for row in comparison.rows:
+        if row.finished:
+            first.setdefault(row.strategy, row)
+    chosen = list(first.values())
+    # A study without strategies to compare: the best few of what it varies.
+    chosen += [row for row in comparison.rows if row.finished and row not in chosen][: max(0, 2 - len(chosen))]
+    baselines = [row for row in comparison.baselines if row.finished]
+    return (*chosen[:_COMPARED], *baselines[:1])
+
+
+def _figures(content: Content) -> list[Figure]:
+    comparison = content.comparison
+    leading = leading_rows(comparison)
+    trials = [row for row in leading if row.kind == "trial"]
+    curves = trials + [row for row in comparison.rows if row not in trials]
+    band = "Mean over seeds, band ± one standard deviation; configurations beyond the first six are faint."
+    decay = {label: {name: t.truth for name, t in traces.items()} for label, traces in content.traces.items() if traces}
+    made: list[tuple[str, str, str | None, bool]] = [
+        (
+            "J&F over training",
+            f"On the selection split. {band}",
+            figures.curve_figure(curves, "val/jf", "J&F (%)"),
+            False,
+        ),
+        (
+            "Training IoU",
+            f"How well the backward propagation reconstructs the first mask. {band}",
+            figures.curve_figure(curves, "train/iou", "IoU of the labelled frame"),
+            False,
+        ),
+        (
+            "Sequence by sequence",
+            "Sorted by the leading configuration (bars). Where markers scatter, the methods fail on different videos.",
+            figures.sequence_figure(leading),
+            False,
+        ),
+    ]
+    if len(trials) > 1:
+        above = "Each dot a sequence; above the line the leading configuration is better. The largest gaps are named."
+        scatter = figures.scatter_figure(trials[0], trials[1])
+        made.append((f"{trials[0].label} against {trials[1].label}", above, scatter, False))
+    made += [
+        (
+            "J over the length of a video",
+            "A falling line is drift: errors that the memory carries on.",
+            figures.decay_figure(decay),
+            False,
+        ),
+        (
+            "J&F against label budget",
+            "Mean and standard deviation over seeds; the axis of labels is logarithmic.",
+            figures.budget_figure(comparison.rows),
+            False,
+        ),
+        (
+            "Skip schedules in force",
+            "The largest distance D between consecutive frames of a clip, over training.",
+            figures.schedule_figure(comparison.rows),
+            False,
+        ),
+        (
+            "All trials",
+            "Each line a trial, through its settings to its score; brighter is better. Dashed: stopped early, drawn "
+            "to the last validation.",
+            figures.search_figure(comparison),
+            True,
+        ),
+    ]
+    return [Figure(title, caption, svg, wide) for title, caption, svg, wide in made if svg is not None]
+
+
+def _scale(comparison: Comparison) -> tuple[float, float]:
+    """Lowest and highest mean J&F of the table, for the bars in it."""
+    means = [s.mean for row in (*comparison.rows, *comparison.baselines) if (s := row.statistic("final/jf"))]
+    return (0.0, max(means)) if means else (0.0, 1.0)
+
+
+def _facets(comparison: Comparison) -> dict[str, list[str]]:
+    """The axes to filter by, with their values."""
+    facets = {}
+    for axis in comparison.axes:
+        values = sorted({row.settings[axis] for row in comparison.rows})
+        if 2 <= len(values) <= _MAX_FACET_VALUES:
+            facets[axis] = values
+    return facets
+
+
+def _copy_scores(traces: Mapping[str, Mapping[str, Trace]]) -> list[tuple[str, float, float, float]]:
+    """(configuration, similarity to the truth, to the first mask, difference), means over sequences."""
+    rows = []
+    for label, found in traces.items():
+        if found:
+            truth = sum(t.truth.mean() for t in found.values()) / len(found)
+            first = sum(t.first.mean() for t in found.values()) / len(found)
+            rows.append((label, float(truth), float(first), float(first - truth)))
+    return rows
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {int(seconds % 60):02d} s"

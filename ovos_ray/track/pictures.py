@@ -1,0 +1,239 @@
+"""What the masks look like: overlays of stored predictions beside the truth, and how much they copy the first mask.
+
+Nothing is predicted here. A run says where its masks lie (tag `ovos.predictions`) and its configuration says which
+videos they belong to; a run whose files are not on this machine gets no pictures.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from ovos_ray.data.layout import open_dataset
+from ovos_ray.data.masks import DAVIS_PALETTE, decode_mask
+from ovos_ray.data.video import Video
+from ovos_ray.errors import DataError
+from ovos_ray.track.comparison import Row
+from ovos_ray.track.significance import sequence_scores
+from ovos_ray.track.study import Run
+
+__all__ = ["Gallery", "Strip", "Trace", "galleries", "overlay", "trace"]
+
+_log = logging.getLogger(__name__)
+_PALETTE = np.frombuffer(DAVIS_PALETTE, np.uint8).reshape(256, 3)
+_FRAMES = 5
+_STRIP_WIDTH = 250
+_FILM_WIDTH, _FILM_FRAMES, _FILM_MS = 320, 30, 100
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Some frames of one video under one mask source.
+
+    Attributes:
+        label: Whose masks.
+        score: J&F of the sequence in percent, None for the truth.
+        image: WebP, frames side by side, as data URI.
+        film: Animated WebP as data URI, or empty.
+    """
+
+    label: str
+    score: float | None
+    image: str
+    film: str = ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """One sequence: the truth and some configurations.
+
+    Attributes:
+        sequence: Its name.
+        why: Why it was chosen, such as `worst for …`.
+        strips: Truth first.
+    """
+
+    sequence: str
+    why: str
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Similarity of one sequence's predictions over its scored frames, mean over objects, percent.
+
+    Attributes:
+        truth: J of each prediction against the true mask.
+        first: J of each prediction against the first mask, which is what copying would give.
+    """
+
+    truth: npt.NDArray[np.float64]
+    first: npt.NDArray[np.float64]
+
+    @property
+    def copy_score(self) -> float:
+        """Mean of `first` minus mean of `truth`, in points: above zero, predictions resemble the first mask more."""
+        return float(self.first.mean() - self.truth.mean())
+
+
+def overlay(frame: UInt8Array, mask: UInt8Array) -> UInt8Array:
+    """Returns the frame tinted with each object's DAVIS colour, outlined so that it shows on any background.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        mask: (H, W) uint8 object ids.
+    """
+    colour = _PALETTE[mask].astype(np.float32)
+    inside = mask > 0
+    tinted = np.where(inside[..., None], 0.5 * frame + 0.5 * colour, frame)
+    edge = np.zeros_like(inside)
+    edge[1:] |= mask[1:] != mask[:-1]
+    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    tinted[edge] = 255
+    return tinted.astype(np.uint8)
+
+
+def _predictions(run: Run) -> Path | None:
+    folder = Path(run.tags.get("ovos.predictions", ""))
+    return folder if folder.is_absolute() and folder.is_dir() else None
+
+
+def _video(run: Run, sequence: str) -> Video:
+    root, layout = run.param("evaluation.root"), run.param("evaluation.layout") or None
+    return open_dataset(root, layout=layout).video(run.param("evaluation.split", "val"), sequence)
+
+
+def _illustrated(row: Row) -> Run | None:
+    """The first finished run of a row whose predictions are at hand."""
+    return next((run for run in row.finished if run.scores and _predictions(run) is not None), None)
+
+
+def trace(row: Row) -> dict[str, Trace]:
+    """Returns, by sequence, how the predictions of a row's first seed resemble the truth and the first mask."""
+    run = _illustrated(row)
+    if run is None:
+        return {}
+    found = {}
+    for sequence in dict.fromkeys(sequence for sequence, _ in run.scores):
+        try:
+            found[sequence] = _trace(run, sequence)
+        except (DataError, OSError) as error:
+            _log.warning("no trace of %s of %s: %s", sequence, row.label, error)
+    return found
+
+
+def _trace(run: Run, sequence: str) -> Trace:
+    video, folder = _video(run, sequence), _predictions(run)
+    assert folder is not None
+    merged = run.param("evaluation.protocol") == "davis2016"
+    names = video.frame_names
+    start = video.first_label
+    first = _small(video.mask(start), merged)
+    objects = [int(index) for index in np.unique(first) if index]
+    truth, copied = [], []
+    for index in [index for index in video.masks if index > start]:
+        pred = _small(decode_mask(folder / sequence / f"{names[index]}.png"), merged)
+        true = _small(video.mask(index), merged)
+        truth.append(np.mean([_iou(pred == o, true == o) for o in objects]))
+        copied.append(np.mean([_iou(pred == o, first == o) for o in objects]))
+    if not truth:
+        raise DataError(f"{sequence} has no mask after the first")
+    return Trace(100 * np.array(truth), 100 * np.array(copied))
+
+
+def _small(mask: UInt8Array, merged: bool) -> UInt8Array:
+    """Every second pixel is enough to draw a curve with, at a quarter of the time."""
+    half = mask[::2, ::2]
+    return np.minimum(half, 1) if merged else half
+
+
+def _iou(one: npt.NDArray[np.bool_], two: npt.NDArray[np.bool_]) -> float:
+    union = np.count_nonzero(one | two)
+    return np.count_nonzero(one & two) / union if union else 1.0
+
+
+def galleries(rows: Sequence[Row], *, films: int = 1) -> tuple[Gallery, ...]:
+    """Makes overlays of the first row's worst, middle and best sequence, for all rows with predictions at hand.
+
+    Args:
+        rows: What to show under the truth, the row that chooses first.
+        films: Number of sequences that also get an animated overlay per row.
+    """
+    shown = [(row, run) for row in rows if (run := _illustrated(row)) is not None]
+    if not shown or shown[0][0] is not rows[0]:
+        return ()
+    scores = sequence_scores(rows[0])
+    order = sorted(scores, key=lambda name: scores[name])
+    chosen = {order[-1]: "best", order[len(order) // 2]: "middle", order[0]: "worst"}
+    made = []
+    for number, (sequence, why) in enumerate(sorted(chosen.items(), key=lambda item: scores[item[0]])):
+        try:
+            strips = _strips(sequence, shown, film=number < films)
+            made.append(Gallery(sequence, f"{why} for {rows[0].label}", strips))
+        except (DataError, OSError) as error:
+            _log.warning("no pictures of %s: %s", sequence, error)
+    return tuple(made)
+
+
+def _strips(sequence: str, shown: Sequence[tuple[Row, Run]], *, film: bool) -> tuple[Strip, ...]:
+    video = _video(shown[0][1], sequence)
+    frames = list(video.images())
+    masks = {index: video.mask(index) for index in video.masks}
+    strips = [Strip("truth", None, _side_by_side(frames, masks), _film(frames, masks) if film else "")]
+    for row, run in shown:
+        folder = _predictions(run)
+        assert folder is not None
+        predicted = dict(_stored(folder / sequence, video.frame_names))
+        moving = _film(frames, predicted) if film else ""
+        strips.append(Strip(row.label, sequence_scores(row).get(sequence), _side_by_side(frames, predicted), moving))
+    return tuple(strips)
+
+
+def _stored(folder: Path, names: Sequence[str]) -> Iterator[tuple[int, UInt8Array]]:
+    for index, name in enumerate(names):
+        path = folder / f"{name}.png"
+        if path.exists():
+            yield index, decode_mask(path)
+
+
+def _side_by_side(frames: Sequence[UInt8Array], masks: dict[int, UInt8Array]) -> str:
+    indices = sorted(masks)
+    if not indices:
+        raise DataError("no masks to show")
+    chosen = [indices[round(i * (len(indices) - 1) / (_FRAMES - 1))] for i in range(_FRAMES)]
+    tiles = [_scaled(overlay(frames[index], masks[index]), _STRIP_WIDTH) for index in chosen]
+    height = max(tile.height for tile in tiles)
+    strip = Image.new("RGB", ((_STRIP_WIDTH + 4) * _FRAMES - 4, height), "#808080")
+    for place, tile in enumerate(tiles):
+        strip.paste(tile, (place * (_STRIP_WIDTH + 4), 0))
+    return _data_uri(strip, quality=70)
+
+
+def _film(frames: Sequence[UInt8Array], masks: dict[int, UInt8Array]) -> str:
+    indices = sorted(masks)
+    step = -(-len(indices) // _FILM_FRAMES)
+    images = [_scaled(overlay(frames[index], masks[index]), _FILM_WIDTH) for index in indices[::step]]
+    return _data_uri(
+        images[0], quality=50, save_all=True, append_images=images[1:], duration=_FILM_MS * step, loop=0, method=3
+    )
+
+
+def _scaled(image: UInt8Array, width: int) -> Image.Image:
+    height = round(image.shape[0] * width / image.shape[1])
+    return Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+
+
+def _data_uri(image: Image.Image, **options: object) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", **options)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

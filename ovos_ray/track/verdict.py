@@ -1,0 +1,150 @@
+"""The sentences at the top of the report: what wins, by how much, how sure that is, and what is still open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ovos_ray.track.comparison import Comparison, Row
+from ovos_ray.track.paper import evaluated_on
+from ovos_ray.track.significance import AxisEffect, Paired
+
+__all__ = ["Verdict", "p_text", "verdict"]
+
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The summary of a comparison, each part a sentence or a few.
+
+    Attributes:
+        headline: What wins.
+        certainty: By how much, and how sure.
+        axes: One sentence for every axis that was compared.
+        states: How many trials ended how.
+        data: What was scored, under which label budget.
+        warnings: What a reader must not overlook.
+    """
+
+    headline: str
+    certainty: str
+    axes: tuple[str, ...]
+    states: str
+    data: str
+    warnings: tuple[str, ...]
+
+
+def verdict(comparison: Comparison, differences: Mapping[str, Paired], effects: tuple[AxisEffect, ...]) -> Verdict:
+    """Puts a comparison into words; nothing is claimed that the finished runs do not show.
+
+    Args:
+        comparison: The rows.
+        differences: From `against_best`.
+        effects: From `axis_effects`.
+    """
+    best = comparison.best
+    return Verdict(
+        _headline(best),
+        _certainty(comparison, differences),
+        tuple(_axis_sentence(effect) for effect in effects),
+        _states(comparison),
+        _data(comparison),
+        tuple(_warnings(comparison, differences)),
+    )
+
+
+def p_text(p: float) -> str:
+    """Returns `p = 0.012`, or `p < 0.001`."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+def _headline(best: Row | None) -> str:
+    if best is None:
+        return "No trial is finished and scored yet."
+    score = best.statistic("final/jf")
+    assert score is not None
+    seeds = f"{score.num} seeds" if score.num > 1 else "a single seed"
+    return f"{best.label} is ahead with J&F {score.text()} ({seeds})."
+
+
+def _certainty(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
+    scored = [row for row in comparison.rows if row.finished]
+    if len(scored) < 2:
+        return "There is nothing to compare it with yet." if scored else ""
+    best, second = scored[0], scored[1]
+    one, two = best.statistic("final/jf"), second.statistic("final/jf")
+    assert one is not None
+    assert two is not None
+    lead = f"{one.mean - two.mean:.1f} points of J&F ahead of {second.label} ({two.text()})."
+    found = differences.get(second.label)
+    if found is None:
+        return f"{lead} Without per-sequence scores it cannot be said how sure that is."
+    p = found.p if found.p_holm is None else found.p_holm
+    if found.smallest_p > _LEVEL:
+        few = f"{found.num_sequences} sequences are too few for a test"
+        sure = f"{few} (the smallest possible p is {found.smallest_p:.3f})"
+    elif p <= _LEVEL:
+        sure = "a clear difference between these networks"
+    else:
+        sure = "not a clear difference: it may be chance"
+    corrected = f" after Holm's correction for {len(differences)} comparisons" if len(differences) > 1 else ""
+    return (
+        f"{lead} Over {found.num_sequences} sequences, paired: {found.difference:+.1f} points, 95 % interval "
+        f"{found.low:+.1f} to {found.high:+.1f}, better on {found.wins}, {p_text(p)}{corrected}: {sure}."
+    )
+
+
+def _axis_sentence(effect: AxisEffect) -> str:
+    best, *others = effect.values
+    parts = []
+    for other in others:
+        if other.difference is None:
+            parts.append(f"{other.value} was never run with all else equal (mean {other.mean:.1f})")
+            continue
+        pairs = f"ahead in {other.wins} of {other.num_pairs} pairs" + (
+            "" if other.p is None else f", {p_text(other.p)}"
+        )
+        parts.append(f"{other.difference:+.1f} points over {other.value} ({pairs})")
+    return f"{effect.label}: {best.value} leads, all else equal: {'; '.join(parts)}."
+
+
+def _states(comparison: Comparison) -> str:
+    total = len(comparison.study.of_kind("trial"))
+    names = ("finished", "running", "stopped", "failed", "killed")
+    counts = [f"{number} {name}" for name in names if (number := comparison.count(name))]
+    return f"{total} trial{'' if total == 1 else 's'}: {', '.join(counts) or 'none'}."
+
+
+def _data(comparison: Comparison) -> str:
+    places = sorted({evaluated_on(row)[1] for row in comparison.rows if row.finished})
+    budgets = sorted({row.label_percent for row in comparison.rows if row.label_percent is not None})
+    parts = [f"Scored on {', '.join(places)}." if places else "Nothing is scored yet."]
+    if budgets:
+        shown = ", ".join(f"{budget:.3g} %" for budget in budgets)
+        parts.append(f"Labelled frames: {shown} of the training frames.")
+    return " ".join(parts)
+
+
+def _warnings(comparison: Comparison, differences: Mapping[str, Paired]) -> list[str]:
+    best = comparison.best
+    warnings = []
+    score = None if best is None else best.statistic("final/jf")
+    for row in comparison.baselines:
+        baseline = row.statistic("final/jf")
+        if score is not None and baseline is not None and baseline.mean >= score.mean:
+            warnings.append(f"The baseline “{row.label}” ({baseline.mean:.1f}) is not beaten by any configuration.")
+    single = [row for row in comparison.rows if len(row.finished) == 1]
+    if single:
+        what = (
+            "every configuration has" if len(single) == len(comparison.rows) else f"{len(single)} configurations have"
+        )
+        warnings.append(f"{what[0].upper()}{what[1:]} a single finished seed: their spread is unknown.")
+    if len({evaluated_on(row)[1] for row in comparison.rows if row.finished}) > 1:
+        warnings.append("Not all configurations were scored on the same data: their order means little.")
+    uneven = any(
+        found.num_sequences < max(f.num_sequences for f in differences.values()) for found in differences.values()
+    )
+    if uneven:
+        warnings.append("Some configurations lack sequences; they are compared on those that both have.")
+    return warnings
