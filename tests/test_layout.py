@@ -294,3 +294,13 @@ def test_the_real_sequences_are_recognised(shared_root: Path) -> None:
     goat = folder.video("val", "goat")
     assert (goat.num_frames, goat.size, goat.first_label) == (90, (480, 854), 0)
     assert set(np.unique(goat.mask(0))) == {0, 1}
+
+
+def test_a_given_layout_needs_no_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = _davis(tmp_path / "farm", {"cow": 2}, {"2017/train.txt": "cow\n"})
+    folder = open_dataset(root, "my-farm", layout="davis2017")
+    assert (folder.description.name, folder.description.layout) == ("my-farm", "davis2017")
+    with pytest.raises(DataError, match="no dataset 'my-farm'"):
+        open_dataset(root, "my-farm")
+    monkeypatch.chdir(root)
+    assert open_dataset(".").description.name == "farm"

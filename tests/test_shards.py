@@ -323,8 +323,8 @@ def test_a_killed_pack_leaves_no_shards_and_its_remains_are_cleared(davis: Datas
         "import sys, time\n"
         "from ovos_ray.data.layout import open_dataset\n"
         "from ovos_ray.data.shards import pack\n"
-        "def wait(done, total, name):\n"
-        "    print(name, flush=True)\n"
+        "def wait(done, total):\n"
+        "    print(done, flush=True)\n"
         "    time.sleep(60)\n"
         "pack(open_dataset(sys.argv[1]), sys.argv[2], progress=wait)\n"
     )
@@ -333,7 +333,7 @@ def test_a_killed_pack_leaves_no_shards_and_its_remains_are_cleared(davis: Datas
         [sys.executable, "-c", script, davis.root, out], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline().strip() == "v0"
+        assert process.stdout.readline().strip() == "1"
         os.kill(process.pid, signal.SIGKILL)
     assert not out.exists()
     assert [path.suffix for path in tmp_path.glob(".shards*")] == [".packing"]
@@ -343,9 +343,9 @@ def test_a_killed_pack_leaves_no_shards_and_its_remains_are_cleared(davis: Datas
 
 
 def test_progress_is_told_for_every_video(davis: DatasetFolder, tmp_path: Path) -> None:
-    told: list[tuple[int, int, str]] = []
+    told: list[tuple[int, int]] = []
     pack(davis, tmp_path / "shards", progress=lambda *what: told.append(what))
-    assert told == [(1, 3, "v0"), (2, 3, "v1"), (3, 3, "v2")]
+    assert told == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_shards_are_read_from_a_uri(davis: DatasetFolder, tmp_path: Path) -> None:
@@ -496,6 +496,18 @@ def test_packing_runs_ahead_by_a_few_frames_only(davis: DatasetFolder, tmp_path:
         assert next(results) == 0
         assert len(taken) <= 10
         assert list(results) == list(range(1, 100)), "in order, though threads finish out of order"
+
+
+def test_static_images_are_packed_as_videos_of_one_frame(tmp_path: Path) -> None:
+    (tmp_path / "static/DUTS-TR").mkdir(parents=True)
+    Image.new("RGB", (WIDTH, HEIGHT), (90, 20, 20)).save(tmp_path / "static/DUTS-TR/a.jpg")
+    mask = Image.new("L", (WIDTH, HEIGHT))
+    mask.paste(200, (10, 10, 30, 20))
+    mask.save(tmp_path / "static/DUTS-TR/a.png")
+    index = pack(open_dataset(tmp_path / "static", "static_images"), tmp_path / "shards", split="DUTS-TR")
+    assert [video.name for video in index.videos] == ["DUTS-TR/a"]
+    assert [dataclasses.astuple(box) for box in index.videos[0].objects[0]] == [(1, 10, 10, 30, 20, 200)]
+    assert verify(tmp_path / "shards") == []
 
 
 @pytest.mark.shared

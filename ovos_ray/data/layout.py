@@ -7,6 +7,8 @@ lists splits and videos, and checks a video when it is opened.
 from __future__ import annotations
 
 import functools
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -287,16 +289,16 @@ def open_dataset(root: str | Path, dataset: str = "auto", layout: str | None = N
 
     Args:
         root: The dataset's folder, one above it, or one of its parts.
-        dataset: Name or file of a description, a layout, or `auto` to recognise the layout.
+        dataset: Name or file of a description, a layout, or `auto` to recognise the layout. With `layout`, any name.
         layout: Overrides the description's layout; `auto` and None leave it.
 
     Raises:
         DataError: The folder does not exist, or holds no dataset of that layout.
     """
-    root = Path(root).expanduser()
+    root = Path(os.path.abspath(Path(root).expanduser()))
     if not root.is_dir():
         raise DataError(f"{root}: no such folder", "give the folder that holds the dataset with --root")
-    known = None if dataset == "auto" else describe(dataset)
+    known = None if dataset == "auto" else _described(dataset, layout)
     if layout not in (None, "auto", *LAYOUTS):
         raise DataError(f"no layout {layout!r}; there are: {', '.join(LAYOUTS)}")
     wanted = layout if layout not in (None, "auto") else known.layout if known is not None else None
@@ -306,6 +308,19 @@ def open_dataset(root: str | Path, dataset: str = "auto", layout: str | None = N
         places = [root] if name == "folder" else [root, root / "static"] if name == "static" else find_below(root)
         for folder in places:
             if _FOLDERS[name].begins_at(folder):
-                return _FOLDERS[name](folder, known or DatasetDescription(name=folder.name, layout=name))
+                return _FOLDERS[name](
+                    folder, replace(known or DatasetDescription(name=folder.name, layout=name), layout=name)
+                )
     expected = "\n".join(f"  {name}: {_FOLDERS[name].expected}" for name in candidates)
     raise DataError(f"{root}: no dataset of layout {' or '.join(candidates)} here; expected\n{expected}")
+
+
+def _described(dataset: str, layout: str | None) -> DatasetDescription:
+    """The dataset's description; a bare one under that name where there is none, but a layout is given."""
+    try:
+        return describe(dataset)
+    except DataError:
+        found = next((name for name in LAYOUTS if name == layout), None)
+        if found is None or dataset.endswith(".py"):
+            raise
+        return DatasetDescription(name=dataset, layout=found)

@@ -18,7 +18,7 @@ from ovos_ray.errors import ConfigError, DataError
 
 __all__ = ["LabelFrame", "Progress", "content_digest", "pack"]
 
-Progress: TypeAlias = Callable[[int, int, str], None]
+Progress: TypeAlias = Callable[[int, int], None]
 
 _ROWS_PER_GROUP = 4
 _SHARD_BYTES = 256 * 2**20
@@ -57,7 +57,7 @@ def pack(
             frame, for all videos or by name (the rest then has the first).
         exclude: Videos to leave out besides those of the dataset's description.
         overwrite: Replace a shard folder that is there.
-        progress: Called as (videos done, videos in all, name of the video) when a video is done.
+        progress: Called as (videos done, videos in all).
         num_threads: Threads that read, check and encode; None: one per CPU, eight at most.
         rows_per_group: Frames per row group (see docs: fewer make reads finer and footers larger).
         shard_bytes: A file is closed after the video that makes it larger than this.
@@ -85,7 +85,7 @@ def pack(
         for position, (video, rows) in enumerate(by_video(map_in_order(pool, prepare, frames, 4 * threads))):
             problems += writer.add(video, rows, one_frame_allowed=source.description.layout == "static")
             if progress is not None:
-                progress(position + 1, len(videos), video.name)
+                progress(position + 1, len(videos))
         writer.close()
         _raise(problems, source)
         index = ShardIndex(

@@ -34,14 +34,14 @@ class Problem:
         return f"{where}{frame}: {self.what}"
 
 
-def verify(folder: str | Path, progress: Callable[[int, int, str], None] | None = None) -> list[Problem]:
+def verify(folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[Problem]:
     """Returns everything that is wrong with a shard folder; an empty list if it is sound.
 
     Every frame is decoded, every label is decoded and compared with the index, every checksum is computed anew.
 
     Args:
         folder: A folder or bucket URI written by `pack`.
-        progress: Called as (files done, files in all, name of the file).
+        progress: Called as (files done, files in all).
 
     Raises:
         DataError: There is no index that could be compared with.
@@ -55,7 +55,7 @@ def verify(folder: str | Path, progress: Callable[[int, int, str], None] | None 
         ]
         problems += _check_file(str(folder), file.name, expected, index, checksums)
         if progress is not None:
-            progress(position + 1, len(index.files), file.name)
+            progress(position + 1, len(index.files))
     num_labels = sum(len(video.label_frames) for video in index.videos)
     num_frames = sum(video.num_frames for video in index.videos)
     if (index.budget.labelled_frames, index.budget.total_frames) != (num_labels, num_frames):
