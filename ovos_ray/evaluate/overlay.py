@@ -1,0 +1,80 @@
+"""Masks drawn over their frames, as pictures and as a video."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ovos_ray.data.masks import DAVIS_PALETTE
+from ovos_ray.errors import MissingExtraError
+
+__all__ = ["OverlayWriter", "overlay"]
+
+
+def overlay(
+    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE, opacity: float = 0.5
+) -> npt.NDArray[np.uint8]:
+    """Returns a frame with its objects tinted and outlined.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        mask: (H, W) uint8 object ids.
+        palette: 256 RGB colours.
+        opacity: Of the tint, 0 to 1.
+    """
+    colours = np.frombuffer(palette, np.uint8).reshape(256, 3)[mask]
+    tinted = np.where(mask[..., None] > 0, (1 - opacity) * image + opacity * colours, image).astype(np.uint8)
+    edges = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+    return np.where(((edges > 0) & (mask > 0))[..., None], colours, tinted)
+
+
+class OverlayWriter:
+    """Writes an MP4 that appears when it is complete.
+
+    Args:
+        path: The video file.
+        frames_per_second: Its speed.
+
+    Raises:
+        MissingExtraError: PyAV is not installed.
+    """
+
+    def __init__(self, path: Path, frames_per_second: float = 24) -> None:
+        try:
+            import av
+        except ImportError as error:
+            raise MissingExtraError("av", "video", "writing an overlay video") from error
+        self._av: Any = av
+        self._path = path
+        self._temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.mp4")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._container = av.open(str(self._temporary), "w")
+        self._rate = Fraction(frames_per_second).limit_denominator(1001)
+        self._stream: Any = None
+
+    def write(self, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE) -> None:
+        """Adds a frame; sizes are cut to even numbers, as the codec wants them."""
+        picture = overlay(image, mask, palette)
+        height, width = (side - side % 2 for side in picture.shape[:2])
+        if self._stream is None:
+            codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
+            self._stream = self._container.add_stream(codec, rate=self._rate)
+            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self, *, keep: bool = True) -> None:
+        """Finishes the file, or throws it away."""
+        if keep and self._stream is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+        if keep and self._stream is not None:
+            os.replace(self._temporary, self._path)
+        self._temporary.unlink(missing_ok=True)
