@@ -11,15 +11,20 @@ import torch
 from ovos_ray.errors import ConfigError
 from ovos_ray.networks import cutie, stcn, xmem
 from ovos_ray.networks.base import FrameFeatures, InferenceDefaults, MemoryFrame, Readout, State, VOSNetwork
+from ovos_ray.networks.weights import LoadReport, export_weights, load_imagenet, load_weights
 
 __all__ = [
     "FrameFeatures",
     "InferenceDefaults",
+    "LoadReport",
     "MemoryFrame",
     "Readout",
     "State",
     "VOSNetwork",
     "build",
+    "export_weights",
+    "load_imagenet",
+    "load_weights",
     "names",
 ]
 

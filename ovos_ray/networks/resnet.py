@@ -147,6 +147,7 @@ class ImageEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        self.config = config
         self.conv1 = _conv(3, config.width, 7, 2, config.bias)
         self.bn1 = _norm(config.norm, config.width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
@@ -167,6 +168,7 @@ class MaskEncoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        self.config = config
         self.conv1 = FusingConv2d(3, 2, config.width, 7, stride=2, bias=config.bias)
         self.bn1 = _norm(config.norm, config.width)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)

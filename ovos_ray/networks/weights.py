@@ -1,0 +1,253 @@
+"""Weights in and out: official `.pth` files, our own safetensors, training checkpoints, ImageNet ResNets.
+
+Nothing is ever unpickled but tensors and plain values, and whatever does not fit is named.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ovos_ray.errors import WeightsError
+from ovos_ray.io import atomic_path
+from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.resnet import ImageEncoder, MaskEncoder
+
+__all__ = ["LoadReport", "export_weights", "load_imagenet", "load_weights"]
+
+_log = logging.getLogger(__name__)
+
+# Their last input channel is the mask of the other objects, which single-object (stage 0) networks do not have.
+_OTHERS_INPUTS = ("value_encoder.conv1.weight", "mask_encoder.conv1.weight", "pixel_fuser.sensory_compress.weight")
+_BACKBONE = ("conv1.", "bn1.", "res2.", "layer")
+# torchvision's names of the files with which the published networks were initialised (IMAGENET1K_V1).
+_IMAGENET = {
+    (3, 4, 6): ("resnet50", "https://download.pytorch.org/models/resnet50-0676ba61.pth"),
+    (2, 2, 2): ("resnet18", "https://download.pytorch.org/models/resnet18-f37072fd.pth"),
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `load_weights` did, by parameter name.
+
+    Attributes:
+        loaded: How many tensors were taken over.
+        missing: Tensors of the network that the file does not have; they keep their values.
+        unexpected: Tensors of the file that the network does not have.
+        mismatched: Tensors of both with different shapes, as `name: file shape, network shape`; not loaded.
+        padded: Tensors of a single-object network that got an input channel for the other objects' masks.
+    """
+
+    loaded: int
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    mismatched: tuple[str, ...] = ()
+    padded: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether file and network correspond one to one (padding allowed)."""
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        parts = [f"{self.loaded} tensors loaded"]
+        for name in ("missing", "unexpected", "mismatched", "padded"):
+            keys = getattr(self, name)
+            if keys:
+                shown = ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
+                parts.append(f"{len(keys)} {name} ({shown})")
+        return "; ".join(parts)
+
+
+def load_weights(
+    network: VOSNetwork, source: str | os.PathLike[str] | Mapping[str, Any], *, strict: bool = False
+) -> LoadReport:
+    """Loads weights into a network.
+
+    Args:
+        network: The network. In training mode, input channels that a single-object file lacks are initialised
+            orthogonally, in evaluation mode with zeros, as the published code does.
+        source: A `.safetensors` or `.pth` file, or what such a file holds: a state dict, or a dict with one under
+            `network` (published and our own training checkpoints).
+        strict: Whether weights that do not correspond one to one are an error.
+
+    Returns:
+        What was loaded and what did not fit; a warning is logged if something did not.
+
+    Raises:
+        WeightsError: The file is absent, damaged or unsafe, nothing in it fits the network, or (`strict`) not all does.
+    """
+    name = "the given weights" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else _read(Path(source))
+    given = _state_dict(content, name)
+    own = network.state_dict()
+    fitting: dict[str, Tensor] = {}
+    mismatched, padded = [], []
+    for key, tensor in given.items():
+        if key not in own:
+            continue
+        if key in _OTHERS_INPUTS and _lacks_one_channel(tensor, own[key]):
+            tensor = _pad_input(key, tensor, orthogonal=network.training)
+            padded.append(key)
+        if tensor.shape == own[key].shape:
+            fitting[key] = tensor
+        else:
+            mismatched.append(f"{key}: {_shape(tensor)}, {_shape(own[key])}")
+    report = LoadReport(
+        loaded=len(fitting),
+        missing=tuple(key for key in own if key not in given),
+        unexpected=tuple(key for key in given if key not in own),
+        mismatched=tuple(mismatched),
+        padded=tuple(padded),
+    )
+    if not fitting or (strict and not report.complete):
+        raise WeightsError(
+            f"{name} does not fit {type(network).__name__}: {report}",
+            "check that the weights are of the network that the configuration names",
+        )
+    network.load_state_dict(fitting, strict=False)
+    if not report.complete:
+        _log.warning("%s: %s", name, report)
+    return report
+
+
+def export_weights(network: VOSNetwork, path: str | os.PathLike[str]) -> None:
+    """Writes the weights in the layout of the published files, so that the official tools can evaluate them.
+
+    Args:
+        network: The network.
+        path: `.safetensors`, or `.pth` for a bare state dict as published.
+
+    Raises:
+        WeightsError: The path has another suffix.
+    """
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
+    suffix = Path(path).suffix
+    if suffix not in (".safetensors", ".pth"):
+        raise WeightsError(f"{path} is no name for a weights file", "end it in .safetensors or .pth")
+    with atomic_path(path) as temporary:
+        if suffix == ".pth":
+            torch.save(state, temporary)
+        else:
+            from safetensors.torch import save_file
+
+            save_file(state, temporary)
+
+
+def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = None) -> LoadReport:
+    """Initialises the encoders from torchvision's ImageNet ResNets, as published.
+
+    Args:
+        network: A network with ResNet-50 or ResNet-18 encoders.
+        folder: Where `resnet50*.pth` and `resnet18*.pth` lie. None: the folder named by the environment variable
+            `OVOS_IMAGENET`, else torchvision's cache, else they are fetched.
+
+    Returns:
+        What was loaded; `missing` are encoder tensors that ImageNet networks do not have (biases).
+
+    Raises:
+        WeightsError: The network has other encoders, or the files are neither there nor to be fetched.
+    """
+    folder = folder if folder is not None else os.environ.get("OVOS_IMAGENET")
+    loaded, missing = 0, []
+    for prefix, encoder in network.named_children():
+        if not isinstance(encoder, ImageEncoder | MaskEncoder):
+            continue
+        known = _IMAGENET.get(encoder.config.depths)
+        if known is None or encoder.config.norm != "batch" or encoder.config.width != 64:
+            raise WeightsError(
+                f"there are no ImageNet weights for {prefix} of this {type(network).__name__}",
+                "set network.init=random: tiny networks start from random weights",
+            )
+        first = "res2" if isinstance(encoder, ImageEncoder) else "layer1"
+        given = {key.replace("layer1.", f"{first}."): value for key, value in _imagenet(*known, folder).items()}
+        backbone = {key: own for key, own in encoder.state_dict().items() if key.startswith(_BACKBONE)}
+        # Mask channels are not in the file; they keep their initialisation.
+        fitting = {
+            key: torch.cat([given[key], own[:, 3:].cpu()], dim=1) if key == "conv1.weight" else given[key]
+            for key, own in backbone.items()
+            if key in given
+        }
+        missing += [f"{prefix}.{key}" for key in backbone if key not in given]
+        encoder.load_state_dict(fitting, strict=False)
+        loaded += len(fitting)
+    if not loaded:
+        raise WeightsError(f"{type(network).__name__} has no ResNet encoders", "set network.init=random")
+    return LoadReport(loaded=loaded, missing=tuple(missing))
+
+
+def _imagenet(name: str, url: str, folder: str | os.PathLike[str] | None) -> dict[str, Tensor]:
+    if folder is not None:
+        files = sorted(Path(folder).glob(f"{name}*.pth"))
+        if not files:
+            raise WeightsError(f"{folder} holds no {name}*.pth", f"download {url} into it")
+        return _state_dict(_read(files[0]), str(files[0]))
+    try:
+        return dict(torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True))
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"the ImageNet weights {url} cannot be fetched: {error}",
+            f"put the file into {torch.hub.get_dir()}/checkpoints, or into a folder named by OVOS_IMAGENET; "
+            "or start from random weights on purpose with network.init=random",
+        ) from error
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}", "check the path")
+    damaged = WeightsError(
+        f"{path} ({path.stat().st_size} bytes) is truncated, damaged or no weights file", "copy or download it again"
+    )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks about the pickle protocol
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "truncated" in str(error):
+            raise damaged from error
+        raise WeightsError(
+            f"{path} was refused: it holds something other than tensors and plain values, which could run code",
+            "only use weights from a source you trust, saved as a bare state dict or as safetensors",
+        ) from error
+    except Exception as error:
+        # Damaged files fail in many ways: RuntimeError, EOFError, KeyError, SafetensorError, UnicodeDecodeError …
+        raise damaged from error
+
+
+def _state_dict(content: Any, name: str) -> dict[str, Tensor]:
+    if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
+        content = content["network"]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(x, Tensor) for x in content.values()):
+        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
+        raise WeightsError(f"{name} is no state dict (it holds: {found})", "expected tensors by parameter name")
+    return {str(key).removeprefix("module."): tensor for key, tensor in content.items()}
+
+
+def _lacks_one_channel(given: Tensor, own: Tensor) -> bool:
+    return given.dim() == own.dim() and given.shape[1] + 1 == own.shape[1] and given[:, 0].shape == own[:, 0].shape
+
+
+def _pad_input(key: str, tensor: Tensor, *, orthogonal: bool) -> Tensor:
+    extra = torch.zeros_like(tensor[:, :1])
+    if orthogonal:
+        nn.init.orthogonal_(extra, generator=torch.Generator().manual_seed(zlib.crc32(key.encode())))
+    return torch.cat([tensor, extra], dim=1)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
