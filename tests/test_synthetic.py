@@ -86,7 +86,7 @@ def test_a_complete_dataset_is_left_alone_and_another_folder_is_refused(tmp_path
 
 
 def test_nothing_is_left_behind_by_an_interruption(tmp_path: Path) -> None:
-    def interrupt(done: int, _: int) -> None:
+    def interrupt(done: int, _: int, __: str) -> None:
         if done == 1:
             raise KeyboardInterrupt
 

@@ -250,7 +250,7 @@ def generate(
     seed: int = 0,
     num_videos: Mapping[str, int] | None = None,
     config: SyntheticConfig | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> Path:
     """Writes a dataset in the layout of DAVIS 2017. A complete one made by the same call is left as it is.
 
@@ -259,7 +259,7 @@ def generate(
         seed: Another seed gives other videos.
         num_videos: Videos per split; None: 60 for `train`, 8 for `val`.
         config: What the videos look like.
-        progress: Called as (videos done, videos in all).
+        progress: Called as (videos done, videos in all, name of the video).
 
     Returns:
         `root`.
@@ -283,7 +283,7 @@ def generate(
             name = f"{split}-{number:03d}"
             _write_video(folder, name, *render_video(generator(seed, number, f"synthetic {split}"), config))
             if progress is not None:
-                progress(position + 1, len(jobs))
+                progress(position + 1, len(jobs), name)
         (folder / "ImageSets" / "2017").mkdir(parents=True)
         for split, count in splits.items():
             lines = "".join(f"{split}-{number:03d}\n" for number in range(count))
