@@ -18,6 +18,8 @@ from ovos_ray.networks.base import VOSNetwork
 
 __all__ = ["evaluate_network"]
 
+_PROTOCOLS: dict[str, Protocol] = {"davis2016": "davis2016", "youtube-vos": "youtube-vos"}
+
 
 def evaluate_network(
     network: VOSNetwork,
@@ -25,7 +27,7 @@ def evaluate_network(
     root: str,
     layout: str = "auto",
     split: str = "val",
-    protocol: Protocol = "davis2017",
+    protocol: Protocol | None = None,
     settings: InferenceSettings | None = None,
     num_videos: int | None = None,
     out: Storage | None = None,
@@ -39,7 +41,7 @@ def evaluate_network(
         root: The dataset's folder.
         layout: Its layout.
         split: Its split.
-        protocol: How it is scored.
+        protocol: How it is scored; None: as its layout suggests.
         settings: Test-time settings; None: the network's published ones.
         num_videos: Only the first so many videos.
         out: Where the predicted masks are kept; None: nowhere.
@@ -51,6 +53,7 @@ def evaluate_network(
         EvaluationError: It cannot be scored.
     """
     folder = open_dataset(root, layout=layout)
+    chosen = protocol or _PROTOCOLS.get(folder.description.layout, "davis2017")
     names = folder.video_names(split)[:num_videos]
     own = names[rank::world_size]
     training = network.training
@@ -62,7 +65,7 @@ def evaluate_network(
             network.eval()
             predict_dataset(network, folder, split, predictions, videos=own, settings=settings, overwrite=True)
             network.train(training)
-            table = evaluate_folders(predictions, folder.root, protocol, sequences=own, num_processes=1)
+            table = evaluate_folders(predictions, folder.root, chosen, sequences=own, num_processes=1)
             rows, notes = table.rows, table.notes
         if out is not None and not out.local:
             for path in sorted(predictions.rglob("*.png")):
@@ -71,4 +74,4 @@ def evaluate_network(
         gathered: list[tuple[ObjectScore, ...]] = [()] * world_size
         torch.distributed.all_gather_object(gathered, rows)
         rows = tuple(sorted((row for part in gathered for row in part), key=lambda row: (row.sequence, row.object_id)))
-    return ScoreTable(protocol, rows, notes)
+    return ScoreTable(chosen, rows, notes)

@@ -1,0 +1,98 @@
+"""Any file with weights becomes the network it belongs to: our runs and checkpoints, safetensors, official `.pth`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ovos_ray import networks
+from ovos_ray.errors import WeightsError
+from ovos_ray.io import Storage
+from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.train.checkpoint import CheckpointStore
+
+__all__ = ["load_network"]
+
+
+def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
+    """Loads a network in evaluation mode, on the CPU.
+
+    Args:
+        path: A run folder (its result, or its newest checkpoint), a `.safetensors` file, one of our checkpoints, or an
+            official `.pth` file.
+        name: The network's name, for files that do not tell.
+
+    Raises:
+        WeightsError: There is no such file, it is damaged, or it does not say which network it belongs to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = _in_run_folder(path)
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}", "give a run folder, .safetensors, .pt or .pth file")
+    source: Any = path
+    if path.suffix == ".safetensors":
+        name = name or _safetensors_name(path)
+    else:
+        source = _load(path)
+        name = name or source.get("network_name") or _recognise(source.get("network", source))
+    if name is None:
+        raise WeightsError(
+            f"{path} does not say which network it is for", f"add --network {'|'.join(networks.names())}"
+        )
+    network = networks.build(name)
+    network.eval()
+    report = networks.load_weights(network, source)
+    if report.missing and len(report.missing) > len(network.state_dict()) // 2:
+        raise WeightsError(f"{path} is no weights file of {name}: {report}", "name the right network with --network")
+    return network
+
+
+def _in_run_folder(folder: Path) -> Path:
+    if (folder / "network.safetensors").is_file():
+        return folder / "network.safetensors"
+    if (folder / "state.pt").is_file():
+        return folder / "state.pt"
+    checkpoints = CheckpointStore(Storage(str(folder / "checkpoints")))
+    step = checkpoints.latest()
+    if step is None:
+        raise WeightsError(f"{folder} holds neither network.safetensors nor a complete checkpoint", "train it further")
+    return folder / "checkpoints" / f"step-{step:08d}" / "state.pt"
+
+
+def _safetensors_name(path: Path) -> str | None:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("network") or _recognise(dict.fromkeys(file.keys()))
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is truncated or no safetensors file ({error})", "copy or download it again"
+        ) from error
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"{path} cannot be loaded safely ({type(error).__name__}: {str(error).splitlines()[0]})",
+            "files with pickled code are refused; save a plain state dict",
+        ) from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, no state dict")
+    return content
+
+
+def _recognise(state: Mapping[str, Any]) -> str | None:
+    """Returns which published network the parameter names belong to."""
+    if any(key.startswith("object_transformer.") for key in state):
+        return "cutie-base" if "pixel_encoder.layer3.5.conv1.weight" in state else "cutie-small"
+    if "decoder.fuser.block1.conv1.weight" in state:
+        return "xmem"
+    if "key_comp.weight" in state:
+        return "stcn"
+    return None
