@@ -1,11 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import pickle
-import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,44 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from davis_folder import FRAMES, HEIGHT, WIDTH, make_davis
 from PIL import Image
 
 from ovos_ray.data.layout import DatasetFolder, open_dataset
-from ovos_ray.data.masks import boxes, decode_image, decode_mask, encode_jpeg, encode_mask
+from ovos_ray.data.masks import boxes, decode_image, decode_mask, encode_mask
 from ovos_ray.data.prepare import map_in_order
 from ovos_ray.data.shards import ShardIndex, ShardReader, pack, verify
 from ovos_ray.errors import ConfigError, DataError
 
-HEIGHT, WIDTH, FRAMES = 48, 80, 6
 PNG = b"\x89PNG"
-
-
-def make_davis(root: Path, num_videos: int = 3, seed: int = 0) -> Path:
-    """Noisy frames, a mask per frame; the objects of video 1 appear in frame 2, and its ids are 1 and 3."""
-    rng = np.random.default_rng(seed)
-    for video in range(num_videos):
-        for index in range(FRAMES):
-            name = f"480p/v{video}/{index:05d}"
-            (root / "JPEGImages" / name).parent.mkdir(parents=True, exist_ok=True)
-            (root / "Annotations" / name).parent.mkdir(parents=True, exist_ok=True)
-            frame = rng.integers(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
-            (root / "JPEGImages" / f"{name}.jpg").write_bytes(encode_jpeg(frame))
-            mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-            if video != 1 or index >= 2:
-                mask[5 : 15 + index, 10:30] = 1
-                mask[20:40, 40 + video : 60] = 3
-            (root / "Annotations" / f"{name}.png").write_bytes(encode_mask(mask))
-    (root / "ImageSets/2017").mkdir(parents=True)
-    (root / "ImageSets/2017/train.txt").write_text("".join(f"v{video}\n" for video in range(num_videos)))
-    return root
 
 
 @pytest.fixture
 def davis(tmp_path: Path) -> DatasetFolder:
     return open_dataset(make_davis(tmp_path / "davis"), "davis2017")
+
+
+def _corrupt(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-600])
 
 
 def _cells(folder: Path) -> list[Any]:
@@ -216,73 +196,6 @@ def test_video_files_are_packed(tmp_path: Path) -> None:
         pack(open_dataset(tmp_path, "folder"), tmp_path / "other")
 
 
-def _corrupt(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-600])
-
-
-def _resize(path: Path) -> None:
-    Image.new("RGB", (40, 40)).save(path)
-
-
-def _only_first_frame(path: Path) -> None:
-    for kind in ("JPEGImages", "Annotations"):
-        for other in (path.parents[2] / kind / "480p" / "v1").iterdir():
-            if other.stem != "00000":
-                other.unlink()
-    shutil.copy(path.parents[2] / "Annotations/480p/v0/00000.png", path.parents[2] / "Annotations/480p/v1/00000.png")
-
-
-@pytest.mark.parametrize(
-    ("path", "damage", "message"),
-    [
-        ("JPEGImages/480p/v1/00003.jpg", _corrupt, r"v1/00003\.jpg: damaged image"),
-        ("JPEGImages/480p/v1/00003.jpg", lambda path: path.write_bytes(b"text"), r"v1/00003\.jpg: not an image"),
-        ("JPEGImages/480p/v1/00003.jpg", lambda path: path.write_bytes(b""), r"v1/00003\.jpg: not an image"),
-        ("JPEGImages/480p/v1/00003.jpg", _resize, "frame 00003 of 40 x 40 pixels after frames of 80 x 48"),
-        ("JPEGImages/480p/v1/00003.jpg", Path.unlink, r"v1/00003\.png: mask of a frame that is missing"),
-        ("JPEGImages/480p/v1", shutil.rmtree, "missing frames of video 'v1'"),
-        ("Annotations/480p/v1", shutil.rmtree, "video 'v1' .* has no mask"),
-        ("Annotations/480p/v1/00002.png", _resize, r"00002\.png: mask of mode RGB"),
-        (
-            "Annotations/480p/v1/00002.png",
-            lambda path: path.write_bytes(path.read_bytes()[:-40]),
-            r"00002\.png: damaged",
-        ),
-        (
-            "Annotations/480p/v1/00002.png",
-            lambda path: path.write_bytes(encode_mask(np.ones((9, 9), np.uint8))),
-            r"00002\.png: mask of 9 x 9 pixels for a frame of 80 x 48",
-        ),
-        ("JPEGImages/480p/v1", _only_first_frame, "has one frame"),
-    ],
-)
-def test_bad_input_is_named_and_nothing_is_written(tmp_path: Path, path: str, damage: Any, message: str) -> None:
-    root = make_davis(tmp_path / "davis")
-    damage(root / path)
-    with pytest.raises(DataError, match=message) as error:
-        pack(open_dataset(root, "davis2017"), tmp_path / "shards")
-    assert "leave their videos out" in (error.value.remedy or "")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["davis"]
-    index = pack(open_dataset(root, "davis2017"), tmp_path / "shards", exclude=["v1"])
-    assert [video.name for video in index.videos] == ["v0", "v2"]
-    assert verify(tmp_path / "shards") == []
-
-
-def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
-    root = make_davis(tmp_path / "davis")
-    _corrupt(root / "JPEGImages/480p/v0/00001.jpg")
-    _corrupt(root / "JPEGImages/480p/v2/00004.jpg")
-    with pytest.raises(DataError, match=r"2 problem\(s\)(.|\n)*v0/00001(.|\n)*v2/00004"):
-        pack(open_dataset(root), tmp_path / "shards")
-
-
-def test_an_unknown_or_total_exclusion_is_refused(davis: DatasetFolder, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no video 'cow'"):
-        pack(davis, tmp_path / "shards", exclude=["cow"])
-    with pytest.raises(DataError, match="every video"):
-        pack(davis, tmp_path / "shards", exclude=["v0", "v1", "v2"])
-
-
 def test_packing_again_returns_at_once_and_never_replaces_unasked(davis: DatasetFolder, tmp_path: Path) -> None:
     out = tmp_path / "shards"
     index = pack(davis, out)
@@ -354,126 +267,6 @@ def test_shards_are_read_from_a_uri(davis: DatasetFolder, tmp_path: Path) -> Non
     assert ShardIndex.load(uri) == index
     assert ShardReader(uri).read("v0", [3]) == ShardReader(tmp_path / "shards").read("v0", [3])
     assert verify(uri) == []
-
-
-def _rewrite(out: Path, change: Any) -> None:
-    """Changes one row of a shard file, all else as it was."""
-    path = out / "frames-00000.parquet"
-    table = pq.read_table(path)
-    rows = table.to_pylist()
-    change(rows)
-    pq.write_table(
-        pa.Table.from_pylist(rows, table.schema), path, row_group_size=4, compression="none", use_dictionary=False
-    )
-
-
-def _swap(rows: list[dict[str, Any]]) -> None:
-    rows[7]["jpeg"], rows[8]["jpeg"] = rows[8]["jpeg"], rows[7]["jpeg"]
-
-
-def _cut(rows: list[dict[str, Any]]) -> None:
-    rows[7]["jpeg"] = rows[7]["jpeg"][:-500]
-
-
-def _other_label(rows: list[dict[str, Any]]) -> None:
-    rows[8]["label"] = encode_mask(np.full((HEIGHT, WIDTH), 2, np.uint8))
-
-
-def _small_label(rows: list[dict[str, Any]]) -> None:
-    rows[8]["label"] = encode_mask(np.ones((9, 9), np.uint8))
-
-
-def _broken_label(rows: list[dict[str, Any]]) -> None:
-    rows[8]["label"] = rows[8]["label"][:-40]
-
-
-def _no_label(rows: list[dict[str, Any]]) -> None:
-    rows[8]["label"] = None
-
-
-def _smuggled_label(rows: list[dict[str, Any]]) -> None:
-    rows[7]["label"] = rows[8]["label"]
-
-
-def _small_frame(rows: list[dict[str, Any]]) -> None:
-    rows[7]["jpeg"] = encode_jpeg(np.zeros((9, 9, 3), np.uint8))
-
-
-def _png_frame(rows: list[dict[str, Any]]) -> None:
-    buffer = io.BytesIO()
-    Image.new("RGB", (WIDTH, HEIGHT)).save(buffer, "PNG")
-    rows[7]["jpeg"] = buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("change", "row", "what"),
-    [
-        (_swap, 7, "checksum differs"),
-        (_cut, 7, "damaged image"),
-        (_small_frame, 7, r"frame of \(9, 9\)"),
-        (_png_frame, 7, "not a JPEG"),
-        (_other_label, 8, r"label shows objects \[2\], the index has \[1, 3\]"),
-        (_small_label, 8, r"label of \(9, 9\)"),
-        (_broken_label, 8, "label: damaged image"),
-        (_no_label, 8, "label is missing"),
-        (_smuggled_label, 7, "label that the index does not have"),
-    ],
-)
-def test_verify_finds_every_damaged_row(davis: DatasetFolder, tmp_path: Path, change: Any, row: int, what: str) -> None:
-    out = tmp_path / "shards"
-    pack(davis, out)
-    _rewrite(out, lambda rows: None)
-    assert verify(out) == []
-    _rewrite(out, change)
-    problems = verify(out)
-    assert any("checksum differs" in problem.what for problem in problems)
-    found = [problem for problem in problems if problem.row == row]
-    assert any(re.search(what, problem.what) for problem in found)
-    assert {(problem.file, problem.video, problem.frame) for problem in found} == {
-        ("frames-00000.parquet", "v1", row - 6)
-    }
-    with pytest.raises(DataError, match=rf"frame {row - 6} of video 'v1' is damaged"):
-        ShardReader(out).read("v1", [row - 6])
-
-
-def test_verify_finds_damaged_missing_and_disagreeing_files(davis: DatasetFolder, tmp_path: Path) -> None:
-    out = tmp_path / "shards"
-    pack(davis, out, shard_bytes=1)
-    index = (out / "index.json").read_text()
-    good = (out / "frames-00001.parquet").read_bytes()
-
-    (out / "frames-00001.parquet").write_bytes(good[:-20])
-    (problem,) = verify(out)
-    assert (problem.file, "unreadable shard file" in problem.what) == ("frames-00001.parquet", True)
-    with pytest.raises(DataError, match=r"frames-00001\.parquet: unreadable"):
-        ShardReader(out).read("v1", [0])
-    assert ShardReader(out).read("v0", [0]), "other files still serve"
-
-    (out / "frames-00001.parquet").unlink()
-    (problem,) = verify(out)
-    assert "shard file is missing" in problem.what
-    with pytest.raises(DataError, match="missing"):
-        ShardReader(out).read("v1", [0])
-
-    shutil.copy(out / "frames-00000.parquet", out / "frames-00001.parquet")
-    assert any("the index has" in problem.what for problem in verify(out))
-    with pytest.raises(DataError, match="where the index has frame 0 of 'v1'"):
-        ShardReader(out).read("v1", [0])
-
-    (out / "frames-00001.parquet").write_bytes(good)
-    (out / "index.json").write_text(index.replace('"labelled_frames":3', '"labelled_frames":2'))
-    assert any("budget says 2 of 18" in problem.what for problem in verify(out))
-    (out / "index.json").write_text(index.replace('"digest":"', '"digest":"0', 1))
-    assert [problem.what for problem in verify(out)] == ["its digest is not that of the rows"]
-    (out / "index.json").write_text(index[:-30])
-    with pytest.raises(DataError, match="unreadable index"):
-        verify(out)
-    (out / "index.json").write_text(index.replace('"version":1', '"version":99'))
-    with pytest.raises(DataError, match="version 99, expected 1"):
-        ShardReader(out)
-    (out / "index.json").unlink()
-    with pytest.raises(DataError, match="no shards here"):
-        ShardReader(out)
 
 
 def test_reading_beyond_a_video_is_refused(davis: DatasetFolder, tmp_path: Path) -> None:
