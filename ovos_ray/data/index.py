@@ -164,17 +164,20 @@ class ShardIndex:
                 f"make them: ovos-ray pack DATASET --root DIR --out {folder}",
             ) from error
         except (OSError, ValueError) as error:
-            raise DataError(f"{path}: unreadable index ({error})", "pack the dataset again") from error
+            raise DataError(f"{path}: unreadable index ({error})", "pack the dataset again with --overwrite") from error
         try:
             version = value.pop("version")
             if version != _VERSION:
-                raise DataError(f"{path}: index of version {version}, expected {_VERSION}", "pack the dataset again")
+                raise DataError(
+                    f"{path}: index of version {version}, expected {_VERSION}",
+                    "pack the dataset again with --overwrite",
+                )
             value["budget"] = LabelBudget(**value["budget"])
             value["files"] = tuple(ShardFile(**file) for file in value["files"])
             value["videos"] = tuple(_video(video) for video in value["videos"])
             return cls(**value)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{path}: damaged index ({error!r})", "pack the dataset again") from error
+            raise DataError(f"{path}: damaged index ({error!r})", "pack the dataset again with --overwrite") from error
 
 
 def _video(value: dict[str, Any]) -> VideoEntry:

@@ -59,7 +59,7 @@ def pack(
         overwrite: Replace a shard folder that is there.
         progress: Called as (videos done, videos in all).
         num_threads: Threads that read, check and encode; None: one per CPU, eight at most.
-        rows_per_group: Frames per row group (see docs: fewer make reads finer and footers larger).
+        rows_per_group: Frames per row group: fewer make reads finer and footers larger.
         shard_bytes: A file is closed after the video that makes it larger than this.
 
     Raises:

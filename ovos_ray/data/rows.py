@@ -65,7 +65,9 @@ def open_shard(folder: str | Path, name: str) -> pq.ParquetFile:
     except FileNotFoundError as error:
         raise DataError(f"{path}: shard file is missing", "pack the dataset again, or copy the whole folder") from error
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path}: unreadable shard file ({error})", "pack the dataset again") from error
+        raise DataError(
+            f"{path}: unreadable shard file ({error})", "pack the dataset again with --overwrite"
+        ) from error
 
 
 class ShardReader:
