@@ -170,7 +170,8 @@ def weighted_mean(per_sample: Tensor, weight: Tensor) -> Tensor:
 def mask_iou(logits: Tensor, label: Tensor, num_objects: Tensor) -> Tensor:
     """Returns the intersection over union of the arg-max mask, (B,), mean over real objects; 1 if both are empty."""
     num_channels = logits.shape[1]
-    found = one_hot(_without_padding(logits, num_objects).argmax(1), num_channels)[:, 1:].flatten(2)
+    # max, because arg-max over a strided dimension is 30 times as slow on CPUs.
+    found = one_hot(_without_padding(logits, num_objects).max(1).indices, num_channels)[:, 1:].flatten(2)
     wanted = one_hot(label, num_channels)[:, 1:].flatten(2)
     union = (found | wanted).sum(2)
     iou = torch.where(union > 0, (found & wanted).sum(2) / union.clamp(min=1), 1.0)

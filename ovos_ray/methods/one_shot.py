@@ -116,7 +116,7 @@ def _walk_forward(
             rng=clip.draws,
         )
         if kind == "hard":
-            return one_hot(forward[-1].argmax(1), forward[-1].shape[1])[:, 1:].to(clip.frames.dtype)
+            return one_hot(forward[-1].max(1).indices, forward[-1].shape[1])[:, 1:].to(clip.frames.dtype)
         return forward[-1].softmax(1)[:, 1:].detach()
 
 

@@ -1,0 +1,132 @@
+"""Step time of one-shot training: every frame encoded once, against two plain passes, per network and strategy.
+
+    python benchmarks/fast_path.py --networks stcn-tiny xmem-tiny --side 128 --clip-length 8 --batch-size 2
+
+Variants are interleaved, repetition by repetition, so that a busy machine slows all of them alike. Printed are the
+median wall time of a step with two plain passes, and the ratio of each variant's median to it; on a CPU also the ratio
+of CPU times, which other processes disturb less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.networks import build
+from ovos_ray.train.optimizer import build_optimizer
+from ovos_ray.train.step import TrainingModule, train_step
+
+PLAIN: dict[str, Any] = {"method.share_features": False, "train.channels_last": False}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "two plain passes": PLAIN,
+    "each frame once": {**PLAIN, "method.share_features": True},
+    "and channels last": {},
+    "and bfloat16 roll-out": {"train.rollout_precision": "bfloat16"},
+    "and recomputation": {"train.gradient_checkpointing": True},
+    "and compiled": {"train.compile": True},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["stcn-tiny", "xmem-tiny"])
+    parser.add_argument("--strategies", nargs="+", default=["1-step", "2-step", "T-step"])
+    parser.add_argument("--variants", nargs="+", default=[name for name in VARIANTS if "compiled" not in name])
+    parser.add_argument("--side", type=int, default=128)
+    parser.add_argument("--clip-length", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--objects", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--precision", default="auto")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
+    print(f"{name}, {arguments.threads} thread(s), torch {torch.__version__}, Python {platform.python_version()}")
+    print(f"{arguments.batch_size} clips of {arguments.clip_length} frames, {arguments.side} pixels square, ", end="")
+    print(f"{arguments.objects} objects, {arguments.repeats} repetitions, precision {arguments.precision}\n")
+    print("| network | strategy | " + " | ".join(f"{v}" for v in arguments.variants) + " |")
+    print("|---|---|" + "---|" * len(arguments.variants))
+    for network in arguments.networks:
+        for strategy in arguments.strategies:
+            if strategy != "1-step" or not build(network).recurrent:
+                row = measure(network, strategy, arguments, device)
+                print(f"| {network} | {strategy} | " + " | ".join(row) + " |", flush=True)
+
+
+def measure(network: str, strategy: str, arguments: argparse.Namespace, device: torch.device) -> list[str]:
+    """Returns one table cell a variant: seconds for the first, ratios for the others."""
+    runs = []
+    for variant in arguments.variants:
+        config = override(
+            ExperimentConfig(),
+            {
+                "data.clip_length": arguments.clip_length,
+                "data.max_objects": arguments.objects,
+                "method.backward": strategy,
+                "train.precision": arguments.precision,
+                **VARIANTS[variant],
+            },
+        )
+        net = build(network).to(device)
+        runs.append((config, TrainingModule(net, config), build_optimizer(net, config.optimizer, device)))
+    batch = make_batch(arguments, device)
+    wall: list[list[float]] = [[] for _ in runs]
+    cpu: list[list[float]] = [[] for _ in runs]
+    memory = [0.0 for _ in runs]
+    for repetition in range(arguments.repeats + 1):
+        for i, (config, module, optimizer) in enumerate(runs):
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+            began, began_cpu = time.perf_counter(), time.process_time()
+            train_step(module, batch, optimizer, config, repetition)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+                memory[i] = torch.cuda.max_memory_allocated() / 2**30
+            if repetition:  # the first one warms up
+                wall[i].append(time.perf_counter() - began)
+                cpu[i].append(time.process_time() - began_cpu)
+    base, base_cpu = statistics.median(wall[0]), statistics.median(cpu[0])
+    cells = [f"{base:.3f} s" + (f", {memory[0]:.1f} GiB" if memory[0] else "")]
+    for i in range(1, len(runs)):
+        ratio, ratio_cpu = statistics.median(wall[i]) / base, statistics.median(cpu[i]) / base_cpu
+        cells.append(f"{ratio:.2f}" + (f", {memory[i]:.1f} GiB" if memory[i] else f" ({ratio_cpu:.2f})"))
+    return cells
+
+
+def make_batch(arguments: argparse.Namespace, device: torch.device) -> dict[str, torch.Tensor]:
+    """Noise with one square an object: time does not depend on what is to be seen."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (arguments.batch_size, arguments.clip_length, 3, arguments.side, arguments.side)
+    label = torch.zeros(arguments.batch_size, arguments.side, arguments.side, dtype=torch.uint8)
+    for index in range(arguments.objects):
+        first = index * arguments.side // arguments.objects
+        label[:, first : first + arguments.side // (2 * arguments.objects), : arguments.side // 2] = 1 + index
+    batch = {
+        "frames": torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
+        "label": label,
+        "num_objects": torch.full((arguments.batch_size,), arguments.objects),
+        "weight": torch.ones(arguments.batch_size),
+        "position": torch.arange(arguments.batch_size),
+    }
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+def processor() -> str:
+    """The name of the CPU, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()
