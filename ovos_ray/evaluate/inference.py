@@ -100,7 +100,7 @@ class NetworkPredictor:
                 raise DataError(f"frame {t} has {_pixels(frame.shape)} pixels, the first one {_pixels(size)}")
             given, ids = self._given(masks.get(t), t, size)
             image = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1).float() / 255
-            index = None if given is None else torch.from_numpy(given).to(device)
+            index = None if given is None else torch.from_numpy(np.ascontiguousarray(given)).to(device)
             with torch.inference_mode(), _autocast(device, settings.precision):
                 outputs = [run.step(image, index, ids, last) for run in runs]
                 prediction = self._prediction(outputs, runs[0].propagator.ids, given, size)
