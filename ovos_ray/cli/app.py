@@ -1,0 +1,227 @@
+"""The verbs of `ovos-ray`. Each body is a few lines; what it does lives in the room of that name.
+
+Heavy imports (torch, Ray, MLflow) are made inside the verbs, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ovos_ray.cli.console import errors
+from ovos_ray.errors import OvosError
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="ovos-ray",
+    help="One-shot training of video object segmentation networks, orchestrated on Ray.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="markdown",
+)
+
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045  (typer reads annotations at run time, also on Python 3.10)
+    typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as train.steps=500 (see `ovos-ray show`)."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", help="Show Ray's own log.")]
+
+
+def run() -> None:
+    """Runs the program; errors with a remedy are printed instead of a traceback."""
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)  # a user's recipe modules lie in the current folder
+    try:
+        app()
+    except OvosError as error:
+        errors.print(f"[bold red]{type(error).__name__}[/]: {_escape(error.message)}", soft_wrap=True)
+        if error.remedy:
+            errors.print(f"[bold]What to do:[/] {_escape(error.remedy)}", soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("interrupted; the same command goes on where this one stopped")
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@app.command(epilog="Example: `ovos-ray pack davis2017 --root DAVIS/2017 --out shards/davis --labels first`")
+def pack(
+    dataset: Annotated[str, typer.Argument(help="Dataset description or layout: davis2017, youtube_vos2018, folder…")],
+    root: Annotated[Path, typer.Option(help="The dataset's folder.")],
+    out: Annotated[Path, typer.Option(help="Where the shards go; must not exist, or hold the same dataset.")],
+    split: Annotated[str, typer.Option(help="Which split to pack.")] = "train",
+    labels: Annotated[str, typer.Option(help="`first`: one label per video and no other annotation. `all`.")] = "first",
+    layout: Annotated[str, typer.Option(help="Overrides the description's layout.")] = "auto",
+    shortest_side: Annotated[Optional[int], typer.Option(help="Re-encode larger frames to this size.")] = None,  # noqa: UP045
+    label_frame: Annotated[str, typer.Option(help="`first`, or the index of the frame to label.")] = "first",
+    exclude: Annotated[Optional[list[str]], typer.Option(help="A video to leave out; may be repeated.")] = None,  # noqa: UP045
+    overwrite: Annotated[bool, typer.Option(help="Replace another dataset at --out.")] = False,
+) -> None:
+    """Packs a dataset folder into Parquet shards with an index."""
+    from ovos_ray.cli import datasets
+
+    datasets.pack_dataset(
+        dataset, root, out, split=split, labels=labels, layout=layout, shortest_side=shortest_side,
+        label_frame=label_frame, exclude=tuple(exclude or ()), overwrite=overwrite,
+    )  # fmt: skip
+
+
+@app.command(epilog="Example: `ovos-ray verify shards/davis`")
+def verify(shards: Annotated[Path, typer.Argument(help="A folder written by `ovos-ray pack`.")]) -> None:
+    """Checks every row of a shard folder; exits with 1 if anything is wrong."""
+    from ovos_ray.cli import datasets
+
+    if not datasets.verify_shards(shards):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: `ovos-ray train trainables.one_shot data.shards=shards/davis train.steps=500`")
+def train(
+    trainable: Annotated[str, typer.Argument(help="A recipe, such as trainables.one_shot.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and cost, train nothing.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Trains one run. The same name and storage resume it."""
+    from ovos_ray.cli import training
+
+    training.train(trainable, overrides or [], dry_run=dry_run, verbose=verbose)
+
+
+@app.command(epilog="Example: `ovos-ray sweep search_spaces.backward_strategy data.shards=shards/davis`")
+def sweep(
+    search_space: Annotated[str, typer.Argument(help="A study, such as search_spaces.backward_strategy.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost.")] = False,
+    max_concurrent: Annotated[Optional[int], typer.Option(help="Trials at a time.")] = None,  # noqa: UP045
+    verbose: Verbose = False,
+) -> None:
+    """Runs a study on Ray Tune, logged to MLflow. The same command resumes it."""
+    from ovos_ray.cli import training
+
+    if not training.sweep(
+        search_space, overrides or [], dry_run=dry_run, max_concurrent=max_concurrent, verbose=verbose
+    ):
+        raise typer.Exit(1)
+
+
+@app.command("show", epilog="Example: `ovos-ray show trainables.one_shot.xmem data.clip_length=5`")
+def show(recipe: Annotated[str, typer.Argument(help="A recipe or a study.")], overrides: Overrides = None) -> None:
+    """Prints the resolved configuration of a recipe, or the trials of a study."""
+    from ovos_ray.cli import training
+
+    training.show(recipe, overrides or [])
+
+
+@app.command("ls", epilog="Example: `ovos-ray ls`")
+def list_all() -> None:
+    """Lists the recipes, studies and datasets at hand."""
+    from ovos_ray.cli import training
+
+    training.list_all()
+
+
+@app.command(
+    epilog="Example: `ovos-ray predict --checkpoint runs/one-shot --root DAVIS/2017 --split val --out predictions`"
+)
+def predict(
+    checkpoint: Annotated[Path, typer.Option(help="A run folder, our weights, or an official .pth.")],
+    out: Annotated[Path, typer.Option(help="Where palette PNGs go, one folder per video.")],
+    root: Annotated[Optional[Path], typer.Option(help="A dataset folder.")] = None,  # noqa: UP045
+    split: Annotated[str, typer.Option(help="Its split.")] = "val",
+    layout: Annotated[str, typer.Option(help="Its layout.")] = "auto",
+    frames: Annotated[Optional[Path], typer.Option(help="Instead of --root: frames, or a video file.")] = None,  # noqa: UP045
+    mask: Annotated[Optional[Path], typer.Option(help="With --frames: the mask of the first frame.")] = None,  # noqa: UP045
+    network: Annotated[Optional[str], typer.Option(help="Network of a file that does not name its own.")] = None,  # noqa: UP045
+    shortest_side: Annotated[Optional[int], typer.Option(help="Predict at this size; 0: at full size.")] = None,  # noqa: UP045
+    memory_interval: Annotated[Optional[int], typer.Option(help="Memorise every r-th frame.")] = None,  # noqa: UP045
+    reference: Annotated[str, typer.Option(help="`given`, or `empty` (Figure 6).")] = "given",
+    overlay: Annotated[Optional[Path], typer.Option(help="Also write a video (one video) or a folder of them.")] = None,  # noqa: UP045
+    num_workers: Annotated[int, typer.Option(help="Videos predicted at a time, on Ray.")] = 1,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Score the predictions too.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Predicts the masks of a dataset split, or of one video."""
+    from ovos_ray.cli import prediction
+
+    prediction.predict(
+        checkpoint, out, root=root, split=split, layout=layout, frames=frames, mask=mask, network=network,
+        shortest_side=shortest_side, memory_interval=memory_interval, reference=reference, overlay=overlay,
+        num_workers=num_workers, evaluate=evaluate, verbose=verbose,
+    )  # fmt: skip
+
+
+@app.command(
+    epilog="Example: `ovos-ray evaluate --predictions predictions --annotations DAVIS/2017/trainval/Annotations/480p "
+    "--protocol davis2017`"
+)
+def evaluate(
+    predictions: Annotated[Path, typer.Option(help="Folder of predicted masks, one folder per video.")],
+    annotations: Annotated[Path, typer.Option(help="Folder of true masks.")],
+    protocol: Annotated[str, typer.Option(help="davis2016, davis2017 or youtube-vos.")] = "davis2017",
+    csv: Annotated[Optional[Path], typer.Option(help="Write scores per sequence and object here.")] = None,  # noqa: UP045
+    json: Annotated[Optional[Path], typer.Option(help="Write everything as JSON here.")] = None,  # noqa: UP045
+    num_processes: Annotated[Optional[int], typer.Option(help="Default: one per CPU.")] = None,  # noqa: UP045
+) -> None:
+    """Scores predictions as the official toolkit does."""
+    from ovos_ray.cli import prediction
+
+    prediction.evaluate(predictions, annotations, protocol, csv=csv, json=json, num_processes=num_processes)
+
+
+@app.command(epilog="Example: `ovos-ray report backward_strategy --out report`")
+def report(
+    experiment: Annotated[str, typer.Argument(help="Name of the study (MLflow experiment).")],
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
+    tracking_uri: Annotated[str, typer.Option(help="MLflow store.")] = "sqlite:///mlflow.db",
+    terminal: Annotated[bool, typer.Option("--terminal", help="Print the tables only.")] = False,
+) -> None:
+    """Compares the trials of a study: tables beside the paper's, plots, overlays, one HTML page."""
+    from ovos_ray.cli import reporting
+
+    reporting.report(experiment, out, tracking_uri=tracking_uri, terminal=terminal)
+
+
+@app.command(epilog="Example: `ovos-ray sync runs`")
+def sync(folder: Annotated[Path, typer.Argument(help="Where runs keep what was not sent.")] = Path("runs")) -> None:
+    """Sends what the tracking spools still hold; exits with 1 if something could not be sent."""
+    from ovos_ray.cli import reporting
+
+    if not reporting.sync(folder):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: `ovos-ray demo --out demo`")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of everything the demo makes.")] = Path("demo"),
+    steps: Annotated[Optional[int], typer.Option(help="Optimiser steps per trial.")] = None,  # noqa: UP045
+    verbose: Verbose = False,
+) -> None:
+    """Runs the whole chain on an embedded synthetic dataset, in minutes on two CPU cores."""
+    from ovos_ray.cli import demo as demonstration
+
+    if not demonstration.demo(out, steps=steps, verbose=verbose):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: `ovos-ray doctor --shards shards/davis`")
+def doctor(
+    shards: Annotated[Optional[list[Path]], typer.Option(help="Shards to look at; may be repeated.")] = None,  # noqa: UP045
+    storage: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "runs",
+    tracking_uri: Annotated[str, typer.Option(help="MLflow store.")] = "sqlite:///mlflow.db",
+) -> None:
+    """Says what is installed, what the cluster has, and whether shards, storage and tracking are reachable."""
+    from ovos_ray.cli import doctor as physician
+
+    if not physician.examine(tuple(shards or ()), storage, tracking_uri):
+        raise typer.Exit(1)

@@ -1,0 +1,78 @@
+"""`pack` and `verify`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal, cast
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ovos_ray.cli.console import console
+from ovos_ray.data.layout import open_dataset
+from ovos_ray.data.pack import pack
+from ovos_ray.data.verify import verify
+from ovos_ray.errors import ConfigError
+
+__all__ = ["pack_dataset", "progress_bar", "verify_shards"]
+
+
+def progress_bar() -> Progress:
+    """Returns a progress bar that shows on terminals only."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+
+
+def pack_dataset(
+    dataset: str,
+    root: Path,
+    out: Path,
+    *,
+    split: str,
+    labels: str,
+    layout: str,
+    shortest_side: int | None,
+    label_frame: str,
+    exclude: tuple[str, ...],
+    overwrite: bool,
+) -> None:
+    """Packs a dataset and prints its label budget.
+
+    Raises:
+        DataError: The dataset cannot be packed; nothing is left behind.
+    """
+    if labels not in ("first", "all"):
+        raise ConfigError(f"--labels {labels!r} is neither 'first' nor 'all'")
+    if label_frame != "first" and not label_frame.isdigit():
+        raise ConfigError(f"--label-frame {label_frame!r} is neither 'first' nor a frame index")
+    source = open_dataset(root, dataset, layout)
+    began = time.perf_counter()
+    with progress_bar() as bar:
+        task = bar.add_task(f"packing {source.description.name} {split}", total=None)
+        index = pack(
+            source,
+            out,
+            labels=cast(Literal["first", "all"], labels),
+            split=split,
+            shortest_side=shortest_side,
+            label_frame="first" if label_frame == "first" else int(label_frame),
+            exclude=exclude,
+            overwrite=overwrite,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    frames = sum(video.num_frames for video in index.videos)
+    console.print(
+        f"packed {len(index.videos)} videos, {frames} frames into {out} in {time.perf_counter() - began:.1f} s"
+    )
+    console.print(f"label budget: {index.budget}")
+    if index.num_reencoded:
+        console.print(f"{index.num_reencoded} frames were re-encoded as JPEG of quality 95")
+
+
+def verify_shards(shards: Path) -> bool:
+    """Checks every row; prints what is wrong where, and returns whether nothing is."""
+    problems = verify(shards)
+    for problem in problems:
+        console.print(str(problem), highlight=False, soft_wrap=True)
+    console.print(f"{shards}: {len(problems)} problem(s)" if problems else f"{shards}: every row is good")
+    return not problems

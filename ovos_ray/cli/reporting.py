@@ -1,0 +1,36 @@
+"""`report` and `sync`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ovos_ray.cli.console import console
+
+__all__ = ["report", "sync"]
+
+
+def report(experiment: str, out: Path, *, tracking_uri: str, terminal: bool) -> None:
+    """Writes the comparison of a study, or prints its table.
+
+    Raises:
+        TrackingError: The store has no such experiment.
+    """
+    from ovos_ray.track.report import build_report, compare_study, render_table
+
+    if terminal:
+        console.print(render_table(compare_study(experiment, tracking_uri)))
+        return
+    written = build_report(experiment, tracking_uri, out)
+    console.print(render_table(written.comparison))
+    console.print(f"report: {written.html}", soft_wrap=True)
+
+
+def sync(folder: Path) -> bool:
+    """Sends what tracking spools below a folder still hold; returns whether nothing is left."""
+    from ovos_ray.track.mlflow_sink import sync as send
+
+    left = send(folder)
+    for unsent in left:
+        console.print(str(unsent), soft_wrap=True)
+    console.print("nothing is left to send" if not left else f"{len(left)} run(s) could not be sent; try again later")
+    return not left

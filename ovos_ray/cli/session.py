@@ -1,0 +1,98 @@
+"""Ray as the command line uses it: a cluster to run on, and a watcher that prints what runs report."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+from rich.console import Console
+
+from ovos_ray.train.progress import ProgressBoard, format_progress
+
+__all__ = ["ray_session", "watching"]
+
+_POLL_S = 0.5
+
+
+@contextmanager
+def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterator[None]:
+    """Attaches to the cluster of `RAY_ADDRESS` or of the surrounding job, or starts a local one of its own.
+
+    Workers find the modules of the current folder: by path on this machine, in the job's working directory in a job,
+    and shipped along otherwise.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
+    address, here = os.environ.get("RAY_ADDRESS"), str(Path.cwd())
+    if not verbose:
+        # Ray's libraries log to the driver through loggers of their own.
+        for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    if not address:
+        variables = {
+            "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])),
+            "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"],
+        }
+        ray.init("local", num_cpus=num_cpus, include_dashboard=False, runtime_env={"env_vars": variables}, **options)
+    elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        ray.init(**options)
+    else:
+        ray.init(address, runtime_env={"working_dir": here, "excludes": [".venv", ".git", "runs", "shards"]}, **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+class _BoardWatcher:
+    """Posts records to a board from any process of the cluster."""
+
+    def __init__(self, board: Any) -> None:
+        self._board = board
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        self._board.post.remote(record)
+
+
+@contextmanager
+def watching(console: Console, *, show_run: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields a watcher for `RunRequest`; its records are printed, one line each, while the context is open.
+
+    Args:
+        console: Where to print.
+        show_run: Whether to begin each line with the run's name (several runs at a time).
+    """
+    board = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+    stop = threading.Event()
+    seen = 0
+
+    def print_new() -> None:
+        nonlocal seen
+        for record in ray.get(board.since.remote(seen)):
+            seen += 1
+            prefix = f"{record['run']:<28} " if show_run else ""
+            console.print(prefix + format_progress(record), highlight=False, soft_wrap=True)
+
+    def follow() -> None:
+        while not stop.wait(_POLL_S):
+            print_new()
+
+    thread = threading.Thread(target=follow, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield _BoardWatcher(board)
+    finally:
+        stop.set()
+        thread.join()
+        print_new()
+        ray.kill(board)

@@ -1,0 +1,103 @@
+"""What a run will cost, before anything starts: two real steps on small random clips, scaled to the asked-for size.
+
+What a step stores grows with the pixels p of a frame as a·p + b·p² (features, and affinities of every position with
+every other); so does its time. Two sizes give a and b.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ovos_ray import networks
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.train.numerics import set_numerics
+from ovos_ray.train.step import TrainingModule
+
+__all__ = ["Cost", "estimate"]
+
+_PROCESS_GIB = 0.6  # interpreter, torch and Ray in one worker, seen on CPU
+_OPTIMISER_COPIES = 4  # weights, gradients, and Adam's two moments
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The estimate for one run.
+
+    Attributes:
+        memory_gib: Peak memory of one worker, frames in flight aside.
+        seconds: Training on this machine's device, evaluation and start-up aside.
+        device: The device that was measured.
+        parameters: Trained parameters.
+    """
+
+    memory_gib: float
+    seconds: float
+    device: str
+    parameters: int
+
+    def __str__(self) -> str:
+        minutes = self.seconds / 60
+        duration = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        return (
+            f"about {self.memory_gib:.1f} GiB per worker and {duration} per run at this machine's speed "
+            f"({self.device}; {self.parameters:,} parameters)"
+        )
+
+
+def estimate(config: ExperimentConfig) -> Cost:
+    """Measures two small steps and scales them; takes seconds."""
+    device = torch.device("cuda" if torch.cuda.is_available() and config.train.gpus_per_worker else "cpu")
+    network = networks.build(config.network.name).to(device)
+    module = TrainingModule(network, override(config, {"train.compile": False}))
+    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    sides = [64, 96]
+    set_numerics(config.train, device)
+    _measure(module, config, sides[0], device)  # the first step pays for allocations and kernels' own set-up
+    measured = np.array([_measure(module, config, side, device) for side in sides])
+    pixels = np.array([side**2 for side in sides], dtype=float)
+    growth = np.linalg.solve(np.stack([pixels, pixels**2], axis=1), measured)
+    # Measuring noise must not turn growth into shrinkage.
+    growth = np.where(growth[1] < 0, np.stack([measured[-1] / pixels[-1], np.zeros(2)]), growth)
+    size = float(config.data.crop_size**2)
+    bytes_per_clip, seconds_per_clip = size * growth[0] + size**2 * growth[1]
+    clips = config.data.batch_size / config.train.num_workers
+    memory = _PROCESS_GIB + (_OPTIMISER_COPIES * 4 * parameters + clips * bytes_per_clip) / 2**30
+    return Cost(float(memory), float(config.train.steps * clips * seconds_per_clip), str(device), parameters)
+
+
+def _measure(module: TrainingModule, config: ExperimentConfig, side: int, device: torch.device) -> tuple[float, float]:
+    """Returns bytes stored for the backward pass and seconds of a step with one clip of `side` x `side` pixels."""
+    n, supervised = config.data.clip_length, config.method.name == "supervised"
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.zeros(1, n if supervised else 1, side, side, dtype=torch.uint8)
+    for i in range(config.data.max_objects):
+        labels[..., i * side // config.data.max_objects :, : side // 2] = i + 1
+    batch = {
+        "frames": torch.randint(0, 256, (1, n, 3, side, side), dtype=torch.uint8, generator=generator).to(device),
+        "labels": labels.to(device),
+        "label": labels[:, 0].to(device),
+        "num_objects": torch.full((1,), config.data.max_objects, device=device),
+        "weight": torch.ones(1, device=device),
+        "position": torch.zeros(1, dtype=torch.long, device=device),
+    }
+    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
+    stored: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            stored[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    began = time.perf_counter()
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss, _ = module(batch, 0)
+    loss.backward()
+    module.zero_grad(set_to_none=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return float(sum(stored.values())), time.perf_counter() - began

@@ -1,0 +1,180 @@
+"""The training loop under Ray Train: one function per worker, and `fit`, which runs it and survives failures."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+from ray.train import UserCallback
+from ray.train.torch import TorchTrainer
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.data.stream import PlanSlices, StreamSpec, load_plan
+from ovos_ray.errors import OvosError, ResourceError
+from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.worker import RunRequest, Worker
+
+__all__ = ["RunResult", "check_resources", "fit", "own_cause", "stream_spec"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left.
+
+    Attributes:
+        folder: Where its files are.
+        values: Content of `result.json`: `scores` in percent, `steps`, `seconds`, `label_percent`, `digest`.
+        resumed_finished: Whether the run had been finished before and nothing was done.
+    """
+
+    folder: RunFolder
+    values: Mapping[str, Any]
+    resumed_finished: bool = False
+
+
+def stream_spec(config: ExperimentConfig) -> StreamSpec:
+    """Returns what decides the samples of a configuration."""
+    return StreamSpec(config.data, config.seed, config.train.steps, all_labels=config.method.name == "supervised")
+
+
+def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
+    """Trains until the last step, or says why not. The same request again continues where the last one stopped.
+
+    Args:
+        request: The run. Ray must be initialised.
+        callbacks: More `UserCallback`s, such as Tune's.
+
+    Raises:
+        OvosError: The run cannot be made as configured; workers' own errors arrive unwrapped.
+    """
+    config = request.config
+    folder = RunFolder.of(config)
+    folder.claim(config)
+    if (values := folder.result()) is not None:
+        return RunResult(folder, values, resumed_finished=True)
+    check_resources(config)
+    spec = stream_spec(config)
+    plan = load_plan(spec)
+    plan.clips(0, 0, config.train.num_workers)
+    store = folder.checkpoints()
+    launch = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+    train = config.train
+    resources = {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if train.gpus_per_worker else {})
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"request": request},
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=train.num_workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            # Resuming is the checkpoint store's work; a fresh name keeps Ray's own bookkeeping out of it.
+            name=f"launch-{launch}",
+            storage_path=(folder.storage / "ray").folder,
+            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            callbacks=[_RetryLostWorkersOnly(request), *callbacks],
+        ),
+        datasets={"train": _no_dataset},
+        dataset_config=PlanSlices(spec, lambda: store.latest() or 0),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        if (cause := own_cause(error)) is not None:
+            raise cause from None
+        raise
+    values = folder.result()
+    if values is None:
+        raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")
+    return RunResult(folder, values)
+
+
+def _no_dataset() -> None:
+    """Stands where Ray Train expects a dataset; `PlanSlices` makes the streams."""
+
+
+# A retry mends lost workers and lost connections (torch.distributed raises RuntimeErrors); these it does not.
+_LASTING = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError, NotImplementedError)
+
+
+class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyped
+    """A wrong configuration, a bad file or a defect stays wrong: such errors are raised at once, not retried."""
+
+    def __init__(self, request: RunRequest) -> None:
+        self._request = request
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raises the error if it lasts; else tells the watcher that the workers start again."""
+        for error in worker_exceptions.values():
+            if (cause := own_cause(error)) is not None:
+                raise cause
+            base = getattr(error, "_base_exc", error)
+            if isinstance(base, _LASTING):
+                raise base
+        rank, error = next(iter(worker_exceptions.items()))
+        step = RunFolder.of(self._request.config).checkpoints().latest() or 0
+        what = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        self._request.post(step, event=f"worker {rank} was lost ({what[0][:200]}); restarting from step {step}")
+
+
+def own_cause(error: BaseException | None) -> OvosError | None:
+    """Returns the project's own error at the root of what Ray raised, or None."""
+    seen: set[int] = set()
+    todo = [error]
+    while todo:
+        current = todo.pop()
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        if isinstance(current, OvosError):
+            return current
+        nested = [getattr(current, name, None) for name in ("cause", "_base_exc", "controller_failure")]
+        failures = getattr(current, "worker_failures", None)
+        nested += list(failures.values()) if isinstance(failures, dict) else []
+        todo += [current.__cause__, current.__context__, *(n for n in nested if isinstance(n, BaseException))]
+    return None
+
+
+def check_resources(config: ExperimentConfig) -> None:
+    """Checks that the cluster can ever run this configuration.
+
+    Raises:
+        ResourceError: It cannot; the message shows the arithmetic.
+    """
+    have = ray.cluster_resources()
+    train = config.train
+    gpus = train.num_workers * train.gpus_per_worker
+    if gpus > have.get("GPU", 0):
+        raise ResourceError(
+            f"{train.num_workers} workers x {train.gpus_per_worker:g} GPUs = {gpus:g} GPUs are asked for, "
+            f"the cluster has {have.get('GPU', 0):g}",
+            "lower train.num_workers or train.gpus_per_worker, or add nodes",
+        )
+    cpus = train.num_workers * train.cpus_per_worker
+    if cpus + 1 > have.get("CPU", 0):
+        raise ResourceError(
+            f"{train.num_workers} workers x {train.cpus_per_worker:g} CPUs + 1 CPU for decoding = {cpus + 1:g} CPUs "
+            f"are needed, the cluster has {have.get('CPU', 0):g}",
+            "lower train.cpus_per_worker (fractions are fine) or train.num_workers, or add nodes",
+        )
+
+
+def _train_worker(arguments: dict[str, Any]) -> None:
+    context = ray.train.get_context()
+    try:
+        Worker(
+            arguments["request"],
+            ray.train.get_dataset_shard("train"),
+            rank=context.get_world_rank(),
+            world_size=context.get_world_size(),
+            device=ray.train.torch.get_device(),
+            report=ray.train.report,
+        ).run()
+    except Exception as error:
+        if (cause := own_cause(error)) is not None:
+            raise cause from None
+        raise

@@ -1,0 +1,23 @@
+"""How a process computes: threads, determinism, and matrix precision."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from ovos_ray.config import TrainConfig
+
+__all__ = ["set_numerics"]
+
+
+def set_numerics(train: TrainConfig, device: torch.device) -> None:
+    """Sets the process up as the configuration asks; call it once, before the network is built."""
+    # Ray starts workers with one thread, whatever they reserve.
+    torch.set_num_threads(train.num_threads or max(1, math.ceil(train.cpus_per_worker)))
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = not train.deterministic
+        torch.backends.cudnn.deterministic = train.deterministic
+        torch.set_float32_matmul_precision("high")
+    else:
+        torch.use_deterministic_algorithms(train.deterministic)

@@ -1,0 +1,321 @@
+"""One rank of one run: the loop around `train_step`, with checkpoints, validation and the final evaluation.
+
+Nothing here knows Ray: where batches come from and whom to report to is handed in, so that the same loop runs in a
+Ray Train worker (`loop.py`) and in a plain process (benchmarks, studies, debugging).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ovos_ray import networks
+from ovos_ray.config import ExperimentConfig, digest
+from ovos_ray.data.shards import ShardIndex
+from ovos_ray.errors import ResourceError
+from ovos_ray.evaluate.evaluation import evaluate_network
+from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.overrides import to_dict
+from ovos_ray.track.mlflow_sink import Sink
+from ovos_ray.train.numerics import set_numerics
+from ovos_ray.train.optimizer import build_optimizer
+from ovos_ray.train.progress import IntervalMeter
+from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.step import TrainingModule, train_step
+
+__all__ = ["RunRequest", "Stream", "Worker", "initial_network", "spool_folder"]
+
+
+class Stream(Protocol):
+    """Where a rank's batches come from: `data.stream.RankStream` on Ray, `data.local.LocalStream` without."""
+
+    start_step: int
+    problems: list[tuple[int, str]]
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Yields one micro-batch a step from `start_step` to the last step."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run to be made, with what only its tracker and its watcher need to know.
+
+    Attributes:
+        config: With absolute paths (`resolve_paths`), since workers run in other folders and on other machines.
+        experiment: MLflow experiment, the name of the study.
+        run_key: Continues the MLflow run of the same key.
+        parent_key: The run of the sweep.
+        tags: More MLflow tags.
+        watcher: Called with every progress record (see `progress.py`); must return at once. None: nobody watches.
+    """
+
+    config: ExperimentConfig
+    experiment: str
+    run_key: str
+    parent_key: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    watcher: Callable[[dict[str, Any]], None] | None = None
+
+    def post(self, step: int, **values: Any) -> None:
+        """Tells the watcher, if there is one; never waits."""
+        if self.watcher is not None:
+            self.watcher({"run": self.config.name, "step": step, "steps": self.config.train.steps, **values})
+
+
+class Worker:
+    """One rank of one run."""
+
+    def __init__(
+        self,
+        request: RunRequest,
+        stream: Stream,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | None = None,
+        report: Callable[[dict[str, float]], None] | None = None,
+    ) -> None:
+        self.request, self.config, self.stream = request, request.config, stream
+        self.rank, self.world_size = rank, world_size
+        self.device = device if device is not None else torch.device("cpu")
+        self.report = report
+        set_numerics(self.config.train, self.device)
+        self.folder = RunFolder.of(self.config)
+        self.store = self.folder.checkpoints(self.config.train.keep_checkpoints)
+        self.network = initial_network(self.config).to(self.device)
+        self.module = TrainingModule(self.network, self.config)
+        self.optimizer = build_optimizer(self.network, self.config.optimizer, self.device)
+        self.began = time.time()
+        self.seconds_before = 0.0
+        if stream.start_step:
+            self._restore(stream.start_step)
+        self.sink = self._open_sink()
+
+    def _restore(self, step: int) -> None:
+        state = self.store.load(step, map_location=self.device)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.seconds_before = state["seconds"]
+
+    def _open_sink(self) -> Sink | None:
+        if self.rank != 0:
+            return None
+        config, request = self.config, self.request
+        sink = Sink.open(
+            config.tracking_uri,
+            request.experiment,
+            request.run_key,
+            name=config.name,
+            parent_key=request.parent_key,
+            tags=dict(request.tags),
+            spool=spool_folder(config),
+        )
+        if self.stream.start_step == 0:
+            sink.log_config(config)
+            for folder in config.data.shards:
+                index = ShardIndex.load(folder)
+                sink.log_dataset(index.dataset, index.digest, source=folder, profile=str(index.budget))
+        return sink
+
+    def run(self) -> None:
+        """Trains to the last step, evaluates, and marks the run as finished.
+
+        Raises:
+            ResourceError: Memory ran out; names the settings to lower.
+            OvosError: Data could not be read, or the loss stayed non-finite.
+        """
+        try:
+            self._run()
+        except torch.OutOfMemoryError as error:
+            raise _out_of_memory(self.config, error) from error
+        except RuntimeError as error:
+            if "allocate memory" not in str(error) and "not enough memory" not in str(error):
+                raise
+            raise _out_of_memory(self.config, error) from error
+
+    def _run(self) -> None:
+        config = self.config
+        meter = IntervalMeter(config.data.batch_size, config.train.steps)
+        if self.rank == 0:
+            self.request.post(self.stream.start_step, event=self._greeting())
+        module: nn.Module = self.module
+        if self.world_size > 1:
+            ids = [self.device.index] if self.device.type == "cuda" else None
+            module = DistributedDataParallel(self.module, device_ids=ids, find_unused_parameters=self.module.has_unused)
+        for step, batch, waited_s in self._timed_batches():
+            scalars = train_step(module, batch, self.optimizer, config, step)
+            meter.add(scalars, waited_s)
+            self._after_step(step + 1, meter)
+        self._finish()
+
+    def _timed_batches(self) -> Iterator[tuple[int, dict[str, Tensor], float]]:
+        batches = self.stream.batches()
+        for step in range(self.stream.start_step, self.config.train.steps):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited_s = time.perf_counter() - asked
+            yield step, {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}, waited_s
+
+    def _after_step(self, done: int, meter: IntervalMeter) -> None:
+        config = self.config
+        last = done == config.train.steps
+        if done % config.train.log_every == 0 or last:
+            record = meter.flush(done)
+            if self.device.type == "cuda":
+                record["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+            if self.stream.problems:
+                record["train/bad_samples"] = float(len(self.stream.problems))
+            if self.sink is not None:
+                self.sink.log_metrics({k: v for k, v in record.items() if k.startswith("train/")}, done)
+                self.request.post(done, **record)
+        if done % config.train.checkpoint_every == 0 or last:
+            self._checkpoint(done, must_succeed=last)
+        every = config.validation.every
+        if config.validation.root and ((every and done % every == 0) or last):
+            self._validate(done)
+        meter.pause()
+
+    def _checkpoint(self, done: int, *, must_succeed: bool) -> None:
+        if self.rank != 0:
+            return
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": done,
+            "seed": self.config.seed,
+            "seconds": self._seconds(),
+            "network_name": self.config.network.name,
+            "config": to_dict(self.config),
+            "digest": digest(self.config),
+        }
+        try:
+            self.store.save(done, state)
+        except OSError as error:
+            if must_succeed:
+                raise
+            self.request.post(done, event=f"checkpoint not written ({error}); the next interval tries again")
+
+    def _validate(self, done: int) -> None:
+        validation = self.config.validation
+        table = evaluate_network(
+            self.network,
+            root=str(validation.root),
+            layout=validation.layout,
+            split=validation.split,
+            num_videos=validation.num_videos,
+            rank=self.rank,
+            world_size=self.world_size,
+        )
+        scores = {f"val/{name}": value for name, value in table.headline().items()}
+        if self.sink is not None:
+            self.sink.log_metrics(scores, done)
+            self.request.post(done, event="  ".join(f"{k} {v:.1f}" for k, v in scores.items()))
+        self._report(done, scores)
+
+    def _report(self, done: int, scores: Mapping[str, float]) -> None:
+        if self.report is not None:
+            self.report({"step": float(done), **scores})
+
+    def _finish(self) -> None:
+        config = self.config
+        scores: dict[str, float] = {}
+        evaluation = config.evaluation
+        if evaluation.root:
+            if self.rank == 0:
+                self.request.post(config.train.steps, event=f"scoring {evaluation.split} of {evaluation.root}")
+            table = evaluate_network(
+                self.network,
+                root=evaluation.root,
+                layout=evaluation.layout,
+                split=evaluation.split,
+                protocol=evaluation.protocol,
+                out=self.folder.storage / "predictions",
+                rank=self.rank,
+                world_size=self.world_size,
+            )
+            scores = table.headline()
+        if self.rank == 0:
+            self._write_result(scores, table.to_csv() if scores else None)
+        self._report(config.train.steps, {f"final/{name}": value for name, value in scores.items()})
+
+    def _write_result(self, scores: dict[str, float], csv: str | None) -> None:
+        config, folder = self.config, self.folder.storage
+        # Safetensors holds plain layouts only; training may have laid tensors out channels last.
+        state = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
+        folder.write(safetensors.torch.save(state, metadata={"network": config.network.name}), "network.safetensors")
+        budgets = [ShardIndex.load(shards).budget for shards in config.data.shards]
+        labelled, total = sum(b.labelled_frames for b in budgets), sum(b.total_frames for b in budgets)
+        values = {
+            "name": config.name,
+            "digest": digest(config),
+            "steps": config.train.steps,
+            "seconds": self._seconds(),
+            "scores": scores,
+            "label_percent": 100 * labelled / total,
+            "bad_samples": [list(problem) for problem in self.stream.problems],
+        }
+        if self.sink is not None:
+            if csv is not None:
+                folder.write(csv.encode(), "scores.csv")
+                self.sink.log_artifact(csv.encode(), "scores.csv")
+            self.sink.set_tags({"ovos.label_percent": f"{values['label_percent']:.2f}"})
+            self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, config.train.steps)
+            self.sink.finish()
+        self.folder.finish(values)
+        summary = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
+        self.request.post(config.train.steps, event=f"finished  {summary}")
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.time() - self.began
+
+    def _greeting(self) -> str:
+        number = sum(p.numel() for p in self.network.parameters() if p.requires_grad)
+        start = f"resuming at step {self.stream.start_step}" if self.stream.start_step else "starting"
+        return (
+            f"{start}: {self.config.network.name}, {number:,} parameters, {self.world_size} worker(s) on {self.device}"
+        )
+
+
+def initial_network(config: ExperimentConfig) -> VOSNetwork:
+    """Builds the network with the weights that training starts from.
+
+    Raises:
+        WeightsError: ImageNet weights or the weights file cannot be had, or do not fit.
+    """
+    network = networks.build(config.network.name, seed=config.seed)
+    if config.network.init == "imagenet":
+        networks.load_imagenet(network)
+    elif config.network.init != "random":
+        networks.load_weights(network, config.network.init)
+    return network
+
+
+def spool_folder(config: ExperimentConfig) -> Path:
+    """Returns where tracking records wait: on the run's storage if that is a disk, so that they outlive the machine."""
+    storage = RunFolder.of(config).storage
+    if storage.local:
+        return Path(storage.path("tracking"))
+    return Path.home() / ".cache" / "ovos_ray" / "tracking" / config.name
+
+
+def _micro_batch(config: ExperimentConfig) -> int:
+    return config.data.batch_size // config.train.num_workers
+
+
+def _out_of_memory(config: ExperimentConfig, error: Exception) -> ResourceError:
+    data, details = config.data, (str(error).splitlines() or ["no details"])[0]
+    return ResourceError(
+        f"out of memory with {_micro_batch(config)} clips of {data.clip_length} frames at {data.crop_size} pixels and "
+        f"{data.max_objects} objects per worker ({details})",
+        "lower data.batch_size, data.crop_size, data.clip_length or data.max_objects, raise train.num_workers, "
+        "or set train.gradient_checkpointing=true",
+    )

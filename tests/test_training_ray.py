@@ -1,0 +1,308 @@
+"""Training under Ray: the same batches and gradients for any number of workers, and the same weights after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ovos_ray import networks
+from ovos_ray.config import (
+    AugmentationConfig,
+    DataConfig,
+    ExperimentConfig,
+    LossConfig,
+    MethodConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TrainConfig,
+    override,
+)
+from ovos_ray.data import synthetic
+from ovos_ray.data.decode import ClipDecoder
+from ovos_ray.data.layout import open_dataset
+from ovos_ray.data.local import LocalStream
+from ovos_ray.data.pack import pack
+from ovos_ray.data.plan import Plan
+from ovos_ray.data.shards import ShardIndex
+from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.seeding import generator
+from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.worker import RunRequest
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+Batch = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=8)
+    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 6, "val": 1}, config=small)
+    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    return root / "shards"
+
+
+def config_of(shards: Path, storage: Path, **changes: Any) -> ExperimentConfig:
+    config = ExperimentConfig(
+        name="run",
+        network=NetworkConfig(name="xmem-tiny"),
+        data=DataConfig(
+            shards=(str(shards),),
+            clip_length=4,
+            max_skip=((0.0, 1), (0.5, 3)),
+            batch_size=4,
+            crop_size=48,
+            max_objects=2,
+            augmentation=AugmentationConfig(),
+        ),
+        method=MethodConfig(loss=LossConfig(cross_entropy="plain")),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+        train=TrainConfig(steps=8, cpus_per_worker=0.5, num_threads=1, checkpoint_every=2, log_every=2),
+        storage=str(storage),
+        tracking_uri="",
+    )
+    return override(config, changes)
+
+
+def local_batches(config: ExperimentConfig) -> list[Batch]:
+    index = ShardIndex.load(config.data.shards[0])
+    plan = Plan([index], config.data, seed=config.seed, steps=config.train.steps)
+    return list(LocalStream(plan, ClipDecoder(config.data, all_labels=False)).batches())
+
+
+def streamed(config: ExperimentConfig, world_size: int, start_step: int = 0) -> list[Batch]:
+    """The global batches that `world_size` ranks stream through Ray Data, put together again."""
+    from ovos_ray.data.stream import RankStream
+    from ovos_ray.train.loop import stream_spec
+
+    ranks = [RankStream(stream_spec(config), r, world_size, start_step).batches() for r in range(world_size)]
+    steps = zip(*ranks, strict=True)
+    return [{name: torch.cat([part[name] for part in parts]) for name in parts[0]} for parts in steps]
+
+
+def equal(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(
+        x.keys() == y.keys() and all(torch.equal(x[k], y[k]) for k in x) for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_global_batches_do_not_depend_on_workers_blocks_or_resuming(shards: Path, tmp_path: Path) -> None:
+    config = config_of(shards, tmp_path)
+    alone = local_batches(config)
+    assert [int(p) for batch in alone for p in batch["position"]] == list(range(8 * 4))
+    for world_size in (1, 2):
+        assert equal(streamed(config, world_size), alone)
+    assert equal(streamed(config, 2, start_step=5), alone[5:])
+    assert not equal(local_batches(override(config, {"seed": 1})), alone)
+
+
+def gradients_under_train(arguments: dict[str, Any]) -> None:
+    import ray.train
+
+    from ovos_ray.train.step import TrainingModule
+
+    config, rank = arguments["config"], ray.train.get_context().get_world_rank()
+    stream = ray.train.get_dataset_shard("train")
+    module = TrainingModule(networks.build(config.network.name).to(arguments["dtype"]), config)
+    if stream.world_size > 1:
+        module = torch.nn.parallel.DistributedDataParallel(module)
+    loss, _ = module(next(stream.batches()), 0)
+    loss.backward()
+    if rank == 0:
+        grads = {n.removeprefix("module."): p.grad for n, p in module.named_parameters() if p.grad is not None}
+        torch.save(grads, arguments["out"])
+
+
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
+def test_gradients_of_one_and_two_workers_agree(shards: Path, tmp_path: Path, dtype: torch.dtype, rtol: float) -> None:
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from ovos_ray.data.stream import PlanSlices
+    from ovos_ray.train.loop import _no_dataset, stream_spec
+
+    config = config_of(shards, tmp_path, **{"train.channels_last": False})
+    gradients = []
+    for world_size in (1, 2):
+        out = tmp_path / f"{world_size}.pt"
+        TorchTrainer(
+            gradients_under_train,
+            train_loop_config={"config": config, "out": str(out), "dtype": dtype},
+            scaling_config=ray.train.ScalingConfig(num_workers=world_size, resources_per_worker={"CPU": 0.5}),
+            run_config=ray.train.RunConfig(name=f"w{world_size}", storage_path=str(tmp_path / "ray")),
+            datasets={"train": _no_dataset},
+            dataset_config=PlanSlices(stream_spec(config), lambda: 0),
+        ).fit()
+        gradients.append(torch.load(out, weights_only=True))
+    one, two = gradients
+    assert one.keys() == two.keys()
+    largest = max(g.abs().max() for g in one.values())
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=rtol, atol=rtol * float(largest), msg=name)
+    assert largest > 0
+
+
+def final_weights(config: ExperimentConfig) -> dict[str, torch.Tensor]:
+    store = RunFolder.of(config).checkpoints()
+    step = store.latest()
+    assert step == config.train.steps
+    return store.load(step)["network"]
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def run(config: ExperimentConfig, watcher: Callable[[dict[str, Any]], None] | None = None) -> dict[str, torch.Tensor]:
+    from ovos_ray.train.loop import fit
+
+    fit(RunRequest(config, experiment="test", run_key=config.name, watcher=watcher))
+    return final_weights(config)
+
+
+def kill_worker_when(folder: Path, step: int) -> threading.Thread:
+    """Kills the training worker with SIGKILL as soon as the checkpoint of a step is complete."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 120
+        while not (folder / f"step-{step:08d}" / "complete.json").exists():
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                if path.read_bytes().startswith(b"ray::RayTrainWorker"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+            except OSError:
+                continue
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_worker_and_a_resumed_run_give_the_same_weights_bit_for_bit(shards: Path, tmp_path: Path) -> None:
+    undisturbed = run(config_of(shards, tmp_path, name="undisturbed"))
+
+    killed = config_of(shards, tmp_path, name="killed")
+    thread = kill_worker_when(tmp_path / "killed" / "checkpoints", 4)
+    weights = run(killed)
+    thread.join(1)
+    launches = [path.name for path in (tmp_path / "killed" / "ray").iterdir()]
+    assert len(launches) == 1, "the run must survive within one launch"
+    assert same(weights, undisturbed)
+
+    assert not same(run(config_of(shards, tmp_path, name="other", seed=1)), undisturbed)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_same_request_again_resumes_and_a_finished_run_is_left_alone(shards: Path, tmp_path: Path) -> None:
+    from ovos_ray.train.loop import fit
+
+    config = config_of(shards, tmp_path)
+    folder = RunFolder.of(config)
+    # A run of which only the first steps exist: what is left when a driver dies.
+    reference = LocalRun(config)
+    reference.train_to(4)
+    records: list[dict[str, Any]] = []
+    weights = run(config)
+    assert same(weights, LocalRun(override(config, {"name": "local"})).train_to(8))
+    result = folder.result()
+    assert result is not None
+    assert result["steps"] == 8
+    again = fit(RunRequest(config, experiment="test", run_key="run", watcher=records.append))
+    assert again.resumed_finished
+    assert not records
+
+
+class LocalRun:
+    """The same training without Ray: plan, decoder, step, checkpoint."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        from ovos_ray.train.optimizer import build_optimizer
+        from ovos_ray.train.step import TrainingModule
+
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(True)
+        self.config = config
+        self.network = networks.build(config.network.name, seed=config.seed)
+        self.module = TrainingModule(self.network, config)
+        self.optimizer = build_optimizer(self.network, config.optimizer, torch.device("cpu"))
+
+    def train_to(self, steps: int) -> dict[str, torch.Tensor]:
+        from ovos_ray.config import digest, to_dict
+        from ovos_ray.train.step import train_step
+
+        for step, batch in enumerate(local_batches(self.config)[:steps]):
+            train_step(self.module, batch, self.optimizer, self.config, step)
+        RunFolder.of(self.config).checkpoints().save(
+            steps,
+            {
+                "network": self.network.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": steps,
+                "seconds": 1.0,
+                "config": to_dict(self.config),
+                "digest": digest(self.config),
+            },
+        )
+        torch.use_deterministic_algorithms(False)
+        return self.network.state_dict()
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_workers_train_to_the_end(shards: Path, tmp_path: Path) -> None:
+    two = run(config_of(shards, tmp_path, name="two", **{"train.num_workers": 2}))
+    one = LocalRun(config_of(shards, tmp_path, name="one")).train_to(8)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_own_errors_are_raised_at_once_and_unwrapped(shards: Path, tmp_path: Path) -> None:
+    from ovos_ray.train.loop import fit
+
+    broken = tmp_path / "shards"
+    broken.mkdir()
+    for path in shards.iterdir():
+        content = bytearray(path.read_bytes())
+        if path.suffix == ".parquet":
+            content[len(content) // 4 : 3 * len(content) // 4] = bytes(len(content) // 2)
+        (broken / path.name).write_bytes(content)
+    began = time.monotonic()
+    with pytest.raises(DataError) as caught:
+        fit(RunRequest(config_of(broken, tmp_path), experiment="test", run_key="broken"))
+    assert "frames-00000.parquet" in str(caught.value)
+    assert time.monotonic() - began < 90
+    with pytest.raises(ConfigError, match="cannot be split over 3 workers"):
+        fit(RunRequest(config_of(shards, tmp_path, name="x", **{"train.num_workers": 3}), "test", "x"))
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_more_than_the_cluster_has_is_refused_with_the_arithmetic(shards: Path, tmp_path: Path) -> None:
+    from ovos_ray.errors import ResourceError
+    from ovos_ray.train.loop import fit
+
+    for changes, words in (
+        ({"train.gpus_per_worker": 1.0}, "1 workers x 1 GPUs = 1 GPUs"),
+        ({"train.cpus_per_worker": 64.0}, r"1 workers x 64 CPUs \+ 1 CPU for decoding = 65"),
+    ):
+        with pytest.raises(ResourceError, match=words):
+            fit(RunRequest(config_of(shards, tmp_path, **changes), experiment="test", run_key="big"))
+
+
+def test_the_generator_of_a_step_is_the_same_on_all_ranks() -> None:
+    assert generator(0, 3, "step").integers(2**63) == generator(0, 3, "step").integers(2**63)
+    assert generator(0, 3, "step").integers(2**63) != generator(0, 4, "step").integers(2**63)
