@@ -73,3 +73,10 @@ def largest_difference(left: Gradients, right: Gradients) -> float:
     return max(
         float((left[name] - right[name]).abs().max() / right[name].abs().max().clamp(min=1e-6)) for name in right
     )
+
+
+def relative_distance(left: Gradients, right: Gradients) -> float:
+    """The norm of the difference of two gradients, all parameters together, relative to their norm."""
+    assert left.keys() == right.keys()
+    a, b = (torch.cat([gradients[name].flatten().double() for name in right]) for gradients in (left, right))
+    return float((a - b).norm() / b.norm())

@@ -179,6 +179,8 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_counted(caplog: pytest
         ("stcn-tiny", {"method__backward": "1-step"}, False),
         ("xmem-tiny", {"method__backward": "1-step", "method__allow_untrained_sensory": True}, True),
         ("xmem-tiny", {"method__name": "supervised"}, False),
+        ("cutie-tiny", {"method__loss__cross_entropy": "points", "method__loss__num_points": 50}, False),
+        ("cutie-tiny", {}, True),
         ("xmem-tiny", {"method__reference": "empty"}, False),
     ],
 )
