@@ -221,7 +221,7 @@ def _read(path: Path) -> Any:
         if "truncated" in str(error):
             raise damaged from error
         raise WeightsError(
-            f"{path} was refused: it is no weights file, or it holds more than tensors and plain values, which could run code",
+            f"{path} was refused: it is no weights file, or more than tensors and plain values, which could run code",
             "only use weights from a source you trust, saved as a bare state dict or as safetensors",
         ) from error
     except Exception as error:
