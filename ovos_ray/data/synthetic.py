@@ -3,8 +3,8 @@
 Two or three objects and a moving background share the colours of one palette and differ in texture and shape, so
 that colour alone does not tell them apart. Videos are functions of (seed, split, number): the same call writes the
 same bytes (with the same versions of NumPy, OpenCV and Pillow), and asking for more videos leaves the others as they
-were. The default difficulty leaves room on the eight `val` videos: mean J of copying the first mask is 0.22, of the
-nearest neighbour by colour 0.37, of the nearest neighbour by local colour and texture statistics 0.80.
+were. The default difficulty leaves room on the eight `val` videos: mean J of copying the first mask is 0.20, of the
+nearest neighbour by colour 0.39, of the nearest neighbour by local colour and texture statistics 0.85.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class SyntheticConfig:
     num_frames: int = 20
     num_objects: tuple[int, int] = (2, 3)
     """Fewest and most objects of a video."""
-    radius: tuple[float, float] = (0.17, 0.27)
+    radius: tuple[float, float] = (0.2, 0.3)
     """Smallest and largest mean radius, in frame heights."""
-    speed: tuple[float, float] = (0.025, 0.05)
+    speed: tuple[float, float] = (0.03, 0.06)
     """Slowest and fastest mean motion, in frame heights per frame."""
     noise: float = 4.0
     """Standard deviation of the sensor noise, in grey values."""
@@ -115,9 +115,9 @@ class _Object:
 def _palette(rng: _Rng) -> _Array:
     """Four colours of one video, (4, 3) in [0, 255]: two hues, each dark and light."""
     hue = rng.random()
-    hues = (hue, hue + rng.uniform(0.15, 0.5))
+    hues = (hue, hue + rng.uniform(0.3, 0.5))
     colours = [
-        colorsys.hsv_to_rgb(h % 1.0, rng.uniform(0.25, 0.65), value)
+        colorsys.hsv_to_rgb(h % 1.0, rng.uniform(0.35, 0.7), value)
         for h in hues
         for value in (rng.uniform(0.28, 0.45), rng.uniform(0.75, 0.95))
     ]
