@@ -30,6 +30,8 @@ _AXIS_LABELS = {
     "method.name": "training",
     "optimizer.learning_rate": "learning rate",
 }
+_AXIS_SYMBOLS = {"data.clip_length": "n", "data.max_skip": "D", "optimizer.learning_rate": "lr"}
+"""In a configuration's own label, where the words would be too long."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,11 @@ def compare(study: Study) -> Comparison:
         strategy, network = strategy_of(runs[0]), runs[0].param("network.name")
         label = " · ".join(
             [part for part in (strategy, network) if part]
-            + [f"{axis_label(axis)} {settings[axis]}" for axis in others if axis != "method.reference"]
+            + [
+                f"{_AXIS_SYMBOLS.get(axis, axis_label(axis))} {settings[axis]}"
+                for axis in others
+                if axis != "method.reference"
+            ]
         )
         rows.append(Row(label, "trial", strategy, network, settings, kept, len(runs) - len(kept)))
     return Comparison(study, axes, _ordered(rows), _ordered(_baselines(study)))

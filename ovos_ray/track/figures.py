@@ -10,6 +10,7 @@ import io
 import itertools
 import math
 import re
+import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -37,8 +38,8 @@ __all__ = [
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = "osD^vPX*"
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
-_INK, _FAINT = "#010203", "#040506"
-"""Stand-ins that become the page's own text and line colours; COLOURS become its `--plot0`, `--plot1`, …"""
+_INK, _FAINT, _PAPER = "#010203", "#040506", "#070809"
+"""Stand-ins that become the page's colours of text, lines and background; COLOURS become its `--plot0`, `--plot1`, …"""
 _MOST_SEQUENCES = 40
 _figures = itertools.count()
 
@@ -82,7 +83,7 @@ def draw(paint: Callable[[Any], None], *, width: float = 6.4, height: float = 3.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for index, colour in enumerate(COLOURS):
         text = text.replace(colour.lower(), f"var(--plot{index})")
-    return text.replace(_INK, "var(--ink)").replace(_FAINT, "var(--line)")
+    return text.replace(_INK, "var(--ink)").replace(_FAINT, "var(--line)").replace(_PAPER, "var(--paper)")
 
 
 def curve_figure(rows: Sequence[Row], metric: str, label: str, *, most: int = 6) -> str | None:
@@ -158,15 +159,19 @@ def sequence_figure(rows: Sequence[Row]) -> str | None:
     def paint(axes: Any) -> None:
         places = np.arange(len(names))
         first = [drawn[0][1][name] for name in names]
-        axes.barh(places, first, color=COLOURS[0], alpha=0.35, height=0.7, label=drawn[0][0].label)
+        handles: list[Any] = [
+            axes.barh(places, first, color=COLOURS[0], alpha=0.35, height=0.7, label=drawn[0][0].label)
+        ]
         for index, (row, scores) in enumerate(drawn[1:], 1):
             style = {**line_style(index), "linestyle": "none"}
-            axes.plot([scores.get(n, math.nan) for n in names], places, markersize=5, label=row.label, **style)
+            values = [scores.get(name, math.nan) for name in names]
+            handles += axes.plot(values, places, markersize=5, label=row.label, **style)
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
         axes.set_xlabel("J&F (%)")
-        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18 if len(names) < 15 else -0.08))
+        columns = 2 if max(len(row.label) for row, _ in drawn) < 30 else 1
+        axes.figure.legend(handles=handles, fontsize=8, loc="outside lower center", ncols=columns)
 
     return draw(paint, height=max(2.6, 0.19 * len(names) + 1.3))
 
@@ -190,8 +195,8 @@ def scatter_figure(first: Row, second: Row) -> str | None:
                 axes.annotate(names[index], (x[index], y[index]), xytext=(4, 3), textcoords="offset points", fontsize=7)
                 named.append(index)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.set_xlabel(f"J&F, {second.label}")
-        axes.set_ylabel(f"J&F, {first.label}")
+        axes.set_xlabel("J&F, " + textwrap.fill(second.label, 40))
+        axes.set_ylabel("J&F, " + textwrap.fill(first.label, 40))
 
     return draw(paint, width=4.6, height=4.4)
 
@@ -219,28 +224,30 @@ def search_figure(comparison: Comparison) -> str | None:
 
         scores = np.array([score for _, _, score in trials])
         low, high = scores.min(), scores.max()
-        span = max(high - low, 1e-9)
+        shades = (scores - low) / max(high - low, 1e-9)
         for stopped in (True, False):
-            lines, shades = [], []
-            for index, (settings, run, score) in enumerate(trials):
-                if (run.status == "stopped") is stopped:
-                    # A little apart, so that seeds of one configuration can be told apart.
-                    jitter = (index % 7 - 3) * 0.004
-                    heights = [places[axis][settings[axis]] + jitter for axis in axes_shown] + [(score - low) / span]
-                    lines.append(list(enumerate(heights)))
-                    shades.append((score - low) / span)
-            colours = "#888888" if stopped else colormaps["plasma"](0.1 + 0.75 * np.array(shades))
+            # Best on top; within a value the lines spread by score, so that its band shows how the value does.
+            chosen = [i for i in np.argsort(shades) if (trials[i][1].status == "stopped") is stopped]
+            lines = [
+                [
+                    *((x, places[a][trials[i][0][a]] + 0.12 * (shades[i] - 0.5)) for x, a in enumerate(axes_shown)),
+                    (len(axes_shown), shades[i]),
+                ]
+                for i in chosen
+            ]
+            colours = "#888888" if stopped else colormaps["plasma"](0.1 + 0.75 * shades[chosen])
             style = "dashed" if stopped else "solid"
-            axes.add_collection(LineCollection(lines, colors=colours, linestyles=style, linewidths=0.9, alpha=0.75))
-        axes.set(xlim=(-0.1, len(axes_shown) + 0.1), ylim=(-0.06, 1.06), yticks=[])
+            axes.add_collection(LineCollection(lines, colors=colours, linestyles=style, linewidths=0.8, alpha=0.7))
+        axes.set(xlim=(-0.1, len(axes_shown) + 0.1), ylim=(-0.08, 1.08), yticks=[])
         axes.set_xticks(range(len(axes_shown) + 1), [*(axis_label(axis) for axis in axes_shown), "J&F (%)"])
+        labels = [(len(axes_shown), share, f"{low + share * (high - low):.1f}") for share in (0.0, 0.5, 1.0)]
         for column, axis in enumerate(axes_shown):
             values = sorted(places[axis].items(), key=lambda item: item[1])
-            for value, height in values if len(values) <= 8 else (values[0], values[-1]):
-                axes.annotate(value, (column, height), xytext=(3, 3), textcoords="offset points", fontsize=7)
-        for height in (0.0, 0.5, 1.0):
-            text = f"{low + height * span:.1f}"
-            axes.annotate(text, (len(axes_shown), height), xytext=(3, 3), textcoords="offset points", fontsize=7)
+            shown = values if len(values) <= 8 else [values[0], values[-1]]
+            labels += [(column, height, value) for value, height in shown]
+        box = {"facecolor": _PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        for column, height, text in labels:
+            axes.annotate(text, (column, height), ha="center", va="center", fontsize=8, bbox=box)
         axes.spines["left"].set_visible(False)
 
     return draw(paint, width=max(9.0, 1.8 * (len(axes_shown) + 1)), height=4.0)

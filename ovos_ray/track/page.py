@@ -30,7 +30,7 @@ class Content:
         differences: From `against_best`.
         effects: From `axis_effects`.
         tables: From `paper_tables`.
-        traces: By configuration, from `pictures.trace`.
+        traces: By configuration, from `pictures.traces`.
         galleries: From `pictures.galleries`.
         exports: File name to text, offered for download.
     """
@@ -136,9 +136,9 @@ def _figures(content: Content) -> list[Figure]:
         ),
     ]
     if len(trials) > 1:
-        above = "Each dot a sequence; above the line the leading configuration is better. The largest gaps are named."
+        above = "Each dot a sequence; above the line the leading strategy is better. The largest gaps are named."
         scatter = figures.scatter_figure(trials[0], trials[1])
-        made.append((f"{trials[0].label} against {trials[1].label}", above, scatter, False))
+        made.append(("The two leading strategies", above, scatter, False))
     made += [
         (
             "J over the length of a video",
@@ -160,8 +160,8 @@ def _figures(content: Content) -> list[Figure]:
         ),
         (
             "All trials",
-            "Each line a trial, through its settings to its score; brighter is better. Dashed: stopped early, drawn "
-            "to the last validation.",
+            "Each line a trial, through its settings to its score; brighter and higher within a setting is better. "
+            "Dashed: stopped early, drawn to its last validation.",
             figures.search_figure(comparison),
             True,
         ),

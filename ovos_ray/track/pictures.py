@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,14 @@ from ovos_ray.track.comparison import Row
 from ovos_ray.track.significance import sequence_scores
 from ovos_ray.track.study import Run
 
-__all__ = ["Gallery", "Strip", "Trace", "galleries", "overlay", "trace"]
+__all__ = ["Gallery", "Strip", "Trace", "galleries", "overlay", "traces"]
 
 _log = logging.getLogger(__name__)
 _PALETTE = np.frombuffer(DAVIS_PALETTE, np.uint8).reshape(256, 3)
 _FRAMES = 5
-_STRIP_WIDTH = 250
+_STRIP_WIDTH, _GAP = 250, 4
+_TRACE_FRAMES = 30
+"""Frames of a sequence that a trace samples at most, evenly."""
 _FILM_WIDTH, _FILM_FRAMES, _FILM_MS = 320, 30, 100
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -70,7 +72,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Trace:
-    """Similarity of one sequence's predictions over its scored frames, mean over objects, percent.
+    """Similarity of one sequence's predictions over (a sample of) its labelled frames, mean over objects, percent.
 
     Attributes:
         truth: J of each prediction against the true mask.
@@ -95,7 +97,7 @@ def overlay(frame: UInt8Array, mask: UInt8Array) -> UInt8Array:
     """
     colour = _PALETTE[mask].astype(np.float32)
     inside = mask > 0
-    tinted = np.where(inside[..., None], 0.5 * frame + 0.5 * colour, frame)
+    tinted = np.where(inside[..., None], 0.45 * frame + 0.55 * colour, frame)
     edge = np.zeros_like(inside)
     edge[1:] |= mask[1:] != mask[:-1]
     edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
@@ -118,30 +120,39 @@ def _illustrated(row: Row) -> Run | None:
     return next((run for run in row.finished if run.scores and _predictions(run) is not None), None)
 
 
-def trace(row: Row) -> dict[str, Trace]:
-    """Returns, by sequence, how the predictions of a row's first seed resemble the truth and the first mask."""
-    run = _illustrated(row)
-    if run is None:
-        return {}
-    found = {}
-    for sequence in dict.fromkeys(sequence for sequence, _ in run.scores):
-        try:
-            found[sequence] = _trace(run, sequence)
-        except (DataError, OSError) as error:
-            _log.warning("no trace of %s of %s: %s", sequence, row.label, error)
-    return found
+def traces(rows: Sequence[Row]) -> dict[str, dict[str, Trace]]:
+    """Returns how the predictions of each row's first seed resemble the truth and the first mask.
+
+    Args:
+        rows: Configurations, then baselines, which were scored on the same videos as the first row.
+
+    Returns:
+        By label of the row, by sequence; without the rows whose predictions are not at hand.
+    """
+    shown = [(row, run) for row in rows if (run := _illustrated(row)) is not None]
+    found: dict[str, dict[str, Trace]] = {}
+    for row, run in shown:
+        scored = run if run.param("evaluation.root") else shown[0][1]
+        for sequence in dict.fromkeys(sequence for sequence, _ in run.scores):
+            try:
+                found.setdefault(row.label, {})[sequence] = _trace(run, scored, sequence)
+            except (DataError, OSError) as error:
+                _log.warning("no trace of %s of %s: %s", sequence, row.label, error)
+                break
+    return {label: sequences for label, sequences in found.items() if sequences}
 
 
-def _trace(run: Run, sequence: str) -> Trace:
-    video, folder = _video(run, sequence), _predictions(run)
+def _trace(run: Run, scored: Run, sequence: str) -> Trace:
+    video, folder = _video(scored, sequence), _predictions(run)
     assert folder is not None
-    merged = run.param("evaluation.protocol") == "davis2016"
+    merged = scored.param("evaluation.protocol") == "davis2016"
     names = video.frame_names
     start = video.first_label
     first = _small(video.mask(start), merged)
     objects = [int(index) for index in np.unique(first) if index]
     truth, copied = [], []
-    for index in [index for index in video.masks if index > start]:
+    later = [index for index in video.masks if index > start]
+    for index in later[:: -(-len(later) // _TRACE_FRAMES) or 1]:
         pred = _small(decode_mask(folder / sequence / f"{names[index]}.png"), merged)
         true = _small(video.mask(index), merged)
         truth.append(np.mean([_iou(pred == o, true == o) for o in objects]))
@@ -188,49 +199,46 @@ def galleries(rows: Sequence[Row], *, films: int = 1) -> tuple[Gallery, ...]:
 def _strips(sequence: str, shown: Sequence[tuple[Row, Run]], *, film: bool) -> tuple[Strip, ...]:
     video = _video(shown[0][1], sequence)
     frames = list(video.images())
-    masks = {index: video.mask(index) for index in video.masks}
-    strips = [Strip("truth", None, _side_by_side(frames, masks), _film(frames, masks) if film else "")]
+    labelled = sorted(video.masks)
+    tiles = [labelled[round(i * (len(labelled) - 1) / (_FRAMES - 1))] for i in range(_FRAMES)]
+    step = -(-len(labelled) // _FILM_FRAMES)
+    moments = labelled[::step] if film else []
+
+    def strip(label: str, score: float | None, mask_of: Callable[[int], UInt8Array]) -> Strip:
+        still = [_tile(frames[index], mask_of(index), _STRIP_WIDTH) for index in tiles]
+        moving = [_tile(frames[index], mask_of(index), _FILM_WIDTH) for index in moments]
+        return Strip(label, score, _side_by_side(still), _animated(moving, step * _FILM_MS) if moving else "")
+
+    strips = [strip("truth", None, video.mask)]
     for row, run in shown:
         folder = _predictions(run)
         assert folder is not None
-        predicted = dict(_stored(folder / sequence, video.frame_names))
-        moving = _film(frames, predicted) if film else ""
-        strips.append(Strip(row.label, sequence_scores(row).get(sequence), _side_by_side(frames, predicted), moving))
+        masks = {index: folder / sequence / f"{video.frame_names[index]}.png" for index in {*tiles, *moments}}
+        score = sequence_scores(row).get(sequence)
+        strips.append(strip(row.label, score, lambda index, masks=masks: decode_mask(masks[index])))  # type: ignore[misc]
     return tuple(strips)
 
 
-def _stored(folder: Path, names: Sequence[str]) -> Iterator[tuple[int, UInt8Array]]:
-    for index, name in enumerate(names):
-        path = folder / f"{name}.png"
-        if path.exists():
-            yield index, decode_mask(path)
+def _tile(frame: UInt8Array, mask: UInt8Array, width: int) -> Image.Image:
+    """Scales before drawing, so that outlines are one pixel wide whatever the video's size."""
+    size = (width, round(frame.shape[0] * width / frame.shape[1]))
+    small = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    ids = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
+    return Image.fromarray(overlay(np.asarray(small), np.asarray(ids)))
 
 
-def _side_by_side(frames: Sequence[UInt8Array], masks: dict[int, UInt8Array]) -> str:
-    indices = sorted(masks)
-    if not indices:
-        raise DataError("no masks to show")
-    chosen = [indices[round(i * (len(indices) - 1) / (_FRAMES - 1))] for i in range(_FRAMES)]
-    tiles = [_scaled(overlay(frames[index], masks[index]), _STRIP_WIDTH) for index in chosen]
-    height = max(tile.height for tile in tiles)
-    strip = Image.new("RGB", ((_STRIP_WIDTH + 4) * _FRAMES - 4, height), "#808080")
+def _side_by_side(tiles: Sequence[Image.Image]) -> str:
+    width = tiles[0].width + _GAP
+    strip = Image.new("RGB", (width * len(tiles) - _GAP, max(tile.height for tile in tiles)), "#808080")
     for place, tile in enumerate(tiles):
-        strip.paste(tile, (place * (_STRIP_WIDTH + 4), 0))
-    return _data_uri(strip, quality=70)
+        strip.paste(tile, (place * width, 0))
+    return _data_uri(strip, quality=75)
 
 
-def _film(frames: Sequence[UInt8Array], masks: dict[int, UInt8Array]) -> str:
-    indices = sorted(masks)
-    step = -(-len(indices) // _FILM_FRAMES)
-    images = [_scaled(overlay(frames[index], masks[index]), _FILM_WIDTH) for index in indices[::step]]
+def _animated(images: Sequence[Image.Image], frame_ms: int) -> str:
     return _data_uri(
-        images[0], quality=50, save_all=True, append_images=images[1:], duration=_FILM_MS * step, loop=0, method=3
+        images[0], quality=50, method=2, save_all=True, append_images=images[1:], duration=frame_ms, loop=0
     )
-
-
-def _scaled(image: UInt8Array, width: int) -> Image.Image:
-    height = round(image.shape[0] * width / image.shape[1])
-    return Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
 
 
 def _data_uri(image: Image.Image, **options: object) -> str:

@@ -73,7 +73,7 @@ def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool 
             against_best(comparison),
             axis_effects(comparison),
             tables,
-            {row.label: pictures.trace(row) for row in leading},
+            pictures.traces(leading),
             pictures.galleries(leading),
             texts,
         )

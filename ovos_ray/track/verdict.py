@@ -21,7 +21,7 @@ class Verdict:
     Attributes:
         headline: What wins.
         certainty: By how much, and how sure.
-        axes: One sentence for every axis that was compared.
+        axes: (axis, sentence) for every axis that was compared.
         states: How many trials ended how.
         data: What was scored, under which label budget.
         warnings: What a reader must not overlook.
@@ -29,7 +29,7 @@ class Verdict:
 
     headline: str
     certainty: str
-    axes: tuple[str, ...]
+    axes: tuple[tuple[str, str], ...]
     states: str
     data: str
     warnings: tuple[str, ...]
@@ -47,7 +47,7 @@ def verdict(comparison: Comparison, differences: Mapping[str, Paired], effects: 
     return Verdict(
         _headline(best),
         _certainty(comparison, differences),
-        tuple(_axis_sentence(effect) for effect in effects),
+        tuple((effect.label, _axis_sentence(effect)) for effect in effects),
         _states(comparison),
         _data(comparison),
         tuple(_warnings(comparison, differences)),
@@ -106,7 +106,9 @@ def _axis_sentence(effect: AxisEffect) -> str:
             "" if other.p is None else f", {p_text(other.p)}"
         )
         parts.append(f"{other.difference:+.1f} points over {other.value} ({pairs})")
-    return f"{effect.label}: {best.value} leads, all else equal: {'; '.join(parts)}."
+    clear = all(other.p is not None and other.p <= _LEVEL for other in others)
+    lead = f"{best.value} leads" if clear else f"{best.value} leads, not clearly"
+    return f"{lead}: {'; '.join(parts)}."
 
 
 def _states(comparison: Comparison) -> str:

@@ -10,19 +10,20 @@ scheme.addEventListener("click", () => {
 });
 scheme.setAttribute("aria-pressed", matchMedia("(prefers-color-scheme: dark)").matches);
 
+const words = new Intl.Collator(undefined, { numeric: true });
 const table = one("#results");
 const count = one("#count");
 // A row and the seeds beneath it move and hide together.
 const rows = all("tbody tr[data-row]", table).map(row => ({ row, detail: row.nextElementSibling }));
 
 function filter() {
-  const words = one("#search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const wanted = one("#search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const choices = all("select[data-axis]").filter(s => s.value !== "");
   const finished = one("#finished").checked;
   let shown = 0;
   for (const { row, detail } of rows) {
     const settings = JSON.parse(row.dataset.settings);
-    const fits = words.every(word => row.dataset.text.includes(word))
+    const fits = wanted.every(word => row.dataset.text.includes(word))
       && choices.every(choice => settings[choice.dataset.axis] === choice.value)
       && (!finished || row.dataset.finished === "1");
     row.hidden = !fits;
@@ -44,7 +45,7 @@ function sort(header) {
     const [x, y] = [key(a), key(b)];
     // What is missing stays at the end, whichever way the column is sorted.
     if (x === "" || y === "") return (x === "") - (y === "");
-    const order = numeric ? x - y : x.localeCompare(y, undefined, { numeric: true });
+    const order = numeric ? x - y : words.compare(x, y);
     return descending ? -order : order;
   });
   one("tbody", table).append(...rows.flatMap(({ row, detail }) => [row, detail]));
