@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -39,17 +38,6 @@ def make_batch(num_samples: int = 4, clip_length: int = 5, side: int = 32, seed:
 
 def part(batch: dict[str, Tensor], samples: slice) -> dict[str, Tensor]:
     return {name: value[samples] for name, value in batch.items()}
-
-
-@contextmanager
-def float64_everywhere() -> Iterator[None]:
-    """What networks compute in float32 whatever the autocast, such as keys, is computed in float64 as well."""
-    original = torch.Tensor.float
-    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        torch.Tensor.float = original  # type: ignore[method-assign]
 
 
 def double_network(name: str, seed: int = 0) -> VOSNetwork:

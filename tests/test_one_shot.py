@@ -14,7 +14,6 @@ import pytest
 import torch
 from batches import (
     double_network,
-    float64_everywhere,
     largest_difference,
     loss_and_gradients,
     make_batch,
@@ -117,14 +116,13 @@ def naive_one_shot(network: VOSNetwork, batch: dict[str, Tensor], backward: str)
 def test_strategies_equal_two_plain_propagations(name: str, backward: str) -> None:
     both = part(make_batch(4), slice(1, None, 2))
     config = MethodConfig(backward=backward, loss=PLAIN)
-    with float64_everywhere():
-        network = double_network(name)
-        loss, gradients = loss_and_gradients(network, lambda n: one_shot_loss(n, both, config, rng()))
-        expected, wanted = loss_and_gradients(network, lambda n: (naive_one_shot(n, both, backward), {}))
-        other, _ = one_shot_loss(network, both, config, rng(4))
-        # Written out, a padded object does not exist; batched, it has probability 1e-7.
-        mixed, _ = one_shot_loss(network, make_batch(2), config, rng())
-        assert mixed.item() == pytest.approx(naive_one_shot(network, make_batch(2), backward).item(), rel=2e-5)
+    network = double_network(name)
+    loss, gradients = loss_and_gradients(network, lambda n: one_shot_loss(n, both, config, rng()))
+    expected, wanted = loss_and_gradients(network, lambda n: (naive_one_shot(n, both, backward), {}))
+    other, _ = one_shot_loss(network, both, config, rng(4))
+    # Written out, a padded object does not exist; batched, it has probability 1e-7.
+    mixed, _ = one_shot_loss(network, make_batch(2), config, rng())
+    assert mixed.item() == pytest.approx(naive_one_shot(network, make_batch(2), backward).item(), rel=2e-5)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
     assert largest_difference(gradients, wanted) < 1e-9
     if backward in ("2-step", "3-step"):
@@ -136,11 +134,10 @@ def test_encoding_each_frame_once_equals_two_plain_passes(name: str, backward: s
     batch = make_batch()
     fast = MethodConfig(backward=backward, loss=PLAIN)
     plain = replace(fast, share_features=False)
-    with float64_everywhere():
-        network = double_network(name)
-        left = loss_and_gradients(network, lambda n: one_shot_loss(n, batch, fast, rng()))
-        right = loss_and_gradients(network, lambda n: one_shot_loss(n, batch, plain, rng()))
-        other = loss_and_gradients(double_network(name, seed=1), lambda n: one_shot_loss(n, batch, plain, rng()))
+    network = double_network(name)
+    left = loss_and_gradients(network, lambda n: one_shot_loss(n, batch, fast, rng()))
+    right = loss_and_gradients(network, lambda n: one_shot_loss(n, batch, plain, rng()))
+    other = loss_and_gradients(double_network(name, seed=1), lambda n: one_shot_loss(n, batch, plain, rng()))
     assert left[0].item() == pytest.approx(right[0].item(), rel=1e-9)
     assert largest_difference(left[1], right[1]) < 1e-9
     assert largest_difference(left[1], other[1]) > 1e-2
@@ -341,10 +338,9 @@ def test_gradients_do_not_depend_on_the_split_over_workers(name: str, loss: Loss
         piece["position"] = piece["position"] + positions
         return loss_and_gradients(network, lambda n: one_shot_loss(n, piece, config, rng(), step=40_000, max_objects=2))
 
-    with float64_everywhere():
-        network = double_network(name)
-        whole, halves = of(slice(0, 4)), [of(slice(0, 2)), of(slice(2, 4))]
-        other = of(slice(0, 4), positions=7)
+    network = double_network(name)
+    whole, halves = of(slice(0, 4)), [of(slice(0, 2)), of(slice(2, 4))]
+    other = of(slice(0, 4), positions=7)
     mean = {key: (halves[0][1][key] + halves[1][1][key]) / 2 for key in whole[1]}
     assert whole[0].item() == pytest.approx((halves[0][0] + halves[1][0]).item() / 2, rel=1e-10)
     assert largest_difference(mean, whole[1]) < 1e-10

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ovos_ray.config import LossConfig
 from ovos_ray.methods.schedules import top_fraction_at
 from ovos_ray.networks.base import AuxiliaryLogits
+from ovos_ray.networks.precision import full_precision
 
 __all__ = [
     "cross_entropy",
@@ -55,7 +56,7 @@ def frame_losses(
     Returns:
         Named parts, each (B,); the loss of the frame is their sum.
     """
-    logits = _at_least_float32(logits)
+    logits = full_precision(logits)
     if config.cross_entropy == "points":
         target = one_hot(label, logits.shape[1]).to(logits.dtype)
         parts = point_losses(logits, target, num_objects, config, generators)
@@ -63,7 +64,7 @@ def frame_losses(
             part
             for kind in (auxiliary or {}).values()
             for head in kind
-            for part in point_losses(_at_least_float32(head), target, num_objects, config, generators).values()
+            for part in point_losses(full_precision(head), target, num_objects, config, generators).values()
         ]
         if heads:
             parts["auxiliary"] = config.auxiliary_weight * torch.stack(heads).sum(0)
@@ -205,7 +206,3 @@ def _sample(values: Tensor, points: Tensor) -> Tensor:
     """Bilinear values (B, C, P) of (B, C, H, W) at points (B, P, 2) in [0, 1]²; zero outside."""
     grid = (2 * points - 1)[:, :, None]
     return F.grid_sample(values, grid, align_corners=False, padding_mode="zeros").squeeze(3)
-
-
-def _at_least_float32(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()

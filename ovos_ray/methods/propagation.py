@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ovos_ray.networks.base import AuxiliaryLogits, FrameFeatures, MemoryFrame, Padding, Readout, VOSNetwork
 from ovos_ray.networks.blocks import EMPTY_LOGIT
 from ovos_ray.networks.memory import read
+from ovos_ray.networks.precision import full_precision
 from ovos_ray.seeding import BatchRng
 
 __all__ = ["encode_frames", "propagate"]
@@ -64,9 +65,9 @@ def propagate(
     call: Callable[..., Any] = _recomputed if recompute and torch.is_grad_enabled() else _stored
 
     kept = num_objects if selector is None else _last_real(selector)
-    selector = None if selector is None else selector[:, :kept].to(torch.float32)
+    selector = None if selector is None else full_precision(selector[:, :kept])
     padding = Padding.of(frames.shape[-2], frames.shape[-1], network.stride)
-    state = network.start(padding.masks(masks[:, :kept].float()))
+    state = network.start(padding.masks(full_precision(masks[:, :kept])))
 
     memory: list[MemoryFrame] = []
     outputs: list[Tensor] = []

@@ -235,7 +235,7 @@ class VOSNetwork(nn.Module, ABC):
         if not self.recurrent:
             return State(masks=masks)
         shape = (batch, objects, self.sensory_dim, height // self.stride, width // self.stride)
-        return State(masks=masks, sensory=masks.new_zeros(shape, dtype=torch.float32))
+        return State(masks=masks, sensory=masks.new_zeros(shape, dtype=torch.promote_types(masks.dtype, torch.float32)))
 
     def extend(self, state: State, masks: Tensor) -> State:
         """Returns the state with new objects appended.

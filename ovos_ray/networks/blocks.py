@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovos_ray.networks.precision import full_precision
+
 __all__ = [
     "CBAM",
     "EMPTY_LOGIT",
@@ -91,7 +93,7 @@ def aggregate(probabilities: Tensor) -> Tensor:
 
     The background is where no object is, Π(1 - p). Probabilities are clamped to [1e-7, 1 - 1e-7] (STCN section 3.4).
     """
-    probabilities = probabilities.float()
+    probabilities = full_precision(probabilities)
     background = reduce(torch.mul, (1 - probabilities).unbind(1))
     return torch.logit(torch.cat([background.unsqueeze(1), probabilities], dim=1), eps=_EPSILON)
 
@@ -118,7 +120,7 @@ class KeyProjection(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns key, shrinkage and selection of (M, C, h, w)."""
         with torch.autocast(x.device.type, enabled=False):
-            x = x.float()
+            x = full_precision(x)
             if not self.anisotropic:
                 return self.key_proj(x), None, None
             return self.key_proj(x), self.d_proj(x).square() + 1, self.e_proj(x).sigmoid()

@@ -35,6 +35,7 @@ from ovos_ray.networks.blocks import (
     upsample,
 )
 from ovos_ray.networks.object_transformer import ObjectSummarizer, ObjectTransformer
+from ovos_ray.networks.precision import full_precision
 from ovos_ray.networks.resnet import RESNET18, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
 from ovos_ray.networks.sensory import DecoderUpdate, DeepUpdate
 
@@ -167,7 +168,7 @@ class ProjectedKey(KeyProjection):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns key, shrinkage and selection of (M, C, h, w)."""
         with torch.autocast(x.device.type, enabled=False):
-            return super().forward(self.pix_feat_proj(x.float()))
+            return super().forward(self.pix_feat_proj(full_precision(x)))
 
 
 class ValueEncoder(MaskEncoder):
@@ -245,7 +246,7 @@ class Decoder(nn.Module):
         g8 = self.up_16_8(f8, readout)
         g4 = self.up_8_4(f4, g8)
         with torch.autocast(g4.device.type, enabled=False):
-            logits = self.pred(torch.relu(g4.float()))
+            logits = self.pred(torch.relu(full_precision(g4)))
         if update_sensory:
             sensory = self.sensory_update(readout, g8, g4, logits, sensory)
         return logits, sensory
@@ -268,5 +269,5 @@ class AuxiliaryHeads(nn.Module):
         """Takes (B, C, h, w) and (B·N, Cs, h, w); returns aggregated logits (1, B, 1+N, h, w)."""
         classifier = unfold(self.sensory_aux.projection(sensory), objects)
         weight, bias = classifier[:, :, :-1], classifier[:, :, -1]
-        probabilities = ((weight * pixel.unsqueeze(1)).sum(2) + bias).float().sigmoid()
+        probabilities = full_precision((weight * pixel.unsqueeze(1)).sum(2) + bias).sigmoid()
         return aggregate(probabilities if selector is None else probabilities * selector[:, :, None, None])[None]

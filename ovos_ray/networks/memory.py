@@ -19,7 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-__all__ = ["ReadPath", "affinity", "augment_memory", "augment_query", "read", "read_with_usage", "similarity"]
+from ovos_ray.networks.precision import full_precision
+
+__all__ = ["LEAN_ABOVE", "ReadPath", "augment_memory", "augment_query", "read"]
 
 ReadPath = Literal["auto", "exact", "lean"]
 
@@ -40,44 +42,30 @@ def augment_memory(key: Tensor, shrinkage: Tensor | None, *, with_selection: boo
     Returns:
         (B, D, M) float32, D = 2 Ck + 1 with a selection, Ck + 1 or Ck + 2 without.
     """
-    key = key.float()
+    key = full_precision(key)
     square = key.square() if with_selection else key.square().sum(1, keepdim=True)
     parts = [square.neg(), 2 * key]
     if shrinkage is not None:  # without it the term in q² is the same for all memory positions: softmax drops it
         parts.append(key.new_full((key.shape[0], 1, key.shape[2]), -1.0))
     augmented = torch.cat(parts, dim=1)
-    return augmented if shrinkage is None else torch.mul(augmented, shrinkage.float())
+    return augmented if shrinkage is None else torch.mul(augmented, full_precision(shrinkage))
 
 
 def augment_query(query: Tensor, selection: Tensor | None, *, with_shrinkage: bool) -> Tensor:
     """Returns q' / sqrt(Ck) for queries (B, Ck, Q); selection (B, Ck, Q) or None. Shapes as `augment_memory`."""
-    query = query.float()
+    query = full_precision(query)
     scale = math.sqrt(query.shape[1])
     if selection is None:
         parts = [torch.ones_like(query[:, :1]), query]
         square = query.square()
     else:
-        selection = selection.float()
+        selection = full_precision(selection)
         weighted = selection * query
         parts = [selection, weighted]
         square = weighted * query
     if with_shrinkage:
         parts.append(square.sum(1, keepdim=True))
     return torch.cat(parts, dim=1) / scale
-
-
-def similarity(key: Tensor, shrinkage: Tensor | None, query: Tensor, selection: Tensor | None) -> Tensor:
-    """Returns S (B, M, Q) in float32, up to a constant per query, for keys (B, Ck, M) and queries (B, Ck, Q)."""
-    memory = augment_memory(key, shrinkage, with_selection=selection is not None)
-    return torch.bmm(memory.transpose(1, 2), augment_query(query, selection, with_shrinkage=shrinkage is not None))
-
-
-def affinity(scores: Tensor, top_k: int | None = None) -> Tensor:
-    """Normalises similarities (B, M, Q) over memory; with `top_k` all but the k largest per query become zero."""
-    if top_k is None or top_k >= scores.shape[1]:
-        return scores.softmax(dim=1)
-    values, indices = scores.topk(top_k, dim=1)
-    return torch.zeros_like(scores).scatter_(1, indices, values.softmax(dim=1))
 
 
 def read(
@@ -87,7 +75,6 @@ def read(
     query: Tensor,
     selection: Tensor | None,
     *,
-    top_k: int | None = None,
     path: ReadPath = "auto",
 ) -> Tensor:
     """Reads memory values for every query position, in float32 whatever the autocast.
@@ -98,7 +85,6 @@ def read(
         value: (B, N, Cv, M) values of N objects; all read with one affinity.
         query: (B, Ck, Q).
         selection: (B, Ck, Q), or None.
-        top_k: Memory positions kept per query; None: all.
         path: `exact` builds the (M, Q) matrix; `lean` never does and agrees with it to 1e-4; `auto` is exact as long
             as the matrix is small.
 
@@ -112,27 +98,10 @@ def read(
         if path == "auto":
             path = "lean" if memory.shape[0] * memory.shape[2] * queries.shape[2] > LEAN_ABOVE else "exact"
         if path == "exact":
-            weights = affinity(memory.transpose(1, 2) @ queries, top_k)
-            return torch.bmm(flat, weights.to(flat.dtype)).view(*value.shape[:3], -1)
-        if top_k is None and query.is_cuda:
+            return _read_exact(memory, queries, flat).view(*value.shape[:3], -1)
+        if query.is_cuda:
             return _read_fused(memory, queries, value)
-        return _read_chunked(memory, queries, flat, top_k).view(*value.shape[:3], -1)
-
-
-def read_with_usage(
-    key: Tensor,
-    shrinkage: Tensor | None,
-    value: Tensor,
-    query: Tensor,
-    selection: Tensor | None,
-    *,
-    top_k: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """As `read`, and how much each memory position was used: (B, M), its affinities summed over queries."""
-    with torch.autocast(query.device.type, enabled=False):
-        weights = affinity(similarity(key, shrinkage, query, selection), top_k)
-        flat = value.flatten(1, 2)
-        return torch.bmm(flat, weights.to(flat.dtype)).view(*value.shape[:3], -1), weights.sum(2)
+        return _read_chunked(memory, queries, flat).view(*value.shape[:3], -1)
 
 
 def _read_fused(memory: Tensor, queries: Tensor, value: Tensor) -> Tensor:
@@ -141,19 +110,21 @@ def _read_fused(memory: Tensor, queries: Tensor, value: Tensor) -> Tensor:
     heads = value.shape[1]
     k = F.pad(memory, (0, 0, 0, extra)).transpose(1, 2).unsqueeze(1).expand(-1, heads, -1, -1)
     q = F.pad(queries, (0, 0, 0, extra)).transpose(1, 2).unsqueeze(1).expand(-1, heads, -1, -1)
-    out = F.scaled_dot_product_attention(q, k, value.float().transpose(2, 3), scale=1.0)
+    out = F.scaled_dot_product_attention(q, k, full_precision(value).transpose(2, 3), scale=1.0)
     return out.transpose(2, 3).to(value.dtype)
 
 
-def _read_chunked(memory: Tensor, queries: Tensor, flat: Tensor, top_k: int | None) -> Tensor:
+def _read_exact(memory: Tensor, queries: Tensor, flat: Tensor) -> Tensor:
+    weights = torch.bmm(memory.transpose(1, 2), queries).softmax(dim=1)
+    return torch.bmm(flat, weights.to(flat.dtype))
+
+
+def _read_chunked(memory: Tensor, queries: Tensor, flat: Tensor) -> Tensor:
     """Exact affinities for a few queries at a time; with gradient, each chunk is recomputed instead of stored."""
-
-    def chunk(memory: Tensor, part: Tensor, flat: Tensor) -> Tensor:
-        return torch.bmm(flat, affinity(memory.transpose(1, 2) @ part, top_k).to(flat.dtype))
-
     parts = torch.split(queries, _CHUNK, dim=2)
     if not torch.is_grad_enabled():
-        return torch.cat([chunk(memory, part, flat) for part in parts], dim=2)
+        return torch.cat([_read_exact(memory, part, flat) for part in parts], dim=2)
     return torch.cat(
-        [checkpoint(chunk, memory, part, flat, use_reentrant=False, preserve_rng_state=False) for part in parts], dim=2
+        [checkpoint(_read_exact, memory, part, flat, use_reentrant=False, preserve_rng_state=False) for part in parts],
+        dim=2,
     )

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovos_ray.networks.blocks import CAResBlock, aggregate, unfold
+from ovos_ray.networks.precision import full_precision
 
 __all__ = ["ObjectSummarizer", "ObjectTransformer", "PositionalEncoding"]
 
@@ -39,8 +40,9 @@ class PositionalEncoding(nn.Module):
         return torch.cat([x, y], dim=-1)
 
     def _encode(self, length: int) -> Tensor:
-        positions = torch.arange(length, device=self.inv_freq.device, dtype=torch.float32)
-        angles = torch.outer(positions / (length - 1 + 1e-6) * self.scale, self.inv_freq.float())
+        frequencies = full_precision(self.inv_freq)
+        positions = torch.arange(length, device=frequencies.device, dtype=frequencies.dtype)
+        angles = torch.outer(positions / (length - 1 + 1e-6) * self.scale, frequencies)
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
@@ -68,8 +70,8 @@ class ObjectSummarizer(nn.Module):
         """
         x = self.input_proj(value.flatten(2).transpose(1, 2))
         with torch.autocast(value.device.type, enabled=False):
-            x = x.float() + self.pos_enc(*value.shape[-2:]).flatten(0, 1)
-            own = masks.float().flatten(1)[:, :, None]
+            x = full_precision(x) + self.pos_enc(*value.shape[-2:]).flatten(0, 1)
+            own = full_precision(masks).flatten(1)[:, :, None]
             weights = self.weights_pred(x).sigmoid()
             foreground, background = weights[..., : self.num_foreground], weights[..., self.num_foreground :]
             weights = torch.cat([foreground * own, background * (1 - own)], dim=-1).transpose(1, 2)
@@ -216,7 +218,7 @@ class ObjectTransformer(nn.Module):
 
     def _masks(self, index: int, pixel: Tensor, height: int, objects: int, selector: Tensor | None) -> Tensor:
         logits = unfold(self.mask_pred[index](_maps(pixel, height)), objects).squeeze(2)
-        probabilities = logits.float().sigmoid()
+        probabilities = full_precision(logits).sigmoid()
         return aggregate(probabilities if selector is None else probabilities * selector[:, :, None, None])
 
     @torch.no_grad()

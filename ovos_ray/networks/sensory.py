@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovos_ray.networks.precision import full_precision
+
 __all__ = ["DecoderUpdate", "DeepUpdate"]
 
 
@@ -40,7 +42,7 @@ class DeepUpdate(nn.Module):
     def forward(self, value: Tensor, sensory: Tensor) -> Tensor:
         """Takes (B·N, Cv, h, w) and (B·N, Cs, h, w); returns the new sensory memory."""
         with torch.autocast(value.device.type, enabled=False):
-            return _step(self.transform(torch.cat([value.float(), sensory], dim=1)), sensory)
+            return _step(self.transform(torch.cat([full_precision(value), sensory], dim=1)), sensory)
 
 
 class DecoderUpdate(nn.Module):
@@ -62,7 +64,7 @@ class DecoderUpdate(nn.Module):
     def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, logits: Tensor, sensory: Tensor) -> Tensor:
         """Takes decoder features and logits, (B·N, C, ·, ·) at strides 16, 8, 4 and 4; returns the sensory memory."""
         with torch.autocast(g16.device.type, enabled=False):
-            g8 = F.avg_pool2d(g8.float(), 2)
-            g4 = torch.cat([F.avg_pool2d(g4.float(), 4), F.avg_pool2d(logits.float(), 4)], dim=1)
-            summed = self.g16_conv(g16.float()) + self.g8_conv(g8) + self.g4_conv(g4)
+            g8 = F.avg_pool2d(full_precision(g8), 2)
+            g4 = torch.cat([F.avg_pool2d(full_precision(g4), 4), F.avg_pool2d(full_precision(logits), 4)], dim=1)
+            summed = self.g16_conv(full_precision(g16)) + self.g8_conv(g8) + self.g4_conv(g4)
             return _step(self.transform(torch.cat([summed, sensory], dim=1)), sensory)

@@ -32,6 +32,7 @@ from ovos_ray.networks.blocks import (
     unfold,
     upsample,
 )
+from ovos_ray.networks.precision import full_precision
 from ovos_ray.networks.resnet import RESNET18_WITH_BIAS, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
 
 __all__ = ["CONFIGS", "STCN", "STCNConfig"]
@@ -106,7 +107,7 @@ class STCN(VOSNetwork):
         """See `VOSNetwork.segment`."""
         _, f8, f4, thin = features.maps
         mask_logits = self.decoder(thin, f8, f4, fold(readout.value))
-        probabilities = unfold(upsample(mask_logits, 4).float().sigmoid(), readout.value.shape[1]).squeeze(2)
+        probabilities = unfold(full_precision(upsample(mask_logits, 4)).sigmoid(), readout.value.shape[1]).squeeze(2)
         if selector is not None:
             probabilities = probabilities * selector[:, :, None, None]
         logits = aggregate(probabilities)

@@ -31,6 +31,7 @@ from ovos_ray.networks.blocks import (
     unfold,
     upsample,
 )
+from ovos_ray.networks.precision import full_precision
 from ovos_ray.networks.resnet import RESNET18, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
 from ovos_ray.networks.sensory import DecoderUpdate, DeepUpdate
 
@@ -112,7 +113,7 @@ class XMem(VOSNetwork):
         objects = readout.value.shape[1]
         sensory = None if state.sensory is None else fold(state.sensory)
         mask_logits, sensory = self.decoder(features, fold(readout.value), sensory, update_sensory)
-        probabilities = unfold(upsample(mask_logits, 4).float().sigmoid(), objects).squeeze(2)
+        probabilities = unfold(full_precision(upsample(mask_logits, 4)).sigmoid(), objects).squeeze(2)
         if selector is not None:
             probabilities = probabilities * selector[:, :, None, None]
         logits = aggregate(probabilities)
