@@ -30,6 +30,9 @@ def ray_cluster() -> Iterator[None]:
     """One local Ray cluster for the whole session, never somebody else's."""
     import ray
 
-    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False)
+    # Workers import this folder's modules and, as in a checkout that is not installed, the repository's.
+    paths = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
+    variables = {"PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "OMP_NUM_THREADS": "1"}
+    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": variables})
     yield
     ray.shutdown()

@@ -30,6 +30,7 @@ ROOMS = {
     "train.run_folder": 3,
     "train.progress": 3,
     "train.estimate": 3,
+    "train.numerics": 3,
     "evaluate": 4,
     "track": 4,
     "train": 5,

@@ -267,6 +267,7 @@ class Worker:
             if csv is not None:
                 folder.write(csv.encode(), "scores.csv")
                 self.sink.log_artifact(csv.encode(), "scores.csv")
+                self.sink.set_tags({"ovos.predictions": (folder / "predictions").folder})
             self.sink.set_tags({"ovos.label_percent": f"{values['label_percent']:.2f}"})
             self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, config.train.steps)
             self.sink.finish()
