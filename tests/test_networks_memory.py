@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ovos_ray.networks import memory
-from ovos_ray.networks.memory import affinity, read, read_with_usage, similarity
+from ovos_ray.networks.memory import read
 
 CASES = [(False, False), (True, True), (True, False), (False, True)]
 
@@ -26,14 +26,13 @@ def _inputs(shrinkage: bool, selection: bool, positions: int = 12, queries: int 
     }
 
 
-def _by_loops(data: dict[str, Tensor | None], top_k: int | None = None) -> tuple[Tensor, Tensor]:
+def _by_loops(data: dict[str, Tensor | None]) -> Tensor:
     key, shrinkage, value, query, selection = (
         None if x is None else x.double()
         for x in (data[k] for k in ("key", "shrinkage", "value", "query", "selection"))
     )
     batch, channels, positions = key.shape
     out = torch.zeros(*value.shape[:3], query.shape[2], dtype=torch.float64)
-    usage = torch.zeros(batch, positions, dtype=torch.float64)
     for b in range(batch):
         for j in range(query.shape[2]):
             scores = []
@@ -45,28 +44,20 @@ def _by_loops(data: dict[str, Tensor | None], top_k: int | None = None) -> tuple
                 scores.append(
                     -float(distance * (1.0 if shrinkage is None else shrinkage[b, 0, i])) / math.sqrt(channels)
                 )
-            kept = sorted(range(positions), key=lambda i: -scores[i])[: top_k or positions]
-            total = sum(math.exp(scores[i]) for i in kept)
-            for i in kept:
-                share = math.exp(scores[i]) / total
-                usage[b, i] += share
-                out[b, :, :, j] += share * value[b, :, :, i]
-    return out, usage
+            total = sum(math.exp(score) for score in scores)
+            for i, score in enumerate(scores):
+                out[b, :, :, j] += math.exp(score) / total * value[b, :, :, i]
+    return out
 
 
 @pytest.mark.parametrize("path", ["exact", "lean"])
-@pytest.mark.parametrize("top_k", [None, 3, 100])
 @pytest.mark.parametrize(("shrinkage", "selection"), CASES)
 def test_read_is_the_weighted_mean_of_the_values(
-    shrinkage: bool, selection: bool, top_k: int | None, path: str, monkeypatch: pytest.MonkeyPatch
+    shrinkage: bool, selection: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "_CHUNK", 3)
     data = _inputs(shrinkage, selection)
-    expected, usage = _by_loops(data, top_k)
-    assert torch.allclose(read(**data, top_k=top_k, path=path).double(), expected, atol=1e-5)
-    values, used = read_with_usage(**data, top_k=top_k)
-    assert torch.allclose(values.double(), expected, atol=1e-5)
-    assert torch.allclose(used.double(), usage, atol=1e-5)
+    assert torch.allclose(read(**data, path=path).double(), _by_loops(data), atol=1e-5)
 
 
 @pytest.mark.parametrize(("shrinkage", "selection"), CASES)
@@ -131,15 +122,6 @@ def test_auto_takes_the_lean_path_when_the_matrix_is_large(monkeypatch: pytest.M
     with _LargestTensor() as large:
         read(**data)
     assert large.numel < 2 * 200 * 700 <= small.numel
-
-
-def test_affinity_is_a_distribution_over_memory_with_at_most_k_positions() -> None:
-    data = _inputs(True, True)
-    scores = similarity(data["key"], data["shrinkage"], data["query"], data["selection"])
-    weights = affinity(scores, 4)
-    assert torch.allclose(weights.sum(1), torch.ones(2, 7))
-    assert ((weights > 0).sum(1) == 4).all()
-    assert torch.allclose(affinity(scores + 300.0, 4), weights, atol=1e-4)
 
 
 def test_read_is_exact_under_autocast() -> None:
