@@ -195,6 +195,36 @@ def test_training_process_killed_mid_run_continues_its_own_run(store: str, clien
     assert run.info.status == "FINISHED"
 
 
+def test_best_network_comes_back_as_an_mlflow_model(store: str, client: Any, tmp_path: Path) -> None:
+    import mlflow.pyfunc
+    import numpy as np
+    from safetensors.torch import save_file
+
+    from ovos_ray import networks
+    from ovos_ray.evaluate.inference import predict_video
+
+    network = networks.build("stcn-tiny", seed=3)
+    save_file(network.state_dict(), tmp_path / "network.safetensors")
+    with Sink.open(store, "model", "one", name="x", spool=tmp_path / "spool") as sink:
+        sink.log_model(tmp_path / "network.safetensors", network="stcn-tiny", memory_interval=2)
+    (tmp_path / "network.safetensors").unlink()
+
+    frames = np.random.default_rng(0).integers(0, 255, (5, 48, 64, 3), np.uint8)
+    mask = np.zeros((48, 64), np.uint8)
+    mask[10:30, 10:40], mask[20:40, 40:60] = 1, 2
+    mlflow.set_tracking_uri(store)
+    model = mlflow.pyfunc.load_model(f"runs:/{the_run(client, 'model', 'one').info.run_id}/model")
+    assert model.metadata.signature.inputs.input_names() == ["frames", "mask"]
+    masks = model.predict({"frames": frames, "mask": mask})["masks"]
+    expected = np.stack(list(predict_video(network.eval(), frames, {0: mask}, memory_interval=2)))
+    assert masks.dtype == np.uint8
+    assert np.array_equal(masks, expected)
+    other = np.stack(list(predict_video(networks.build("stcn-tiny", seed=4).eval(), frames, {0: mask})))
+    assert not np.array_equal(masks, other)
+    stored = Path(store.removeprefix("sqlite:///")).parent / "mlruns" / "model"
+    assert [p.name for p in stored.rglob("*") if p.suffix in (".pkl", ".pth", ".pt")] == []
+
+
 # ---------------------------------------------------------------- a real server behind a connection that fails
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ def save_model(path: Path, weights: Path, *, network: str, **settings: Any) -> N
         path: Folder to write, absent so far.
         weights: Safetensors file (or anything `ovos_ray.networks.load_weights` reads).
         network: Name known to `ovos_ray.networks.build`.
-        settings: Fields of `ovos_ray.evaluate.inference`'s settings that differ from the network's default.
+        settings: Fields of `ovos_ray.evaluate.inference.InferenceSettings` that differ from the published ones.
     """
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
@@ -38,13 +39,16 @@ def save_model(path: Path, weights: Path, *, network: str, **settings: Any) -> N
     try:
         shutil.copy2(weights, data / ("weights" + weights.suffix))
         (data / "network.json").write_text(json.dumps({"network": network, "settings": settings}, indent=2))
-        mlflow.pyfunc.save_model(
-            path=str(path),
-            loader_module="ovos_ray.track.model",
-            data_path=str(data),
-            signature=ModelSignature(inputs=Schema([frames, mask]), outputs=Schema([masks])),
-            pip_requirements=["ovos-ray"],
-        )
+        with warnings.catch_warnings():
+            # An example video would be larger than the network; the signature says all there is to say.
+            warnings.filterwarnings("ignore", message=".*input example.*")
+            mlflow.pyfunc.save_model(
+                path=str(path),
+                loader_module="ovos_ray.track.model",
+                data_path=str(data),
+                signature=ModelSignature(inputs=Schema([frames, mask]), outputs=Schema([masks])),
+                pip_requirements=["ovos-ray"],
+            )
     finally:
         shutil.rmtree(data)
 

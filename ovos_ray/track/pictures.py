@@ -18,17 +18,17 @@ import numpy.typing as npt
 from PIL import Image
 
 from ovos_ray.data.layout import open_dataset
-from ovos_ray.data.masks import DAVIS_PALETTE, decode_mask
+from ovos_ray.data.masks import decode_mask
 from ovos_ray.data.video import Video
 from ovos_ray.errors import DataError
+from ovos_ray.evaluate.overlay import overlay
 from ovos_ray.track.comparison import Row
 from ovos_ray.track.significance import sequence_scores
 from ovos_ray.track.study import Run
 
-__all__ = ["Gallery", "Strip", "Trace", "galleries", "overlay", "traces"]
+__all__ = ["Gallery", "Strip", "Trace", "galleries", "traces"]
 
 _log = logging.getLogger(__name__)
-_PALETTE = np.frombuffer(DAVIS_PALETTE, np.uint8).reshape(256, 3)
 _FRAMES = 5
 _STRIP_WIDTH, _GAP = 250, 4
 _TRACE_FRAMES = 30
@@ -86,23 +86,6 @@ class Trace:
     def copy_score(self) -> float:
         """Mean of `first` minus mean of `truth`, in points: above zero, predictions resemble the first mask more."""
         return float(self.first.mean() - self.truth.mean())
-
-
-def overlay(frame: UInt8Array, mask: UInt8Array) -> UInt8Array:
-    """Returns the frame tinted with each object's DAVIS colour, outlined so that it shows on any background.
-
-    Args:
-        frame: (H, W, 3) uint8 RGB.
-        mask: (H, W) uint8 object ids.
-    """
-    colour = _PALETTE[mask].astype(np.float32)
-    inside = mask > 0
-    tinted = np.where(inside[..., None], 0.45 * frame + 0.55 * colour, frame)
-    edge = np.zeros_like(inside)
-    edge[1:] |= mask[1:] != mask[:-1]
-    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
-    tinted[edge] = 255
-    return tinted.astype(np.uint8)
 
 
 def _predictions(run: Run) -> Path | None:
