@@ -79,7 +79,7 @@ class ClipDecoder:
                 labels=np.zeros((n if self.all_labels else 1, size, size), np.uint8),
                 num_objects=0,
                 weight=0.0,
-                problem=f"{clip.video}: {error.message}",
+                problem=f"video {clip.video!r}: {error.message}",
             )
 
     def _decode(self, clip: Clip) -> Sample:

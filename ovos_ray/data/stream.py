@@ -6,6 +6,7 @@ workers. Here a rank's blocks are computed from its positions, and the consumer 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -61,7 +62,8 @@ def load_plan(spec: StreamSpec) -> Plan:
 
 @functools.lru_cache(maxsize=4)
 def _decoder(spec: StreamSpec) -> ClipDecoder:
-    return ClipDecoder(spec.data, all_labels=spec.all_labels)
+    # A bad row travels as data: Ray hands on the text of an exception, but neither its kind nor its remedy.
+    return ClipDecoder(dataclasses.replace(spec.data, on_bad_row="skip"), all_labels=spec.all_labels)
 
 
 def _decode_block(
@@ -135,6 +137,11 @@ class RankStream:
                 "this is a defect of the stream; resume the run and report it",
             )
         for position, problem in zip(received, columns["problem"].tolist(), strict=True):
+            if problem and data.on_bad_row == "error":
+                raise DataError(
+                    f"position {position}, {problem}",
+                    "`ovos-ray verify SHARDS` lists every bad row; data.on_bad_row=skip goes on without them",
+                )
             if problem:
                 self.problems.append((position, problem))
         seen = (step - self.start_step + 1) * len(received)

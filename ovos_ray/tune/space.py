@@ -123,8 +123,11 @@ def expand(space: SearchSpace, base: ExperimentConfig) -> tuple[list[Trial], lis
         values = _spread(combination)
         for seed in space.seeds:
             name = " ".join([*(_short(v) for v in values.values()), f"seed {seed}"])
-            config = override(base, {**values, "seed": seed, "name": _folder_name(name)})
-            config = override(config, {"storage": f"{base.storage.rstrip('/')}/{space.name}"})
+            config = override(base, {**values, "seed": seed, "storage": f"{base.storage.rstrip('/')}/{space.name}"})
+            if name in names_by_key.values():
+                # Different values may read alike, such as two folders of the same name.
+                name = f"{name} ({len(trials)})"
+            config = override(config, {"name": _folder_name(name)})
             if (reason := _refusal(config)) is not None:
                 skipped.append(Skipped(name, reason))
                 continue

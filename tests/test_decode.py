@@ -1,0 +1,148 @@
+"""Clips become samples: crops that show an object, renumbered objects, and bad rows that keep their place."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ovos_ray.config import AugmentationConfig, DataConfig
+from ovos_ray.data import synthetic
+from ovos_ray.data.decode import ClipDecoder, stack
+from ovos_ray.data.layout import open_dataset
+from ovos_ray.data.local import LocalStream
+from ovos_ray.data.masks import decode_image, decode_mask
+from ovos_ray.data.pack import pack
+from ovos_ray.data.plan import Plan
+from ovos_ray.data.shards import ShardIndex, ShardReader
+from ovos_ray.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data")
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=8)
+    synthetic.generate(root / "dataset", seed=5, num_videos={"train": 4, "val": 1}, config=small)
+    for labels in ("first", "all"):
+        pack(open_dataset(root / "dataset"), root / labels, labels=labels, split="train")
+    return root
+
+
+def make(folder: Path, labels: str = "first", **changes: Any) -> tuple[Plan, ClipDecoder]:
+    values = {"clip_length": 3, "crop_size": 48, "batch_size": 4, "max_objects": 3, **changes}
+    data = DataConfig(shards=(str(folder / labels),), **values)
+    plan = Plan([ShardIndex.load(folder / labels)], data, seed=0, steps=10)
+    return plan, ClipDecoder(data, all_labels=labels == "all")
+
+
+def test_without_augmentation_a_sample_is_the_resized_frames(folder: Path) -> None:
+    plan, decoder = make(folder, augmentation=None)
+    clip = plan.clip(0)
+    sample = decoder(clip)
+    rows = ShardReader(folder / "first").read(clip.video, clip.frames)
+    assert sample.frames.shape == (3, 3, 48, 48)
+    for t, row in enumerate(rows):
+        image = torch.from_numpy(decode_image(row.jpeg)).permute(2, 0, 1).float()
+        expected = torch.nn.functional.interpolate(image[None], (48, 48), mode="bilinear", antialias=True)[0]
+        assert float((torch.from_numpy(sample.frames[t]).float() - expected).abs().mean()) < 1.0
+    label = decode_mask(rows[0].label or b"")
+    assert sample.num_objects == len(np.unique(label)) - 1
+    assert set(np.unique(sample.labels)) == set(range(sample.num_objects + 1))
+
+
+def test_samples_are_a_function_of_the_position(folder: Path) -> None:
+    plan, decoder = make(folder)
+    again, other_decoder = make(folder)
+    for position in range(6):
+        a, b = decoder(plan.clip(position)), other_decoder(again.clip(position))
+        assert np.array_equal(a.frames, b.frames)
+        assert np.array_equal(a.labels, b.labels)
+    assert not np.array_equal(decoder(plan.clip(0)).frames, decoder(plan.clip(plan.epoch_length)).frames)
+
+
+def test_every_crop_shows_an_object(folder: Path) -> None:
+    tight = AugmentationConfig(crop_scale=(0.02, 0.05))
+    plan, decoder = make(folder, augmentation=tight)
+    samples = [decoder(plan.clip(p)) for p in range(40)]
+    assert all(sample.num_objects > 0 and sample.labels.any() for sample in samples)
+    assert all(sample.weight == 1.0 for sample in samples)
+
+
+def test_at_most_max_objects_are_kept_and_numbered_from_one(folder: Path) -> None:
+    plan, decoder = make(folder, max_objects=1, augmentation=None)
+    kept = set()
+    for position in range(24):
+        clip = plan.clip(position)
+        sample = decoder(clip)
+        assert sample.num_objects == 1
+        assert set(np.unique(sample.labels)) == {0, 1}
+        kept.add((clip.video, clip.object_order[0]))
+    assert len(kept) > plan.num_videos, "not always the same object of a video"
+
+
+def test_all_labels_are_renumbered_alike(folder: Path) -> None:
+    plan, decoder = make(folder, "all", augmentation=None, clip_start="any", crop_size=64)
+    clip = plan.clip(0)
+    sample = decoder(clip)
+    assert sample.labels.shape == (3, 64, 64)
+    kept = sorted(clip.object_order)
+    for row, label in zip(ShardReader(folder / "all").read(clip.video, clip.frames), sample.labels, strict=True):
+        truth = decode_mask(row.label or b"")
+        for number, object_id in enumerate(kept, start=1):
+            # Rows were stretched from 48 to 64 and columns kept: areas grow by 4/3.
+            assert abs((label == number).sum() - (truth == object_id).sum() * 4 / 3) < 40
+
+
+def test_the_supervised_method_needs_all_labels(folder: Path) -> None:
+    plan, _ = make(folder, "first")
+    decoder = ClipDecoder(plan.data, all_labels=True)
+    with pytest.raises(DataError, match="--labels all"):
+        decoder(plan.clip(0))
+
+
+class Broken:
+    """A reader whose every second video cannot be read."""
+
+    def __init__(self, reader: ShardReader, bad: set[str]) -> None:
+        self._reader, self._bad = reader, bad
+
+    def read(self, video: str, frames: Any) -> Any:
+        if video in self._bad:
+            raise DataError(f"frames-00000.parquet: video {video!r}: checksum does not match", "pack it again")
+        return self._reader.read(video, frames)
+
+
+def test_a_bad_row_is_an_error_or_a_counted_zero_weight_slot(folder: Path) -> None:
+    plan, decoder = make(folder)
+    bad = {plan.clip(1).video}
+    decoder._readers = [Broken(decoder._readers[0], bad)]  # type: ignore[list-item]
+    with pytest.raises(DataError, match=r"position 1, video .*checksum does not match"):
+        decoder(plan.clip(1))
+
+    decoder.data = dataclasses.replace(decoder.data, on_bad_row="skip")
+    stream = LocalStream(plan, decoder)
+    batches = list(stream.batches())
+    good_plan, good_decoder = make(folder)
+    for batch, expected in zip(batches, LocalStream(good_plan, good_decoder).batches(), strict=True):
+        assert torch.equal(batch["position"], expected["position"])
+        for i, position in enumerate(batch["position"].tolist()):
+            if plan.clip(position).video in bad:
+                assert batch["weight"][i] == 0
+                assert not batch["frames"][i].any()
+            else:
+                assert torch.equal(batch["frames"][i], expected["frames"][i])
+    listed = [position for position, _ in stream.problems]
+    assert listed == [p for p in range(40) if plan.clip(p).video in bad]
+    assert all("checksum" in what for _, what in stream.problems)
+
+
+def test_columns_are_stacked_in_order(folder: Path) -> None:
+    plan, decoder = make(folder)
+    columns = stack([decoder(plan.clip(p)) for p in (3, 4)])
+    assert columns["position"].tolist() == [3, 4]
+    assert columns["frames"].shape == (2, 3, 3, 48, 48)
+    assert columns["frames"].dtype == np.uint8

@@ -1,0 +1,146 @@
+"""A study on Tune: all trials run, failures stay theirs, and running it again only does what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ovos_ray.config import (
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    LossConfig,
+    MethodConfig,
+    NetworkConfig,
+    TrainConfig,
+    override,
+)
+from ovos_ray.data import synthetic
+from ovos_ray.data.layout import open_dataset
+from ovos_ray.data.pack import pack
+from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.tune.space import SearchSpace, expand
+from ovos_ray.tune.sweep import max_concurrent_trials, run_sweep
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
+    root = tmp_path_factory.mktemp("sweep")
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
+    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
+    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    return ExperimentConfig(
+        network=NetworkConfig(name="stcn-tiny"),
+        data=DataConfig(
+            shards=(str(root / "shards"),), clip_length=4, max_skip=((0.0, 1),), batch_size=2, crop_size=48
+        ),
+        method=MethodConfig(loss=LossConfig(cross_entropy="plain")),
+        train=TrainConfig(steps=3, cpus_per_worker=0.5, num_threads=1, checkpoint_every=2, log_every=1),
+        evaluation=EvaluationConfig(root=str(root / "dataset"), split="val"),
+        storage=str(root / "runs"),
+        tracking_uri=f"sqlite:///{root / 'mlflow.db'}",
+    )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_study_runs_is_logged_and_runs_again_only_what_is_missing(base: ExperimentConfig) -> None:
+    from mlflow import MlflowClient
+
+    space = SearchSpace(
+        name="study", trainable="none", axes={"method.backward": ("T-step", "2-step", "1-step")}, seeds=(0,)
+    )
+    trials, skipped = expand(space, base)
+    assert not skipped
+    result = run_sweep(space, trials, max_concurrent=2)
+    assert not result.failed
+    assert set(result.results) == {trial.name for trial in trials}
+    for trial in trials:
+        folder = Path(trial.config.storage) / trial.config.name
+        assert {"config.json", "network.safetensors", "scores.csv", "result.json"} <= {p.name for p in folder.iterdir()}
+        assert len(list((folder / "predictions").rglob("*.png"))) == 6
+
+    client = MlflowClient(base.tracking_uri)
+    experiment = client.get_experiment_by_name("study")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if run.data.tags["ovos.kind"] == "sweep"]
+    children = [run for run in runs if run.data.tags["ovos.kind"] == "trial"]
+    assert len(parents) == 1
+    assert len(children) == 3
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    for run in children:
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert [point.step for point in history] == [1, 2, 3]
+        assert 0 <= run.data.metrics["final/jf"] <= 100
+
+    # One trial is lost; running the study again makes that one alone.
+    lost = RunFolder.of(trials[1].config).storage
+    stamps = {t.name: (Path(t.config.storage) / t.config.name / "result.json").stat().st_mtime_ns for t in trials}
+    before = result.results[trials[1].name]["scores"]
+    lost.remove("result.json")
+    again = run_sweep(space, trials)
+    assert again.results[trials[1].name]["scores"] == before
+    for trial in (trials[0], trials[2]):
+        assert (Path(trial.config.storage) / trial.config.name / "result.json").stat().st_mtime_ns == stamps[trial.name]
+    assert len(client.search_runs([experiment.experiment_id])) == 4, "no second runs"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_failing_trial_is_counted_and_the_others_finish(base: ExperimentConfig, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in Path(base.data.shards[0]).iterdir():
+        (broken / path.name).write_bytes(path.read_bytes() if path.suffix == ".json" else b"PAR1 nothing PAR1")
+    space = SearchSpace(
+        name="failing", trainable="none", axes={"data.shards": ((str(broken),), base.data.shards)}, seeds=(0,)
+    )
+    trials, _ = expand(space, override(base, {"evaluation.root": None}))
+    result = run_sweep(space, trials)
+    assert len(result.failed) == 1
+    assert len(result.results) == 1
+    client = MlflowClient(base.tracking_uri)
+    experiment = client.get_experiment_by_name("failing")
+    assert experiment is not None
+    by_kind = {
+        (run.data.tags["ovos.kind"], run.info.status): run for run in client.search_runs([experiment.experiment_id])
+    }
+    assert ("trial", "FAILED") in by_kind
+    assert ("trial", "FINISHED") in by_kind
+    assert ("sweep", "FAILED") in by_kind
+    assert "DataError" in by_kind["trial", "FAILED"].data.tags["ovos.error"]
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "gpus", "resources", "expected"),
+    [
+        (1, 0.5, 0, {"CPU": 2}, 2),  # (2 - 1) / 0.51, rounded with a little grace
+        (1, 1.0, 0, {"CPU": 2}, 1),
+        (2, 1.0, 0, {"CPU": 8}, 3),  # 7 / 2.01
+        (2, 4.0, 1, {"CPU": 128, "GPU": 8}, 4),
+        (1, 1.0, 0.25, {"CPU": 64, "GPU": 2}, 8),
+        (1, 4.0, 0, {"CPU": 2}, 1),
+    ],
+)
+def test_concurrency_is_what_the_cluster_holds(
+    workers: int, cpus: float, gpus: float, resources: dict[str, float], expected: int
+) -> None:
+    config = override(
+        ExperimentConfig(),
+        {"train.num_workers": workers, "train.cpus_per_worker": cpus, "train.gpus_per_worker": gpus},
+    )
+    assert max_concurrent_trials(config, resources) == expected
+
+
+def test_results_are_plain_json(base: ExperimentConfig) -> None:
+    folder = RunFolder.of(override(base, {"name": "plain"}))
+    folder.finish({"scores": {"jf": 1.5}})
+    assert json.loads(folder.storage.read("result.json")) == {"scores": {"jf": 1.5}}
