@@ -125,7 +125,8 @@ def test_processes_give_the_same_table(davis):
         pred, gt, "davis2017", num_processes=2, progress=lambda done, total: calls.append((done, total))
     )
     assert pooled == alone
-    assert calls == [(4, 8), (8, 8)]
+    assert calls[-1] == (8, 8)
+    assert calls == sorted(calls)
 
 
 def test_errors_cross_the_process_border(davis):

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import repeat
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,10 @@ __all__ = ["evaluate_folders"]
 # Below so many frames per process, starting it costs more than it saves.
 _FRAMES_PER_PROCESS = 64
 _CHUNK = 16
+
+
+_Scores: TypeAlias = list[npt.NDArray[np.float64]]
+"""(K, 2) scores of each frame of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +71,11 @@ def evaluate_folders(
     if seen is not None and isinstance(seen, str | os.PathLike):
         seen = load_seen(Path(seen))
     chunks = [_Chunk(plan, plan.pairs[i : i + _CHUNK]) for plan in plans for i in range(0, len(plan.pairs), _CHUNK)]
-    total, done = sum(len(plan.pairs) for plan in plans), 0
     values: dict[tuple[str, int], list[npt.NDArray[np.float64]]] = {}
-    for chunk, scores in zip(chunks, _run(chunks, protocol, total, num_processes), strict=True):
+    for chunk, scores in zip(chunks, _run(chunks, protocol, num_processes, progress or _silent), strict=True):
         for pair, frame in zip(chunk.pairs, scores, strict=True):
             for index, score in zip(pair.ids, frame, strict=True):
                 values.setdefault((chunk.sequence.name, index), []).append(score)
-        done += len(chunk.pairs)
-        if progress is not None:
-            progress(done, total)
     rows = tuple(
         _row(plan, index, values, seen) for plan in plans for index in plan.ids if (plan.name, index) in values
     )
@@ -85,18 +86,30 @@ def evaluate_folders(
 
 
 def _run(
-    chunks: list[_Chunk], protocol: Protocol, total: int, num_processes: int | None
-) -> Iterator[list[npt.NDArray[np.float64]]]:
+    chunks: list[_Chunk], protocol: Protocol, num_processes: int | None, progress: Callable[[int, int], None]
+) -> list[_Scores]:
+    """Scores all chunks: this process from the back, helpers from the front, so that nobody waits for their start."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    total = sum(len(chunk.pairs) for chunk in chunks)
     processes = num_processes or max(1, min(available, total // _FRAMES_PER_PROCESS))
-    if processes == 1:
-        yield from map(_score, chunks, repeat(protocol))
-        return
-    pool = ProcessPoolExecutor(processes, mp_context=_context())
-    try:
-        yield from pool.map(_score, chunks, repeat(protocol))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    with ExitStack() as stack:
+        futures: list[Future[_Scores]] = [Future() for _ in chunks]
+        if processes > 1:
+            pool = ProcessPoolExecutor(processes - 1, mp_context=_context())
+            stack.callback(pool.shutdown, cancel_futures=True)
+            futures = [pool.submit(_score, chunk, protocol) for chunk in chunks]
+        own: list[_Scores] = []
+        # A helper's chunk cannot be cancelled any more; then those before it are taken or done, too.
+        while len(own) < len(chunks) and futures[-1 - len(own)].cancel():
+            own.append(_score(chunks[-1 - len(own)], protocol))
+            progress(sum(len(c.pairs) for c, f in zip(chunks, futures, strict=True) if f.done()), total)
+        others = [future.result() for future in futures[: len(chunks) - len(own)]]
+    progress(total, total)
+    return others + own[::-1]
+
+
+def _silent(done: int, total: int) -> None:
+    """Reports no progress."""
 
 
 def _context() -> multiprocessing.context.BaseContext:
@@ -108,8 +121,7 @@ def _context() -> multiprocessing.context.BaseContext:
     return context
 
 
-def _score(chunk: _Chunk, protocol: Protocol) -> list[npt.NDArray[np.float64]]:
-    """Returns (K, 2) scores for each frame of a chunk."""
+def _score(chunk: _Chunk, protocol: Protocol) -> _Scores:
     scores = []
     for pair in chunk.pairs:
         pred, gt = read_mask(pair.pred), read_mask(pair.gt)
