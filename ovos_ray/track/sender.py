@@ -23,6 +23,12 @@ __all__ = ["Sender", "connect", "find_run", "open_experiment", "resolve_tracking
 _log = logging.getLogger(__name__)
 _MAX_PARAMS = 100
 _MAX_METRICS = 500
+_EXPERIMENT_TAGS = {
+    # MLflow's pages then open with runs and charts instead of traces, and sort by this metric.
+    "mlflow.experimentKind": "custom_model_development",
+    "mlflow.experiment.primaryMetric.name": "final/jf",
+    "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
+}
 # Answers that will be the same next time. Everything else (connections, 5xx, permissions) is tried again.
 _FINAL_ERRORS = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 
@@ -67,7 +73,7 @@ def open_experiment(client: Any, tracking_uri: str, name: str) -> str:
             database = Path(urlparse(tracking_uri).path[1:])
             location = (database.parent / "mlruns" / name.replace("/", "-")).resolve().as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -145,8 +151,11 @@ class Sender:
             self._experiment_id = open_experiment(client, identity.tracking_uri, identity.experiment)
             run_id = find_run(client, self._experiment_id, identity.run_key)
             if run_id is None:
+                # The run began when its first record was written, however late the server hears of it.
+                began = next((record.time_ms for record in self._spool.records()), None)
                 tags = {"ovos.run_key": identity.run_key}
-                run_id = client.create_run(self._experiment_id, run_name=identity.name, tags=tags).info.run_id
+                run = client.create_run(self._experiment_id, began, run_name=identity.name, tags=tags)
+                run_id = run.info.run_id
                 self._created_here = True
                 if self._state["run_id"] is not None:
                     _log.warning("the tracking server lost the run %s: sending all of it again", identity.run_key)
