@@ -1,0 +1,130 @@
+"""One training step of each network: encoding, forward roll-out, 2-step backward propagation, gradient, update.
+
+    python benchmarks/network_step.py --side 64 --networks stcn-tiny xmem-tiny cutie-tiny   # a quick look
+    python benchmarks/network_step.py                                  # full size, 384 x 384; minutes on a CPU
+    python benchmarks/network_step.py --precision float32 bfloat16 --compile off on          # on a GPU
+
+Every row is measured in a process of its own, so that peaks of memory do not mix. On a CPU the peak is that of the
+whole process, weights and optimiser included; on a GPU that of the allocator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import multiprocessing
+import platform
+import resource
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.networks import build
+from ovos_ray.train.optimizer import build_optimizer
+from ovos_ray.train.step import TrainingModule
+
+
+def measure(options: dict[str, Any], queue: Any) -> None:
+    """Puts seconds of (loss, gradient, update), their sum's spread, and the peak memory in MiB."""
+    torch.set_num_threads(options["threads"])
+    device = torch.device(options["device"])
+    config = override(
+        ExperimentConfig(),
+        {
+            "data.clip_length": options["clip_length"],
+            "data.max_objects": options["objects"],
+            "method.backward": "2-step",
+            "train.precision": options["precision"],
+            "train.compile": options["compile"] == "on",
+        },
+    )
+    network = build(options["network"]).to(device).train()
+    module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, device)
+    batch = make_batch(options, device)
+    rows = []
+    for step in range(options["warm_up"] + options["repeats"]):
+        optimizer.zero_grad(set_to_none=True)
+        marks = [_now(device)]
+        loss, _ = module(batch, step)
+        marks.append(_now(device))
+        loss.backward()
+        marks.append(_now(device))
+        optimizer.step()
+        marks.append(_now(device))
+        if step >= options["warm_up"]:
+            rows.append([after - before for before, after in itertools.pairwise(marks)])
+    if device.type == "cuda":
+        mib = torch.cuda.max_memory_allocated() / 2**20
+    else:
+        mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    best = min(rows, key=sum)
+    queue.put((*best, sum(best), statistics.median(map(sum, rows)), mib))
+
+
+def make_batch(options: dict[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
+    """Noise with one square an object: time does not depend on what is to be seen."""
+    side, samples, objects = options["side"], options["batch_size"], options["objects"]
+    rng = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (samples, options["clip_length"], 3, side, side), dtype=torch.uint8, generator=rng)
+    label = torch.zeros(samples, side, side, dtype=torch.uint8)
+    for index in range(objects):
+        left = index * side // objects
+        label[:, : side // 2, left : left + side // (2 * objects)] = 1 + index
+    batch = {
+        "frames": frames,
+        "label": label,
+        "num_objects": torch.full((samples,), objects),
+        "weight": torch.ones(samples),
+        "position": torch.arange(samples),
+    }
+    return {key: value.to(device) for key, value in batch.items()}
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["stcn", "xmem", "cutie-base", "cutie-small"])
+    parser.add_argument("--clip-length", type=int, nargs="+", default=[3, 8])
+    parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
+    parser.add_argument("--compile", nargs="+", default=["off"], choices=["off", "on"])
+    parser.add_argument("--side", type=int, default=384)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--objects", type=int, default=2)
+    parser.add_argument("--warm-up", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=3, help="the best step is shown, and the median of their times")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+
+    name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
+    print(f"{name}, {arguments.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
+    print(f"batch {arguments.batch_size}, {arguments.side} x {arguments.side}, {arguments.objects} objects, 2-step\n")
+    print("| network | n | precision | compiled | loss s | gradient s | update s | step s (median) | peak MiB |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    context = multiprocessing.get_context("spawn")
+    for network, clip_length, precision, compiled in itertools.product(
+        arguments.networks, arguments.clip_length, arguments.precision, arguments.compile
+    ):
+        row = {"network": network, "clip_length": clip_length, "precision": precision, "compile": compiled}
+        queue = context.Queue()
+        process = context.Process(target=measure, args=({**vars(arguments), **row}, queue))
+        process.start()
+        loss, gradient, update, step, median, mib = queue.get()
+        process.join()
+        print(
+            f"| {network} | {clip_length} | {precision} | {compiled} | {loss:.2f} | {gradient:.2f} | {update:.2f} "
+            f"| {step:.2f} ({median:.2f}) | {mib:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
