@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import itertools
+import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -12,8 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from synthetic_study import RawRun, curve, made_up_scores, save_mask, square, write_study, write_videos
 
+from ovos_ray.config import ExperimentConfig, flatten, override
 from ovos_ray.errors import TrackingError
 from ovos_ray.track import pictures
 from ovos_ray.track.comparison import Comparison, Row, compare
@@ -312,6 +316,55 @@ def test_predictions_that_are_gone_cost_pictures_not_the_report(tmp_path: Path) 
     comparison = compare(Study("s", "1", "uri", (run,)))
     assert pictures.traces(comparison.rows) == {}
     assert pictures.galleries(comparison.rows) == ()
+
+
+def test_training_clip_is_shown_there_and_back(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from ovos_ray import networks
+    from ovos_ray.data.layout import open_dataset
+    from ovos_ray.data.shards import pack
+    from ovos_ray.track.cycle import cycle_gallery
+
+    write_videos(tmp_path / "data", ["a", "b"], frames=8)
+    pack(open_dataset(tmp_path / "data", layout="davis2017"), tmp_path / "shards", labels="first", split="train")
+    settings = {
+        "method.backward": "2-step",
+        "network.name": "stcn-tiny",
+        "data.shards": str(tmp_path / "shards"),
+        "data.clip_length": 4,
+        "data.crop_size": 64,
+        "train.steps": 3,
+    }
+    config = override(ExperimentConfig(), settings)
+    params = {k: v if isinstance(v, str) else json.dumps(v) for k, v in flatten(config).items()}
+    (tmp_path / "run").mkdir()
+    save_file(networks.build("stcn-tiny", seed=1).state_dict(), tmp_path / "run" / "network.safetensors")
+    tags = {"ovos.predictions": str(tmp_path / "run" / "predictions")}
+    scores = {("a", 1): (50.0, 50.0)}
+    (row,) = compare(Study("s", "1", "uri", (memory_run("2-step", 0, scores, params=params, tags=tags),))).rows
+    gallery = cycle_gallery(row)
+    assert gallery is not None
+    assert gallery.sequence in ("a", "b")
+    assert ["forward" in gallery.strips[0].label, "backward" in gallery.strips[1].label] == [True, True]
+    strip = Image.open(io.BytesIO(base64.b64decode(gallery.strips[1].image.partition(",")[2]))).convert("L")
+    grey = [float(np.std(np.asarray(strip)[:, t * 184 + 5 : t * 184 + 175])) < 2 for t in range(4)]
+    # Frames 3, one of 1 and 2, and 0 are walked; the other one is left grey.
+    assert grey[0] is grey[3] is False
+    assert sorted(grey[1:3]) == [False, True]
+
+    elsewhere = memory_run("2-step", 0, scores, params=params, tags={"ovos.predictions": "/gone/predictions"})
+    assert cycle_gallery(compare(Study("s", "1", "uri", (elsewhere,))).rows[0]) is None
+
+
+def test_run_that_others_are_nested_under_is_never_a_trial(study_uri: str) -> None:
+    runs = [RawRun("a", {}, 0, {("a", 1): (50.0, 50.0)})]
+    parent = write_study(study_uri, "mislabelled", runs)
+    from mlflow import MlflowClient
+
+    MlflowClient(study_uri).set_tag(parent, "ovos.kind", "trial")
+    comparison = compare_study("mislabelled", study_uri)
+    assert [run.name for row in comparison.rows for run in row.runs] == ["a"]
 
 
 def test_older_runs_of_a_seed_are_left_out_and_counted() -> None:

@@ -143,7 +143,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.append(RawRun('copy "the" <first> mask', scores={("camel", 1): (20.0, 20.0)}, kind="baseline"))
     uri = f"sqlite:///{folder}/mlflow.db"
     write_study(uri, "study & <script>", runs)
-    return build_report("study & <script>", uri, folder / "out").html
+    report = build_report("study & <script>", uri, folder / "out")
+    attached = {path.name for path in (folder / "mlruns").rglob("figures/*")}
+    assert attached == {f"{sequence}.jpg" for sequence in sequences}
+    return report.html
 
 
 @pytest.fixture(scope="module")

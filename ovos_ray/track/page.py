@@ -32,6 +32,7 @@ class Content:
         tables: From `paper_tables`.
         traces: By configuration, from `pictures.traces`.
         galleries: From `pictures.galleries`.
+        cycle: From `cycle_gallery`, or None.
         exports: File name to text, offered for download.
     """
 
@@ -41,6 +42,7 @@ class Content:
     tables: tuple[PaperTable, ...]
     traces: Mapping[str, Mapping[str, Trace]]
     galleries: tuple[Gallery, ...]
+    cycle: Gallery | None
     exports: Mapping[str, str]
 
 

@@ -26,7 +26,7 @@ from ovos_ray.track.comparison import Row
 from ovos_ray.track.significance import sequence_scores
 from ovos_ray.track.study import Run
 
-__all__ = ["Gallery", "Strip", "Trace", "galleries", "traces"]
+__all__ = ["Gallery", "Strip", "Trace", "decode", "galleries", "side_by_side", "tile", "traces"]
 
 _log = logging.getLogger(__name__)
 _FRAMES = 5
@@ -47,12 +47,14 @@ class Strip:
         score: J&F of the sequence in percent, None for the truth.
         image: WebP, frames side by side, as data URI.
         film: Animated WebP as data URI, or empty.
+        run_id: The MLflow run that predicted the masks, empty for the truth.
     """
 
     label: str
     score: float | None
     image: str
     film: str = ""
+    run_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -187,10 +189,11 @@ def _strips(sequence: str, shown: Sequence[tuple[Row, Run]], *, film: bool) -> t
     step = -(-len(labelled) // _FILM_FRAMES)
     moments = labelled[::step] if film else []
 
-    def strip(label: str, score: float | None, mask_of: Callable[[int], UInt8Array]) -> Strip:
-        still = [_tile(frames[index], mask_of(index), _STRIP_WIDTH) for index in tiles]
-        moving = [_tile(frames[index], mask_of(index), _FILM_WIDTH) for index in moments]
-        return Strip(label, score, _side_by_side(still), _animated(moving, step * _FILM_MS) if moving else "")
+    def strip(label: str, score: float | None, mask_of: Callable[[int], UInt8Array], run_id: str = "") -> Strip:
+        still = [tile(frames[index], mask_of(index), _STRIP_WIDTH) for index in tiles]
+        moving = [tile(frames[index], mask_of(index), _FILM_WIDTH) for index in moments]
+        film = _animated(moving, step * _FILM_MS) if moving else ""
+        return Strip(label, score, side_by_side(still), film, run_id)
 
     strips = [strip("truth", None, video.mask)]
     for row, run in shown:
@@ -198,19 +201,20 @@ def _strips(sequence: str, shown: Sequence[tuple[Row, Run]], *, film: bool) -> t
         assert folder is not None
         masks = {index: folder / sequence / f"{video.frame_names[index]}.png" for index in {*tiles, *moments}}
         score = sequence_scores(row).get(sequence)
-        strips.append(strip(row.label, score, lambda index, masks=masks: decode_mask(masks[index])))  # type: ignore[misc]
+        strips.append(strip(row.label, score, lambda index, at=masks: decode_mask(at[index]), run.run_id))  # type: ignore[misc]
     return tuple(strips)
 
 
-def _tile(frame: UInt8Array, mask: UInt8Array, width: int) -> Image.Image:
-    """Scales before drawing, so that outlines are one pixel wide whatever the video's size."""
+def tile(frame: UInt8Array, mask: UInt8Array, width: int) -> Image.Image:
+    """Returns a frame (H, W, 3) with its mask (H, W) drawn in, scaled first so that outlines are equally wide."""
     size = (width, round(frame.shape[0] * width / frame.shape[1]))
     small = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
     ids = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
     return Image.fromarray(overlay(np.asarray(small), np.asarray(ids)))
 
 
-def _side_by_side(tiles: Sequence[Image.Image]) -> str:
+def side_by_side(tiles: Sequence[Image.Image]) -> str:
+    """Returns tiles in a row as a WebP data URI."""
     width = tiles[0].width + _GAP
     strip = Image.new("RGB", (width * len(tiles) - _GAP, max(tile.height for tile in tiles)), "#808080")
     for place, tile in enumerate(tiles):
@@ -228,3 +232,8 @@ def _data_uri(image: Image.Image, **options: object) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", **options)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def decode(data_uri: str) -> Image.Image:
+    """Returns the picture in a data URI."""
+    return Image.open(io.BytesIO(base64.b64decode(data_uri.partition(",")[2]))).convert("RGB")

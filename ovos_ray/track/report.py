@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ovos_ray.io import atomic_path
 from ovos_ray.track import pictures
 from ovos_ray.track.comparison import Comparison, compare
+from ovos_ray.track.cycle import cycle_gallery
 from ovos_ray.track.page import Content, leading_rows, render_page
 from ovos_ray.track.paper import paper_tables
 from ovos_ray.track.sender import connect
@@ -53,7 +55,7 @@ def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool 
         experiment: Name of the MLflow experiment.
         tracking_uri: Where MLflow keeps it.
         out: Folder for `report.html`, `report.md`, `report.csv` and `report.tex`; made if absent.
-        attach: Also store the page with the sweep's MLflow run, and the table as its note.
+        attach: Also store the page with the sweep's MLflow run, the table as its note, and overlays with their runs.
 
     Raises:
         TrackingError: The store cannot be read or has no such experiment.
@@ -67,6 +69,7 @@ def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool 
         "report.csv": csv_table(comparison),
         "report.tex": latex_table(comparison),
     }
+    galleries = pictures.galleries(leading)
     page = render_page(
         Content(
             comparison,
@@ -74,7 +77,8 @@ def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool 
             axis_effects(comparison),
             tables,
             pictures.traces(leading),
-            pictures.galleries(leading),
+            galleries,
+            cycle_gallery(comparison.best) if comparison.best is not None else None,
             texts,
         )
     )
@@ -83,15 +87,19 @@ def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool 
             temporary.write_text(text, encoding="utf-8")
     report = Report(out / "report.html", out / "report.md", out / "report.csv", out / "report.tex", comparison)
     if attach:
-        _attach(report)
+        _attach(report, galleries)
     return report
 
 
-def _attach(report: Report) -> None:
-    """Puts the page and the table where a reader of the MLflow pages finds them: at the sweeps."""
+def _attach(report: Report, galleries: Sequence[pictures.Gallery]) -> None:
+    """Puts page and table where a reader of MLflow's own pages finds them, at the sweep; the overlays at their runs."""
     study = report.comparison.study
     client = connect(study.tracking_uri)
     for run in study.of_kind("sweep"):
         for path in (report.html, report.csv):
             client.log_artifact(run.run_id, str(path), "report")
         client.set_tag(run.run_id, "mlflow.note.content", markdown_table(report.comparison)[:5000])
+    for gallery in galleries:
+        for strip in gallery.strips:
+            if strip.run_id:
+                client.log_image(strip.run_id, pictures.decode(strip.image), f"figures/{gallery.sequence}.jpg")

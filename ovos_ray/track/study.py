@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import logging
 from collections.abc import Iterable, Mapping
@@ -149,7 +150,7 @@ def load_study(
                 break
         with ThreadPoolExecutor(_READERS) as readers:
             read = readers.map(lambda run: _read_run(client, run, tuple(curves), scores), runs)
-            return Study(experiment, str(found.experiment_id), uri, tuple(read))
+            return Study(experiment, str(found.experiment_id), uri, _with_parents(tuple(read)))
     except TrackingError:
         raise
     except Exception as error:
@@ -157,6 +158,12 @@ def load_study(
             f"the tracking store {uri} cannot be read: {str(error).splitlines()[0]}",
             "check tracking_uri and the server",
         ) from error
+
+
+def _with_parents(runs: tuple[Run, ...]) -> tuple[Run, ...]:
+    """What other runs are nested under is a sweep, whatever its tags say: it must not count as a trial."""
+    parents = {run.parent_id for run in runs}
+    return tuple(dataclasses.replace(run, kind="sweep") if run.run_id in parents else run for run in runs)
 
 
 def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> Run:
