@@ -169,7 +169,7 @@ class Sink:
             self._stop.wait(0.2)
         return False
 
-    def finish(self, status: str = "FINISHED", timeout_s: float = 30.0) -> bool:
+    def finish(self, status: str = "FINISHED", timeout_s: float = 60.0) -> bool:
         """Ends the run (`FINISHED`, `FAILED` or `KILLED`); what is not sent in time stays for `ovos-ray sync`.
 
         Returns:
@@ -245,6 +245,10 @@ class Unsent:
     tracking_uri: str
     num_records: int
     reason: str
+
+    def __str__(self) -> str:
+        left = f"{self.num_records} records" if self.num_records else "the link to the sweep"
+        return f"{self.experiment}, {self.run_key}: {left} not sent to {self.tracking_uri}: {self.reason}"
 
 
 def sync(spool: Path) -> list[Unsent]:
