@@ -94,8 +94,6 @@ def object_scores(pred: Mask, gt: Mask, ids: Sequence[int]) -> Floats:
     scores = np.ones((len(ids), 2))
     y, x = _box(cv2.bitwise_or(pred, gt))
     pred, gt = pred[y, x], gt[y, x]
-    if np.array_equal(pred, gt):
-        return scores
     for row, index in enumerate(ids):
         a, b = (pred == index).view(np.uint8), (gt == index).view(np.uint8)
         y, x = _box(cv2.bitwise_or(a, b))

@@ -136,7 +136,7 @@ def _score(chunk: _Chunk, protocol: Protocol) -> _Scores:
             masks = [(mask.indices > 0).view(np.uint8) for mask in (pred, gt)]
         else:
             _refuse_unknown_ids(pred, pair.pred, chunk.sequence)
-            masks = [np.ascontiguousarray(mask.indices) for mask in (pred, gt)]
+            masks = [pred.indices, gt.indices]
         scores.append(object_scores(masks[0], masks[1], pair.ids))
     return scores
 
