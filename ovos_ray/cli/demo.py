@@ -26,7 +26,6 @@ from ovos_ray.config import (
     NetworkConfig,
     OptimizerConfig,
     TrainConfig,
-    override,
 )
 from ovos_ray.data import synthetic
 from ovos_ray.data.layout import DatasetFolder, open_dataset
@@ -106,13 +105,15 @@ def demo(out: Path, *, steps: int | None, verbose: bool) -> bool:
     trials, _ = expand(space, demo_config(out, steps))
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
     folder = _prepare(out)
-    rows = _baselines(space, trials[0].config, folder, out)
-    _untrained(space, trials, rows)
+    tables = _baselines(trials, folder, out)
+    rows = {name: table.headline() for name, table in tables.items()}
     console.print("")
     with ray_session(verbose=verbose, num_cpus=2), watching(console, show_run=True) as watcher:
         result = run_sweep(space, trials, tags=provenance_tags(kind="trial"), watcher=watcher)
     if result.failed:
         raise OvosError(f"{len(result.failed)} trials failed: {', '.join(result.failed)}", "run it with --verbose")
+    for name, table in tables.items():
+        _log_baseline(space, trials[0].config, name, table)
     trained = {trial.name.removesuffix(" seed 0"): result.results[trial.name]["scores"] for trial in trials}
     console.print(_table(rows, trained))
     page = _report(space, trials[0].config, out)
@@ -153,31 +154,21 @@ def _prepare(out: Path) -> DatasetFolder:
     return folder
 
 
-def _baselines(
-    space: SearchSpace, config: ExperimentConfig, folder: DatasetFolder, out: Path
-) -> dict[str, dict[str, float]]:
-    """Scores copying and colour matching on the held-out videos, before anything is trained."""
-    rows = {}
+def _baselines(trials: list[Trial], folder: DatasetFolder, out: Path) -> dict[str, ScoreTable]:
+    """Scores copying, colour matching and untrained networks on the held-out videos, before anything is trained."""
+    evaluation, seed = trials[0].config.evaluation, trials[0].config.seed
+    tables = {}
     for name, baseline in _BASELINES.items():
         predictions = out / "baselines" / name.replace(" ", "-")
-        predict_dataset(baseline, folder, config.evaluation.split, predictions)
-        table = evaluate_folders(predictions, folder.root, config.evaluation.protocol)
-        rows[name] = table.headline()
-        _log_baseline(space, config, name, table)
-        console.print(f"{name}: J&F {table.jf:.1f}", highlight=False)
-    return rows
-
-
-def _untrained(space: SearchSpace, trials: list[Trial], rows: dict[str, dict[str, float]]) -> None:
+        predict_dataset(baseline, folder, evaluation.split, predictions)
+        tables[name] = evaluate_folders(predictions, folder.root, evaluation.protocol)
     for network_name in dict.fromkeys(trial.config.network.name for trial in trials):
-        config = override(trials[0].config, {"network.name": network_name})
-        evaluation = config.evaluation
-        network = networks.build(network_name, seed=config.seed)
-        table = evaluate_network(network, root=str(evaluation.root), layout=evaluation.layout, split=evaluation.split)
-        name = f"untrained {network_name}"
-        rows[name] = table.headline()
-        _log_baseline(space, config, name, table)
+        network = networks.build(network_name, seed=seed)
+        root = str(evaluation.root)
+        tables[f"untrained {network_name}"] = evaluate_network(network, root=root, split=evaluation.split)
+    for name, table in tables.items():
         console.print(f"{name}: J&F {table.jf:.1f}", highlight=False)
+    return tables
 
 
 def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table: ScoreTable) -> None:
