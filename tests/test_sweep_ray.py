@@ -122,7 +122,8 @@ def test_a_failing_trial_is_counted_and_the_others_finish(base: ExperimentConfig
 @pytest.mark.parametrize(
     ("workers", "cpus", "gpus", "resources", "expected"),
     [
-        (1, 0.5, 0, {"CPU": 2}, 2),  # (2 - 1) / 0.51, rounded with a little grace
+        (1, 0.45, 0, {"CPU": 2}, 2),  # (2 - 1) / 0.46
+        (1, 0.5, 0, {"CPU": 2}, 1),  # (2 - 1) / 0.51: two would leave less than one CPU for decoding
         (1, 1.0, 0, {"CPU": 2}, 1),
         (2, 1.0, 0, {"CPU": 8}, 3),  # 7 / 2.01
         (2, 4.0, 1, {"CPU": 128, "GPU": 8}, 4),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +52,7 @@ def max_concurrent_trials(config: ExperimentConfig, resources: Mapping[str, floa
     """
     train = config.train
     cpus = train.num_workers * train.cpus_per_worker + 0.01
-    by_cpu = math.floor((resources.get("CPU", 0) - 1) / cpus + 0.02)
+    by_cpu = math.floor((resources.get("CPU", 0) - 1) / cpus)
     gpus = train.num_workers * train.gpus_per_worker
     by_gpu = math.floor(resources.get("GPU", 0) / gpus) if gpus else by_cpu
     return max(1, min(by_cpu, by_gpu))
@@ -132,6 +133,7 @@ def run_sweep(
 
 
 def _tune(space: SearchSpace, requests: dict[str, RunRequest], max_concurrent: int) -> None:
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # runs report through their watcher; Tune's tables repeat it
     first = next(iter(requests.values())).config
     storage = Storage(first.storage)
     trainable = tune.with_resources(functools.partial(run_trial, requests=requests), {"CPU": 0.01})
