@@ -43,6 +43,8 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
             "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])),
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"],
         }
+        # Trials take fractions of a CPU, so that many processes start at once; Ray would warn of each few.
+        os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
         ray.init("local", num_cpus=num_cpus, include_dashboard=False, runtime_env={"env_vars": variables}, **options)
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(**options)
