@@ -151,6 +151,27 @@ def test_soft_masks_and_overlays(root, tmp_path):
         predict_dataset(copy_first_mask, folder, "val", tmp_path / "copy", soft=tmp_path / "soft2")
 
 
+def test_video_files_are_predicted_frame_by_frame(tmp_path):
+    import av
+
+    from ovos_ray.data.video import Video
+    from ovos_ray.evaluate.prediction import VideoJob
+
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        for t in range(5):
+            picture = np.full((*SIZE, 3), 40 * t, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    Image.fromarray(mask_of()).save(tmp_path / "first.png")
+    job = VideoJob(Video("clip", (), tmp_path / "clip.mp4", {0: tmp_path / "first.png"}), tmp_path / "out")
+    network = networks.build("xmem-tiny")
+    report = predict_one(NetworkPredictor(network, InferenceSettings.of(network)), job)
+    assert (report.num_frames, job.finished) == (5, True)
+    assert sorted(contents(tmp_path / "out")) == [f"clip/{t:05d}.png" for t in range(5)]
+
+
 def test_youtube_vos_saves_the_listed_frames_and_meets_later_objects(tmp_path):
     root = tmp_path / "YouTube"
     first = np.where(mask_of() == 1, 2, 0).astype(np.uint8)

@@ -332,6 +332,16 @@ def test_youtube_vos_without_seen_list_or_meta(youtube):
     ] == [(r.object_id, r.num_frames, r.j) for r in table.rows]
 
 
+def test_objects_without_a_second_frame_are_counted_in_a_note(youtube):
+    pred, gt = youtube
+    meta = json.loads((gt / "meta.json").read_text())
+    meta["videos"]["vid"]["objects"]["7"]["frames"] = ["00020"]
+    (gt / "meta.json").write_text(json.dumps(meta))
+    table = evaluate_folders(pred, gt, "youtube-vos", num_processes=1)
+    assert [row.object_id for row in table.rows] == [2]
+    assert table.notes[0].startswith("1 objects have no frame after their first")
+
+
 def test_youtube_vos_needs_no_mask_of_unannotated_frames(youtube):
     pred, gt = youtube
     (pred / "Annotations/vid/00000.png").unlink()  # only the given mask of the first object is there

@@ -79,6 +79,8 @@ def evaluate_folders(
     rows = tuple(
         _row(plan, index, values, seen) for plan in plans for index in plan.ids if (plan.name, index) in values
     )
+    if left_out := sum(len(plan.ids) for plan in plans) - len(rows):
+        notes.append(f"{left_out} objects have no frame after their first and were not scored")
     table = ScoreTable(protocol, rows, tuple(notes))
     if protocol == "youtube-vos" and "G" not in table.summary:
         notes.append("G needs seen and unseen categories: give the training set's meta.json with --seen")
