@@ -217,6 +217,8 @@ class EvaluationConfig:
     layout: str = "auto"
     split: str = "val"
     protocol: Literal["davis2016", "davis2017", "youtube-vos"] = "davis2017"
+    shortest_side: int | None = None
+    """Frames are predicted at this size (and scored at their own); None: the published one, 480."""
 
 
 @dataclass(frozen=True, kw_only=True)

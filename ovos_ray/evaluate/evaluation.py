@@ -28,7 +28,7 @@ def evaluate_network(
     layout: str = "auto",
     split: str = "val",
     protocol: Protocol | None = None,
-    settings: InferenceSettings | None = None,
+    shortest_side: int | None = None,
     num_videos: int | None = None,
     out: Storage | None = None,
     rank: int = 0,
@@ -42,7 +42,7 @@ def evaluate_network(
         layout: Its layout.
         split: Its split.
         protocol: How it is scored; None: as its layout suggests.
-        settings: Test-time settings; None: the network's published ones.
+        shortest_side: Size frames are predicted at; None: the published one. Other settings are the network's own.
         num_videos: Only the first so many videos.
         out: Where the predicted masks are kept; None: nowhere.
         rank: Which of the ranks this is.
@@ -53,6 +53,8 @@ def evaluate_network(
         EvaluationError: It cannot be scored.
     """
     folder = open_dataset(root, layout=layout)
+    changes = {} if shortest_side is None else {"shortest_side": shortest_side}
+    settings = InferenceSettings.of(network, **changes)
     chosen = protocol or _PROTOCOLS.get(folder.description.layout, "davis2017")
     names = folder.video_names(split)[:num_videos]
     own = names[rank::world_size]

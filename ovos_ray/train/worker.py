@@ -238,6 +238,7 @@ class Worker:
                 layout=evaluation.layout,
                 split=evaluation.split,
                 protocol=evaluation.protocol,
+                shortest_side=evaluation.shortest_side,
                 out=self.folder.storage / "predictions",
                 rank=self.rank,
                 world_size=self.world_size,
