@@ -33,6 +33,7 @@ from ovos_ray.data.layout import DatasetFolder, open_dataset
 from ovos_ray.data.pack import pack
 from ovos_ray.errors import OvosError
 from ovos_ray.evaluate.baselines import copy_first_mask, match_colours
+from ovos_ray.evaluate.contact_sheet import write_contact_sheet
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.prediction import predict_dataset
 from ovos_ray.evaluate.scoring import evaluate_folders
@@ -121,6 +122,7 @@ def demo(out: Path, *, steps: int | None, verbose: bool) -> bool:
     console.print(_table(rows, trained))
     page = _report(space, trials[0].config, out)
     best = max(trained, key=lambda name: trained[name]["jf"])
+    _picture(folder, trials, best, out)
     gain = trained[best]["jf"] - rows["copy the first mask"]["jf"]
     enough = gain >= _MARGIN
     values = {
@@ -139,7 +141,7 @@ def demo(out: Path, *, steps: int | None, verbose: bool) -> bool:
         f"one seed, so no ranking of the strategies",
         soft_wrap=True,
     )
-    console.print(f"report: {page}\nnumbers: {out / 'demo.json'}", soft_wrap=True, highlight=False)
+    console.print(f"report:  {page}\npicture: {out / 'demo.png'}\nnumbers: {out / 'demo.json'}", highlight=False)
     console.print(f"took {values['seconds']:.0f} s")
     return bool(enough)
 
@@ -195,6 +197,13 @@ def _report(space: SearchSpace, config: ExperimentConfig, out: Path) -> str:
     from ovos_ray.track.report import build_report
 
     return str(build_report(space.name, config.tracking_uri, out / "report").html)
+
+
+def _picture(folder: DatasetFolder, trials: list[Trial], best: str, out: Path) -> None:
+    config = next(trial.config for trial in trials if trial.name.startswith(best))
+    predictions = {name: out / "baselines" / name.replace(" ", "-") for name in _BASELINES}
+    predictions[f"one-shot: {best}"] = Path(config.storage) / config.name / "predictions"
+    write_contact_sheet(folder, config.evaluation.split, predictions, out / "demo.png")
 
 
 def _table(baselines: Mapping[str, Mapping[str, float]], trained: Mapping[str, Any]) -> Table:
