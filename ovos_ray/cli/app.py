@@ -135,8 +135,9 @@ def list_all() -> None:
     epilog="Example: `ovos-ray predict --checkpoint runs/one-shot --root DAVIS/2017 --split val --out predictions`"
 )
 def predict(
-    checkpoint: Annotated[Path, typer.Option(help="A run folder, our weights, or an official .pth.")],
     out: Annotated[Path, typer.Option(help="Where palette PNGs go, one folder per video.")],
+    checkpoint: Annotated[Optional[Path], typer.Option(help="A run folder, our weights, or an official .pth.")] = None,  # noqa: UP045
+    baseline: Annotated[Optional[str], typer.Option(help="Instead of --checkpoint: `copy` or `colour`.")] = None,  # noqa: UP045
     root: Annotated[Optional[Path], typer.Option(help="A dataset folder.")] = None,  # noqa: UP045
     split: Annotated[str, typer.Option(help="Its split.")] = "val",
     layout: Annotated[str, typer.Option(help="Its layout.")] = "auto",
@@ -155,7 +156,8 @@ def predict(
     from ovos_ray.cli import prediction
 
     prediction.predict(
-        checkpoint, out, root=root, split=split, layout=layout, frames=frames, mask=mask, network=network,
+        out, checkpoint=checkpoint, baseline=baseline, root=root,
+        split=split, layout=layout, frames=frames, mask=mask, network=network,
         shortest_side=shortest_side, memory_interval=memory_interval, reference=reference, overlay=overlay,
         num_workers=num_workers, evaluate=evaluate, verbose=verbose,
     )  # fmt: skip

@@ -15,18 +15,22 @@ from ovos_ray.data.dataset_folder import files_in
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.video import Video
 from ovos_ray.errors import ConfigError, DataError
-from ovos_ray.evaluate.inference import InferenceSettings, NetworkPredictor
+from ovos_ray.evaluate.baselines import copy_first_mask, match_colours
+from ovos_ray.evaluate.inference import InferenceSettings, NetworkPredictor, Predictor
 from ovos_ray.evaluate.prediction import VideoJob, VideoReport, fingerprint, plan_jobs, predict_one
 from ovos_ray.evaluate.table import Protocol
 from ovos_ray.networks.base import VOSNetwork
 
 __all__ = ["evaluate", "predict"]
 
+_BASELINES: dict[str, Predictor] = {"copy": copy_first_mask, "colour": match_colours}
+
 
 def predict(
-    checkpoint: Path,
     out: Path,
     *,
+    checkpoint: Path | None,
+    baseline: str | None,
     root: Path | None,
     split: str,
     layout: str,
@@ -48,7 +52,15 @@ def predict(
 
     if (root is None) == (frames is None):
         raise ConfigError("give either --root or --frames", "--root for a dataset, --frames and --mask for one video")
-    predictor = _predictor(load_network(checkpoint, network), changes)
+    if (checkpoint is None) == (baseline is None):
+        raise ConfigError("give either --checkpoint or --baseline", "--checkpoint RUN, or --baseline copy")
+    predictor: Predictor
+    if checkpoint is not None:
+        predictor = _predictor(load_network(checkpoint, network), changes)
+    elif baseline in _BASELINES:
+        predictor = _BASELINES[baseline]
+    else:
+        raise ConfigError(f"no baseline {baseline!r}", f"there are {', '.join(_BASELINES)}")
     if root is not None:
         folder = open_dataset(root, layout=layout)
         jobs = plan_jobs(folder, split, out, fingerprint(predictor), overlay=overlay)
@@ -92,7 +104,7 @@ def _single(frames: Path | None, mask: Path | None, out: Path, overlay: Path | N
     return VideoJob(video, out, overlay=overlay)
 
 
-def _run(predictor: NetworkPredictor, jobs: list[VideoJob], num_workers: int, verbose: bool) -> Iterator[VideoReport]:
+def _run(predictor: Predictor, jobs: list[VideoJob], num_workers: int, verbose: bool) -> Iterator[VideoReport]:
     if num_workers == 1:
         for job in jobs:
             yield predict_one(predictor, job)
@@ -113,7 +125,7 @@ def _run(predictor: NetworkPredictor, jobs: list[VideoJob], num_workers: int, ve
 class _PredictionWorker:
     """Predicts videos in a process of its own."""
 
-    def __init__(self, predictor: NetworkPredictor) -> None:
+    def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
 
     def predict(self, job: VideoJob) -> VideoReport:
