@@ -75,6 +75,7 @@ def render_page(content: Content) -> str:
     )
     comparison = content.comparison
     environment.filters["p_text"] = p_text
+    environment.filters["points"] = lambda value: f"{value:.1f}".replace("-", "−")
     environment.filters["signed"] = lambda value: f"{value:+.1f}".replace("-", "−")
     environment.filters["duration"] = _duration
     environment.filters["day"] = lambda ms: datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M")

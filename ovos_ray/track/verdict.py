@@ -138,10 +138,8 @@ def _warnings(comparison: Comparison, differences: Mapping[str, Paired]) -> list
             warnings.append(f"The baseline “{row.label}” ({baseline.mean:.1f}) is not beaten by any configuration.")
     single = [row for row in comparison.rows if len(row.finished) == 1]
     if single:
-        what = (
-            "every configuration has" if len(single) == len(comparison.rows) else f"{len(single)} configurations have"
-        )
-        warnings.append(f"{what[0].upper()}{what[1:]} a single finished seed: their spread is unknown.")
+        number = "All" if len(single) == len(comparison.rows) else f"{len(single)} of {len(comparison.rows)}"
+        warnings.append(f"A single finished seed, hence no idea of the spread: {number.lower()} configurations.")
     if len({evaluated_on(row)[1] for row in comparison.rows if row.finished}) > 1:
         warnings.append("Not all configurations were scored on the same data: their order means little.")
     uneven = any(
