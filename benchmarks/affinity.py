@@ -14,6 +14,7 @@ import multiprocessing
 import platform
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -24,7 +25,8 @@ HEIGHT, WIDTH = 480 // 16, 864 // 16  # 480 x 854 padded to multiples of 16
 KEY_DIM, VALUE_DIM, OBJECTS = 64, 512, 2
 
 
-def measure(options: dict[str, Any], queue: Any) -> None:
+def measure(options: dict[str, Any]) -> tuple[float, float, float]:
+    """Returns the best wall and processor seconds of one read, and its peak memory in MiB above the inputs."""
     torch.set_num_threads(options["threads"])
     device = torch.device(options["device"])
     positions, queries = options["frames"] * HEIGHT * WIDTH, HEIGHT * WIDTH
@@ -44,14 +46,15 @@ def measure(options: dict[str, Any], queue: Any) -> None:
     with torch.no_grad():
         read(**{**data, **{name: data[name][..., :64] for name in ("key", "shrinkage", "value")}}, path=path)
         before = _peak_mib(device)
-        seconds = []
+        wall, processor = [], []
         for _ in range(options["repeats"]):
-            started = time.perf_counter()
+            started = time.perf_counter(), time.process_time()
             read(**data, path=path)
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - started)
-    queue.put((min(seconds), _peak_mib(device) - before))
+            wall.append(time.perf_counter() - started[0])
+            processor.append(time.process_time() - started[1])
+    return min(wall), min(processor), _peak_mib(device) - before
 
 
 def _peak_mib(device: torch.device) -> float:
@@ -70,17 +73,14 @@ def main() -> None:
 
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
     print(f"{name}, {arguments.threads} threads, torch {torch.__version__}, {OBJECTS} objects, 480 x 854, float32")
-    print("frames  path    seconds   peak MiB above the inputs")
+    print("\n| memory frames | path | wall s | processor s | peak MiB above the inputs |\n|---|---|---|---|---|")
     context = multiprocessing.get_context("spawn")
     for frames in arguments.frames:
         for path in ("exact", "lean"):
             options = {**vars(arguments), "frames": frames, "path": path}
-            queue = context.Queue()
-            process = context.Process(target=measure, args=(options, queue))
-            process.start()
-            seconds, mib = queue.get()
-            process.join()
-            print(f"{frames:6d}  {path:5s}  {seconds:8.2f}  {mib:10.0f}", flush=True)
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                wall, processor, mib = pool.submit(measure, options).result()
+            print(f"| {frames} | {path} | {wall:.2f} | {processor:.2f} | {mib:.0f} |", flush=True)
 
 
 if __name__ == "__main__":

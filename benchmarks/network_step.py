@@ -17,6 +17,7 @@ import platform
 import resource
 import statistics
 import time
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
@@ -27,8 +28,8 @@ from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.step import TrainingModule
 
 
-def measure(options: dict[str, Any], queue: Any) -> None:
-    """Puts seconds of (loss, gradient, update), their sum's spread, and the peak memory in MiB."""
+def measure(options: dict[str, Any]) -> tuple[float, ...]:
+    """Returns seconds of loss, gradient and update in the best step, their sum, its median, and the peak in MiB."""
     torch.set_num_threads(options["threads"])
     device = torch.device(options["device"])
     config = override(
@@ -61,7 +62,7 @@ def measure(options: dict[str, Any], queue: Any) -> None:
     else:
         mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
     best = min(rows, key=sum)
-    queue.put((*best, sum(best), statistics.median(map(sum, rows)), mib))
+    return (*best, sum(best), statistics.median(map(sum, rows)), mib)
 
 
 def make_batch(options: dict[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
@@ -108,17 +109,14 @@ def main() -> None:
     print(f"{name}, {arguments.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
     print(f"batch {arguments.batch_size}, {arguments.side} x {arguments.side}, {arguments.objects} objects, 2-step\n")
     print("| network | n | precision | compiled | loss s | gradient s | update s | step s (median) | peak MiB |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     context = multiprocessing.get_context("spawn")
     for network, clip_length, precision, compiled in itertools.product(
         arguments.networks, arguments.clip_length, arguments.precision, arguments.compile
     ):
         row = {"network": network, "clip_length": clip_length, "precision": precision, "compile": compiled}
-        queue = context.Queue()
-        process = context.Process(target=measure, args=({**vars(arguments), **row}, queue))
-        process.start()
-        loss, gradient, update, step, median, mib = queue.get()
-        process.join()
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            loss, gradient, update, step, median, mib = pool.submit(measure, {**vars(arguments), **row}).result()
         print(
             f"| {network} | {clip_length} | {precision} | {compiled} | {loss:.2f} | {gradient:.2f} | {update:.2f} "
             f"| {step:.2f} ({median:.2f}) | {mib:.0f} |",
