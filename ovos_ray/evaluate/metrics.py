@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -202,13 +203,28 @@ def _boundary_bits(mask: Any, stride: int) -> int:
 
 
 def _dilate(bits: int, stride: int, radius: int) -> int:
-    """Dilates by the disk x² + y² ≤ radius²; the gaps between rows are left dirty."""
-    runs, half_width, upper, lower = bits, 0, 0, 0
+    """Dilates by the disk x² + y² ≤ radius²; the gaps between rows are left dirty.
+
+    Rows of the disk are added from the outermost inwards, those above and those below the centre apart. A row that
+    reaches from -w to w is held as one from 0 to 2w, which takes half the shifts, and put right at the end.
+    """
+    runs, upper, lower = bits, 0, 0
+    for steps, widened in _disk_rows(radius):
+        for step in steps:
+            runs |= runs << step
+        upper, lower = upper >> stride - widened | runs, lower << stride + widened | runs
+    return (upper | lower) >> radius
+
+
+@cache
+def _disk_rows(radius: int) -> tuple[tuple[tuple[int, ...], int], ...]:
+    """Returns, for each row from the outermost to the centre, the shifts that widen its run and by how much a side."""
+    rows, length, before = [], 0, 0
     for dy in range(radius, -1, -1):
-        while half_width < math.isqrt(radius**2 - dy**2):
-            step = min(2 * half_width + 1, math.isqrt(radius**2 - dy**2) - half_width)
-            runs |= runs << step | runs >> step
-            half_width += step
-        # Rows far from the centre were added first and have been moved once for every nearer one.
-        upper, lower = upper >> stride | runs, lower << stride | runs
-    return upper | lower
+        half_width, steps = math.isqrt(radius**2 - dy**2), []
+        while length < 2 * half_width:
+            steps.append(min(length + 1, 2 * half_width - length))
+            length += steps[-1]
+        rows.append((tuple(steps), half_width - before))
+        before = half_width
+    return tuple(rows)
