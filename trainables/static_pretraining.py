@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.data.static_clips import cutie_static_augmentation, static_augmentation
 from trainables import one_shot
 
 _STATIC = {
@@ -10,6 +11,7 @@ _STATIC = {
     "data.multipliers": (),
     "data.frame_intervals": (),
     "data.source": "static",
+    "data.augmentation": static_augmentation(),
     "data.clip_length": 3,
     "data.max_objects": 1,
     "data.crop_size": 384,
@@ -36,6 +38,7 @@ def cutie() -> ExperimentConfig:
     """Cutie: 80,000 steps in float32, constant learning rate, 8192 points."""
     changes = {
         "name": "static-cutie",
+        "data.augmentation": cutie_static_augmentation(),
         "train.steps": 80_000,
         "train.precision": "float32",
         "optimizer.decay_steps": (),

@@ -117,7 +117,7 @@ def demo(out: Path, *, steps: int | None, verbose: bool) -> bool:
     if result.failed:
         raise OvosError(f"{len(result.failed)} trials failed: {', '.join(result.failed)}", "run it with --verbose")
     for name, table in tables.items():
-        _log_baseline(space, trials[0].config, name, table)
+        _log_baseline(space, trials[0].config, name, table, out.absolute())
     trained = {trial.name.removesuffix(" seed 0"): result.results[trial.name]["scores"] for trial in trials}
     console.print(_table(rows, trained))
     page = _report(space, trials[0].config, out)
@@ -176,7 +176,7 @@ def _baselines(trials: list[Trial], folder: DatasetFolder, out: Path) -> dict[st
     return tables
 
 
-def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table: ScoreTable) -> None:
+def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table: ScoreTable, out: Path) -> None:
     from ovos_ray.tune.sweep import sweep_key
 
     sink = Sink.open(
@@ -185,7 +185,7 @@ def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table
         f"baseline:{config.storage}:{name}",
         name=name,
         parent_key=sweep_key(space, config.storage),
-        tags=provenance_tags(kind="baseline"),
+        tags={**provenance_tags(kind="baseline"), "ovos.predictions": str(out / "baselines" / name.replace(" ", "-"))},
         spool=Path(config.storage) / "tracking" / name.replace(" ", "-"),
     )
     sink.log_metrics({f"final/{key}": value for key, value in table.headline().items()}, 0)
@@ -194,8 +194,10 @@ def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table
 
 
 def _report(space: SearchSpace, config: ExperimentConfig, out: Path) -> str:
+    from ovos_ray.track.mlflow_sink import sync
     from ovos_ray.track.report import build_report
 
+    sync(Path(config.storage))
     return str(build_report(space.name, config.tracking_uri, out / "report").html)
 
 

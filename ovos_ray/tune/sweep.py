@@ -75,7 +75,7 @@ def requests_of(
             experiment=space.name,
             run_key=f"trial:{config.storage}:{config.name}",
             parent_key=sweep_key(space, config.storage),
-            tags={"ovos.kind": "trial", "ovos.study": space.name, "ovos.trial": trial.name, **tags},
+            tags={**tags, "ovos.kind": "trial", "ovos.study": space.name, "ovos.trial": trial.name},
             watcher=watcher,
         )
     return requests
@@ -112,7 +112,7 @@ def run_sweep(
         space.name,
         sweep_key(space, first.storage),
         name=f"sweep {space.name}",
-        tags={"ovos.kind": "sweep", "ovos.study": space.name, "ovos.table": space.table, **tags},
+        tags={**tags, "ovos.kind": "sweep", "ovos.study": space.name, "ovos.table": space.table},
         params={"trainable": space.trainable, "num_trials": len(trials), "metric": space.metric},
         spool=spool_folder(first).parent.parent / "tracking",
     )
