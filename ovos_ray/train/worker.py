@@ -297,7 +297,7 @@ def initial_network(config: ExperimentConfig) -> VOSNetwork:
     if config.network.init == "imagenet":
         networks.load_imagenet(network)
     elif config.network.init != "random":
-        networks.load_weights(network, config.network.init)
+        networks.load_weights(network, config.network.init, strict=True)
     return network
 
 
