@@ -10,11 +10,13 @@ meets both; for memory, each runs in a process of its own. The first frames, in 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import multiprocessing
 import os
 import platform
+import queue
 import resource
 import sys
 import time
@@ -152,9 +154,12 @@ def alone(function: Any, *arguments: Any) -> Any:
     results = context.Queue()
     process = context.Process(target=function, args=(*arguments, results))
     process.start()
-    found = results.get()
-    process.join()
-    return found
+    while process.is_alive() or not results.empty():
+        with contextlib.suppress(queue.Empty):
+            found = results.get(timeout=1)
+            process.join()
+            return found
+    raise SystemExit(f"{function.__name__}{arguments[:1]}: the process ended with exit code {process.exitcode}")
 
 
 def main() -> None:
