@@ -22,4 +22,4 @@ def set_numerics(train: TrainConfig, device: torch.device) -> None:
     else:
         torch.use_deterministic_algorithms(train.deterministic)
         # Filling memory that is written before it is read finds defects in operators, and costs a twentieth of a step.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
