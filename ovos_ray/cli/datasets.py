@@ -61,9 +61,7 @@ def pack_dataset(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     frames = sum(video.num_frames for video in index.videos)
-    console.print(
-        f"packed {len(index.videos)} videos, {frames} frames into {out} in {time.perf_counter() - began:.1f} s"
-    )
+    console.print(f"{out}: {len(index.videos)} videos, {frames} frames, in {time.perf_counter() - began:.1f} s")
     console.print(f"label budget: {index.budget}")
     if index.num_reencoded:
         console.print(f"{index.num_reencoded} frames were re-encoded as JPEG of quality 95")

@@ -18,7 +18,6 @@ from ovos_ray.cli.console import console
 from ovos_ray.cli.datasets import progress_bar
 from ovos_ray.cli.training import resolve
 from ovos_ray.config import (
-    AugmentationConfig,
     DataConfig,
     EvaluationConfig,
     ExperimentConfig,
@@ -62,11 +61,10 @@ def demo_config(out: Path, steps: int | None = None) -> ExperimentConfig:
             batch_size=4,
             crop_size=96,
             max_objects=3,
-            augmentation=AugmentationConfig(crop_scale=(0.6, 1.0)),
         ),
         method=MethodConfig(loss=LossConfig(cross_entropy="plain", dice=True)),
         optimizer=OptimizerConfig(
-            learning_rate=2e-3, weight_decay=0.01, warm_up_steps=20, decay_steps=(round(0.8 * steps),)
+            learning_rate=1e-3, weight_decay=0.01, warm_up_steps=20, decay_steps=(round(0.8 * steps),), clip_norm=1.0
         ),
         # With 0.45 CPUs each, two trials at a time leave the one CPU that decoding needs.
         train=TrainConfig(steps=steps, cpus_per_worker=0.45, num_threads=1, checkpoint_every=100, log_every=25),
