@@ -15,11 +15,11 @@ from ray.train.torch import TorchTrainer
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.stream import PlanSlices, StreamSpec, load_plan
-from ovos_ray.errors import OvosError, ResourceError
+from ovos_ray.errors import ConfigError, OvosError, ResourceError
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, Worker
 
-__all__ = ["RunResult", "check_resources", "fit", "own_cause", "stream_spec"]
+__all__ = ["RunResult", "check_resources", "check_supported", "fit", "own_cause", "stream_spec"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
         OvosError: The run cannot be made as configured; workers' own errors arrive unwrapped.
     """
     config = request.config
+    check_supported(config)
     folder = RunFolder.of(config)
     folder.claim(config)
     if (values := folder.result()) is not None:
@@ -137,6 +138,24 @@ def own_cause(error: BaseException | None) -> OvosError | None:
         nested += list(failures.values()) if isinstance(failures, dict) else []
         todo += [current.__cause__, current.__context__, *(n for n in nested if isinstance(n, BaseException))]
     return None
+
+
+def check_supported(config: ExperimentConfig) -> None:
+    """Refuses settings that are described but not carried out yet, rather than ignoring them.
+
+    Raises:
+        ConfigError: Names the setting and the way around it.
+    """
+    if config.pretrain is not None:
+        raise ConfigError(
+            f"pretrain.recipe = {config.pretrain.recipe!r} is not run by itself yet",
+            f"train it first (`ovos-ray train {config.pretrain.recipe}`), then add pretrain=none "
+            "network.init=runs/NAME/network.safetensors; or train without it: pretrain=none",
+        )
+    if config.data.clip_merging:
+        raise ConfigError("data.clip_merging is not carried out yet", "set data.clip_merging=0")
+    if config.validation.select_best:
+        raise ConfigError("validation.select_best is not carried out yet", "the last checkpoint is the result")
 
 
 def check_resources(config: ExperimentConfig) -> None:
