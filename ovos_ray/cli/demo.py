@@ -1,7 +1,7 @@
 """`demo`: the whole chain on an embedded synthetic dataset, on two CPU cores.
 
-The data, and with it the scores of the baselines, are fixed by a seed. Its difficulty and the training settings were chosen
-with the held-out scores in view, so the demo shows that the chain learns; it is no benchmark (docs/demo.md).
+The data, and with it the scores of the baselines, are fixed by a seed. Its difficulty and the training settings were
+chosen with the held-out scores in view: the demo shows that the chain learns, and is no benchmark (docs/demo.md).
 """
 
 from __future__ import annotations
