@@ -5,13 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ovos_ray.config import LossConfig, MethodConfig
 from ovos_ray.networks import VOSNetwork, build
 from ovos_ray.seeding import generator
 
 Gradients = dict[str, Tensor]
+PLAIN = LossConfig(cross_entropy="plain")
+TWO_STEP = MethodConfig(backward="2-step", loss=PLAIN)
+
+
+def rng(seed: int = 3) -> np.random.Generator:
+    return generator(seed, 0, "step")
 
 
 def make_batch(num_samples: int = 4, clip_length: int = 5, side: int = 32, seed: int = 0) -> dict[str, Tensor]:
