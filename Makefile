@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types check install clean
+.PHONY: demo test lint types check install browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -33,6 +33,11 @@ types: $(INSTALLED)
 	$(BIN)/mypy
 
 check: lint types test
+
+# The report's page and MLflow's own are tested in a real browser; without one those tests skip and say so.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	{ timeout 300 apt-get update -qq && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get install -y -qq chromium; }
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

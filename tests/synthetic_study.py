@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ovos_ray.config import ExperimentConfig, flatten, override
+from ovos_ray.track.study import Run
 
 Table = dict[tuple[str, int], tuple[float, float]]
 """(sequence, object) → (J mean, F mean) in percent."""
@@ -54,6 +56,25 @@ def made_up_scores(rng: np.random.Generator, quality: float, sequences: Sequence
 
 def curve(quality: float, steps: int = 600, every: int = 100) -> list[tuple[int, float]]:
     return [(step, quality * (1 - float(np.exp(-(step + 40) / 200)))) for step in range(0, steps + 1, every)]
+
+
+def memory_run(strategy: str, seed: int, scores: dict[tuple[str, int], tuple[float, float]], **changes: object) -> Run:
+    """A run as `load_study` would have read it, without any store."""
+    j = statistics.fmean(v[0] for v in scores.values())
+    f = statistics.fmean(v[1] for v in scores.values())
+    values: dict[str, object] = {
+        "run_id": f"{strategy}{seed}",
+        "name": strategy,
+        "kind": "trial",
+        "status": "finished",
+        "seed": seed,
+        "params": {"method.backward": strategy, "network.name": "xmem", "method.name": "one_shot"},
+        "tags": {},
+        "metrics": {"final/jf": (j + f) / 2, "final/j": j, "final/f": f},
+        "start_ms": seed,
+        "scores": {(s, str(o)): {"j_mean": v[0], "f_mean": v[1]} for (s, o), v in scores.items()},
+    }
+    return Run(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def write_study(tracking_uri: str, experiment: str, runs: Sequence[RawRun]) -> str:

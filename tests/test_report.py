@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -14,17 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from synthetic_study import RawRun, curve, made_up_scores, save_mask, square, write_study, write_videos
+from synthetic_study import RawRun, curve, made_up_scores, memory_run, write_study
 
-from ovos_ray.config import ExperimentConfig, flatten, override
 from ovos_ray.errors import TrackingError
-from ovos_ray.track import pictures
 from ovos_ray.track.comparison import Comparison, Row, compare
-from ovos_ray.track.paper import paper_tables
 from ovos_ray.track.report import Report, build_report, compare_study, render_table
 from ovos_ray.track.significance import against_best, axis_effects, paired
-from ovos_ray.track.study import Run, Study, load_study
+from ovos_ray.track.study import Study, load_study
 
 SEQUENCES = [f"seq-{number}" for number in range(8)]
 QUALITY = {("2-step", "xmem-tiny"): 45.0, ("2-step", "stcn-tiny"): 42.0, ("T-step", "xmem-tiny"): 38.0}
@@ -204,157 +198,6 @@ def test_same_scores_give_no_difference() -> None:
     found = paired(comparison.rows[0], comparison.rows[1])
     assert found is not None
     assert (found.difference, found.p) == (0.0, 1.0)
-
-
-def memory_run(strategy: str, seed: int, scores: dict[tuple[str, int], tuple[float, float]], **changes: object) -> Run:
-    j = statistics.fmean(v[0] for v in scores.values())
-    f = statistics.fmean(v[1] for v in scores.values())
-    values: dict[str, object] = {
-        "run_id": f"{strategy}{seed}",
-        "name": strategy,
-        "kind": "trial",
-        "status": "finished",
-        "seed": seed,
-        "params": {"method.backward": strategy, "network.name": "xmem", "method.name": "one_shot"},
-        "tags": {},
-        "metrics": {"final/jf": (j + f) / 2, "final/j": j, "final/f": f},
-        "start_ms": seed,
-        "scores": {(s, str(o)): {"j_mean": v[0], "f_mean": v[1]} for (s, o), v in scores.items()},
-    }
-    return Run(**{**values, **changes})  # type: ignore[arg-type]
-
-
-DAVIS_2017_VAL = (
-    "bike-packing blackswan bmx-trees breakdance camel car-roundabout car-shadow cows dance-twirl dog dogs-jump "
-    "drift-chicane drift-straight goat gold-fish horsejump-high india judo kite-surf lab-coat libby loading "
-    "mbike-trick motocross-jump paragliding-launch parkour pigs scooter-black shooting soapbox"
-)
-
-
-def test_difference_to_the_paper_is_given_only_for_the_same_network_dataset_and_split() -> None:
-    full = {(name, 1): (80.0, 86.0) for name in DAVIS_2017_VAL.split()}
-    params = {
-        "method.name": "one_shot",
-        "network.name": "xmem",
-        "evaluation.protocol": "davis2017",
-        "evaluation.root": "/data/DAVIS",
-        "evaluation.split": "val",
-    }
-
-    def table_4(scores: dict[tuple[str, int], tuple[float, float]], **changes: str) -> tuple[float | None, str]:
-        runs = tuple(
-            memory_run(s, 0, scores, params={**params, "method.backward": s, **changes}) for s in ("2-step", "T-step")
-        )
-        table = paper_tables(compare(Study("s", "1", "uri", runs)))[3]
-        line = next(line for line in table.lines if line.section == "2-step backward" and line.method == "1-shot XMem")
-        assert line.values == (82.7, 79.4, 86.1)
-        return line.ours[0].differences[0], line.ours[0].reason
-
-    difference, reason = table_4(full)
-    assert difference == pytest.approx(83.0 - 82.7)
-    assert reason == ""
-    fewer = dict(list(full.items())[:29])
-    assert table_4(fewer) == (None, "not comparable: scored on DAVIS val (29 sequences)")
-    small = table_4(full, **{"network.name": "xmem-tiny"})
-    assert small == (None, "not comparable: xmem-tiny is not the paper's network")
-    other = table_4(full, **{"evaluation.protocol": "davis2016"})
-    assert other[0] is None
-
-
-def test_published_rows_agree_with_themselves() -> None:
-    tables = paper_tables(compare(Study("s", "1", "uri", ())))
-    # J&F is the mean of J and F, G that of its four; the published numbers are rounded, and a few are off by more.
-    off = []
-    for table in tables:
-        width = len(table.groups[0][1])
-        for line in table.lines:
-            for start in range(0, len(line.values), width):
-                head, *parts = line.values[start : start + width]
-                if head is not None and None not in parts and abs(head - statistics.fmean(map(float, parts))) > 0.11:  # type: ignore[arg-type]
-                    off.append((table.number, line.method))
-    assert len(off) <= 4, off
-    stcn = next(line for line in tables[1].lines if line.method.startswith("1-shot STCN"))
-    assert stcn.values[:5] == (79.3, 77.6, 81.4, 74.8, 83.4)
-    assert "J_S, J_U, F_S, F_U" in tables[1].notes[0]
-
-
-def test_copy_score_and_pictures_come_from_stored_predictions(tmp_path: Path) -> None:
-    sequences = ["a", "b"]
-    write_videos(tmp_path / "data", sequences)
-    params = {
-        "method.name": "one_shot",
-        "network.name": "xmem-tiny",
-        "evaluation.protocol": "davis2017",
-        "evaluation.root": str(tmp_path / "data"),
-        "evaluation.split": "val",
-    }
-    runs = []
-    for strategy, shift, quality in (("2-step", 8, 90.0), ("T-step", 0, 20.0)):
-        for sequence, t in itertools.product(sequences, range(6)):
-            save_mask(tmp_path / strategy / sequence / f"{t:05d}.png", square(t * shift))
-        scores = {(sequence, 1): (quality, quality) for sequence in sequences}
-        tags = {"ovos.predictions": str(tmp_path / strategy)}
-        runs.append(memory_run(strategy, 0, scores, params={**params, "method.backward": strategy}, tags=tags))
-    comparison = compare(Study("s", "1", "uri", tuple(runs)))
-    perfect, copying = (found["a"] for found in pictures.traces(comparison.rows).values())
-    # Two 24-pixel squares t·8 pixels apart overlap by 24 - 8t of 24 + 8t columns.
-    overlap = [100 * max(0, 24 - 8 * t) / (24 + min(24, 8 * t)) for t in range(1, 6)]
-    assert perfect.truth == pytest.approx([100.0] * 5)
-    assert perfect.first == pytest.approx(overlap)
-    assert copying.truth == pytest.approx(overlap)
-    assert copying.copy_score == pytest.approx(100 - statistics.fmean(overlap))
-    assert perfect.copy_score == pytest.approx(statistics.fmean(overlap) - 100)
-    made = pictures.galleries(comparison.rows)
-    assert {gallery.sequence for gallery in made} == {"a", "b"}
-    assert [strip.label for strip in made[0].strips] == ["truth", *(row.label for row in comparison.rows)]
-    assert all(strip.image.startswith("data:image/webp;base64,") for strip in made[0].strips)
-    assert made[0].strips[0].film
-
-
-def test_predictions_that_are_gone_cost_pictures_not_the_report(tmp_path: Path) -> None:
-    run = memory_run("2-step", 0, {("a", 1): (50.0, 50.0)}, tags={"ovos.predictions": str(tmp_path / "gone")})
-    comparison = compare(Study("s", "1", "uri", (run,)))
-    assert pictures.traces(comparison.rows) == {}
-    assert pictures.galleries(comparison.rows) == ()
-
-
-def test_training_clip_is_shown_there_and_back(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    from ovos_ray import networks
-    from ovos_ray.data.layout import open_dataset
-    from ovos_ray.data.shards import pack
-    from ovos_ray.track.cycle import cycle_gallery
-
-    write_videos(tmp_path / "data", ["a", "b"], frames=8)
-    pack(open_dataset(tmp_path / "data", layout="davis2017"), tmp_path / "shards", labels="first", split="train")
-    settings = {
-        "method.backward": "2-step",
-        "network.name": "stcn-tiny",
-        "data.shards": str(tmp_path / "shards"),
-        "data.clip_length": 4,
-        "data.crop_size": 64,
-        "train.steps": 3,
-    }
-    config = override(ExperimentConfig(), settings)
-    params = {k: v if isinstance(v, str) else json.dumps(v) for k, v in flatten(config).items()}
-    (tmp_path / "run").mkdir()
-    save_file(networks.build("stcn-tiny", seed=1).state_dict(), tmp_path / "run" / "network.safetensors")
-    tags = {"ovos.predictions": str(tmp_path / "run" / "predictions")}
-    scores = {("a", 1): (50.0, 50.0)}
-    (row,) = compare(Study("s", "1", "uri", (memory_run("2-step", 0, scores, params=params, tags=tags),))).rows
-    gallery = cycle_gallery(row)
-    assert gallery is not None
-    assert gallery.sequence in ("a", "b")
-    assert ["forward" in gallery.strips[0].label, "backward" in gallery.strips[1].label] == [True, True]
-    strip = Image.open(io.BytesIO(base64.b64decode(gallery.strips[1].image.partition(",")[2]))).convert("L")
-    grey = [float(np.std(np.asarray(strip)[:, t * 184 + 5 : t * 184 + 175])) < 2 for t in range(4)]
-    # Frames 3, one of 1 and 2, and 0 are walked; the other one is left grey.
-    assert grey[0] is grey[3] is False
-    assert sorted(grey[1:3]) == [False, True]
-
-    elsewhere = memory_run("2-step", 0, scores, params=params, tags={"ovos.predictions": "/gone/predictions"})
-    assert cycle_gallery(compare(Study("s", "1", "uri", (elsewhere,))).rows[0]) is None
 
 
 def test_run_that_others_are_nested_under_is_never_a_trial(study_uri: str) -> None:
