@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Literal
 
+from ovos_ray.errors import ConfigError
 from ovos_ray.overrides import flatten, from_dict, override, to_dict
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "from_dict",
     "override",
     "resolve_paths",
+    "split_benchmark",
     "to_dict",
 ]
 
@@ -219,6 +222,9 @@ class EvaluationConfig:
     protocol: Literal["davis2016", "davis2017", "youtube-vos"] = "davis2017"
     shortest_side: int | None = None
     """Frames are predicted at this size (and scored at their own); None: the published one, 480."""
+    also: tuple[str, ...] = ()
+    """More datasets scored with the same weights, `NAME=FOLDER` or `NAME=FOLDER:SPLIT` each, such as
+    `davis2016=DAVIS/2016` for the other half of Table 1. Their scores are called `final/NAME/jf`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,6 +284,7 @@ _PATHS = frozenset({"data.shards", "evaluation.root", "network.init", "validatio
 def digest(config: ExperimentConfig) -> str:
     """Returns 12 hex digits that differ whenever two configurations compute different results."""
     leaves = {key: value for key, value in flatten(config).items() if key not in _NOT_DIGESTED}
+    leaves["evaluation.also"] = [(name, PurePath(root).name, split) for name, root, split in _also(config)]
     for key in _PATHS:
         value = leaves[key]
         if isinstance(value, tuple):
@@ -306,4 +313,22 @@ def resolve_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
     }
     for key, root in (("validation.root", config.validation.root), ("evaluation.root", config.evaluation.root)):
         changes[key] = None if root is None else absolute(root)
+    changes["evaluation.also"] = tuple(f"{name}={absolute(root)}:{split}" for name, root, split in _also(config))
     return override(config, changes)
+
+
+def _also(config: ExperimentConfig) -> list[tuple[str, str, str]]:
+    """Returns (name, folder, split) of the further datasets to score."""
+    return [split_benchmark(text) for text in config.evaluation.also]
+
+
+def split_benchmark(text: str) -> tuple[str, str, str]:
+    """Reads `NAME=FOLDER` or `NAME=FOLDER:SPLIT`; returns name, folder and split (`val` if none is given).
+
+    Raises:
+        ConfigError: It is of another form.
+    """
+    match = re.fullmatch(r"([\w.-]+)=(.+?)(?::([\w.-]+))?", text)
+    if match is None:
+        raise ConfigError(f"evaluation.also = {text!r} names no dataset", "write NAME=FOLDER or NAME=FOLDER:SPLIT")
+    return match[1], match[2], match[3] or "val"

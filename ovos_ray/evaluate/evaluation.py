@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed
 
+from ovos_ray.config import EvaluationConfig, split_benchmark
 from ovos_ray.data.layout import open_dataset
+from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.prediction import predict_dataset
 from ovos_ray.evaluate.scoring import evaluate_folders
 from ovos_ray.evaluate.settings import InferenceSettings
@@ -16,9 +20,64 @@ from ovos_ray.evaluate.table import ObjectScore, Protocol, ScoreTable
 from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
 
-__all__ = ["evaluate_network"]
+__all__ = ["Benchmark", "benchmarks", "check_benchmarks", "evaluate_network"]
 
 _PROTOCOLS: dict[str, Protocol] = {"davis2016": "davis2016", "youtube-vos": "youtube-vos"}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A split that resulting weights are scored on.
+
+    Attributes:
+        name: Empty for the main one, whose scores are called `jf`, `j`, `f`; those of others are `NAME/jf`.
+        root: The dataset's folder.
+        layout: Its layout.
+        split: Its split.
+        protocol: How it is scored; None: as its layout suggests.
+    """
+
+    name: str
+    root: str
+    layout: str
+    split: str
+    protocol: Protocol | None
+
+    @property
+    def suffix(self) -> str:
+        """Ends the names of its files: `scores.csv`, `scores-davis2016.csv`."""
+        return f"-{self.name}" if self.name else ""
+
+    def metric(self, score: str) -> str:
+        """Returns what one of its scores is called."""
+        return f"{self.name}/{score}" if self.name else score
+
+
+def benchmarks(config: EvaluationConfig) -> Iterator[Benchmark]:
+    """Yields the splits a configuration scores: the main one first, if there is one."""
+    if config.root is not None:
+        yield Benchmark("", config.root, config.layout, config.split, config.protocol)
+    for name, root, split in map(split_benchmark, config.also):
+        yield Benchmark(name, root, "auto", split, None)
+
+
+def check_benchmarks(config: EvaluationConfig) -> None:
+    """Opens every split that is to be scored, so that a wrong path is found before training and not after it.
+
+    Raises:
+        DataError: A dataset or split cannot be opened.
+        ConfigError: Two have the same name.
+    """
+    seen = set()
+    for benchmark in benchmarks(config):
+        if benchmark.name in seen:
+            raise ConfigError(f"evaluation.also names {benchmark.name!r} twice", "give each dataset a name of its own")
+        seen.add(benchmark.name)
+        try:
+            open_dataset(benchmark.root, layout=benchmark.layout).video_names(benchmark.split)
+        except DataError as error:
+            key = "evaluation.also" if benchmark.name else "evaluation.root"
+            raise DataError(f"{key}: {error.message}", error.remedy) from error
 
 
 def evaluate_network(
@@ -61,19 +120,28 @@ def evaluate_network(
     training = network.training
     rows: tuple[ObjectScore, ...] = ()
     notes: tuple[str, ...] = ()
+    problem: EvaluationError | None = None
     with tempfile.TemporaryDirectory(prefix="ovos-predictions-") as scratch:
         predictions = Path(out.path()) if out is not None and out.local else Path(scratch)
         if own:
             network.eval()
             predict_dataset(network, folder, split, predictions, videos=own, settings=settings, overwrite=True)
             network.train(training)
-            table = evaluate_folders(predictions, folder.root, chosen, sequences=own, num_processes=1)
-            rows, notes = table.rows, table.notes
         if out is not None and not out.local:
             for path in sorted(predictions.rglob("*.png")):
                 out.write(path.read_bytes(), *path.relative_to(predictions).parts)
+        if own:
+            try:
+                table = evaluate_folders(predictions, folder.root, chosen, sequences=own, num_processes=1)
+                rows, notes = table.rows, table.notes
+            except EvaluationError as error:
+                problem = error
     if world_size > 1:
-        gathered: list[tuple[ObjectScore, ...]] = [()] * world_size
-        torch.distributed.all_gather_object(gathered, rows)
-        rows = tuple(sorted((row for part in gathered for row in part), key=lambda row: (row.sequence, row.object_id)))
+        # Also what went wrong is shared: a rank that left alone would leave the others waiting for it.
+        gathered: list[tuple[tuple[ObjectScore, ...], EvaluationError | None]] = [((), None)] * world_size
+        torch.distributed.all_gather_object(gathered, (rows, problem))
+        rows = tuple(sorted((row for part, _ in gathered for row in part), key=lambda r: (r.sequence, r.object_id)))
+        problem = next((error for _, error in gathered if error is not None), None)
+    if problem is not None:
+        raise problem
     return ScoreTable(chosen, rows, notes)

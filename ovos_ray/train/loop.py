@@ -16,6 +16,7 @@ from ray.train.torch import TorchTrainer
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.stream import PlanSlices, StreamSpec, load_plan
 from ovos_ray.errors import ConfigError, OvosError, ResourceError
+from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, Worker
 
@@ -59,6 +60,7 @@ def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
     if (values := folder.result()) is not None:
         return RunResult(folder, values, resumed_finished=True)
     check_resources(config)
+    check_benchmarks(config.evaluation)
     spec = stream_spec(config)
     plan = load_plan(spec)
     plan.clips(0, 0, config.train.num_workers)

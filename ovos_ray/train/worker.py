@@ -20,8 +20,8 @@ from torch.nn.parallel import DistributedDataParallel
 from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, digest
 from ovos_ray.data.shards import ShardIndex
-from ovos_ray.errors import ResourceError
-from ovos_ray.evaluate.evaluation import evaluate_network
+from ovos_ray.errors import EvaluationError, ResourceError
+from ovos_ray.evaluate.evaluation import benchmarks, evaluate_network
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.overrides import to_dict
 from ovos_ray.track.mlflow_sink import Sink
@@ -228,27 +228,36 @@ class Worker:
     def _finish(self) -> None:
         config = self.config
         scores: dict[str, float] = {}
-        evaluation = config.evaluation
-        if evaluation.root:
+        csv: dict[str, str] = {}
+        not_scored: dict[str, str] = {}
+        for benchmark in benchmarks(config.evaluation):
             if self.rank == 0:
-                self.request.post(config.train.steps, event=f"scoring {evaluation.split} of {evaluation.root}")
-            table = evaluate_network(
-                self.network,
-                root=evaluation.root,
-                layout=evaluation.layout,
-                split=evaluation.split,
-                protocol=evaluation.protocol,
-                shortest_side=evaluation.shortest_side,
-                out=self.folder.storage / "predictions",
-                rank=self.rank,
-                world_size=self.world_size,
-            )
-            scores = table.headline()
+                self.request.post(config.train.steps, event=f"scoring {benchmark.split} of {benchmark.root}")
+            out = self.folder.storage / f"predictions{benchmark.suffix}"
+            try:
+                table = evaluate_network(
+                    self.network,
+                    root=benchmark.root,
+                    layout=benchmark.layout,
+                    split=benchmark.split,
+                    protocol=benchmark.protocol,
+                    shortest_side=config.evaluation.shortest_side,
+                    out=out,
+                    rank=self.rank,
+                    world_size=self.world_size,
+                )
+            except EvaluationError as error:
+                # What was trained is not lost for a score: YouTube-VOS keeps its annotations on a server.
+                not_scored[benchmark.root] = error.message
+                self.request.post(config.train.steps, event=f"not scored, masks kept in {out.folder}: {error.message}")
+                continue
+            scores |= {benchmark.metric(name): value for name, value in table.headline().items()}
+            csv[f"scores{benchmark.suffix}.csv"] = table.to_csv()
         if self.rank == 0:
-            self._write_result(scores, table.to_csv() if scores else None)
+            self._write_result(scores, csv, not_scored)
         self._report(config.train.steps, {f"final/{name}": value for name, value in scores.items()})
 
-    def _write_result(self, scores: dict[str, float], csv: str | None) -> None:
+    def _write_result(self, scores: dict[str, float], csv: dict[str, str], not_scored: dict[str, str]) -> None:
         config, folder = self.config, self.folder.storage
         # Safetensors holds plain layouts only; training may have laid tensors out channels last.
         state = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
@@ -261,14 +270,19 @@ class Worker:
             "steps": config.train.steps,
             "seconds": self._seconds(),
             "scores": scores,
+            "not_scored": not_scored,
             "label_percent": 100 * labelled / total,
             "bad_samples": [list(problem) for problem in self.stream.problems],
         }
+        for name, content in csv.items():
+            folder.write(content.encode(), name)
         if self.sink is not None:
-            if csv is not None:
-                folder.write(csv.encode(), "scores.csv")
-                self.sink.log_artifact(csv.encode(), "scores.csv")
+            for name, content in csv.items():
+                self.sink.log_artifact(content.encode(), name)
+            if "scores.csv" in csv:
                 self.sink.set_tags({"ovos.predictions": (folder / "predictions").folder})
+            if not_scored:
+                self.sink.set_tags({"ovos.not_scored": "; ".join(not_scored.values())[:400]})
             self.sink.set_tags({"ovos.label_percent": f"{values['label_percent']:.2f}"})
             self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, config.train.steps)
             self.sink.finish()
