@@ -8,7 +8,11 @@ DATASET = DatasetDescription(
     title="Moving, deforming and occluding textured objects",
     source="ovos_ray.data.synthetic.generate",
     licence="Apache-2.0, as the project",
-    splits={"train": "training videos", "val": "held-out videos", "test": "further held-out videos"},
+    splits={
+        "train": "training videos",
+        "select": "held-out videos for choosing settings and checkpoints",
+        "val": "held-out videos that are reported",
+    },
     frame_interval=1,
     label_budget="one label per training video",
     notes="The same seed gives the same bytes. Objects and backgrounds of the splits differ.",

@@ -1,10 +1,14 @@
 """A small dataset that the project makes itself: textured objects that move, deform and occlude one another.
 
-Two or three objects and a moving background share the colours of one palette and differ in texture and shape, so
-that colour alone does not tell them apart. Videos are functions of (seed, split, number): the same call writes the
-same bytes (with the same versions of NumPy, OpenCV and Pillow), and asking for more videos leaves the others as they
-were. The default difficulty leaves room on the eight `val` videos: mean J of copying the first mask is 0.20, of the
-nearest neighbour by colour 0.39, of the nearest neighbour by local colour and texture statistics 0.85.
+Two or three objects and a moving background are painted with the same two colours in equal parts; they differ in the
+pattern of their texture, its scale and direction, and in shape, so that colours do not tell them apart. Videos are
+functions of (seed, split, number): the same call writes the same bytes (with the same versions of NumPy, OpenCV and
+Pillow), and asking for more videos leaves the others as they were. Splits share no object and no background.
+
+The difficulty was set by rules that learn nothing, on `select` and `train`, before any network had seen the data; the
+commit that wrote this sentence holds it. J&F in percent on eight videos of (`select`, `val`): copying the first mask
+(18, 17), nearest neighbour by colour (10, 14), nearest neighbour by local texture statistics (71, 65; the rule is
+`tests/texture_matching.py`). So what is needed shows in the labelled frame, and colours and positions do not suffice.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ _Array: TypeAlias = npt.NDArray[np.float32]
 _Rng: TypeAlias = np.random.Generator
 
 _MARK = "synthetic.json"
-_VERSION = 1
+_VERSION = 2
 _TILE = 128
 _SUPERSAMPLING = 2
 
@@ -50,6 +54,8 @@ class SyntheticConfig:
     """Smallest and largest mean radius, in frame heights."""
     speed: tuple[float, float] = (0.03, 0.06)
     """Slowest and fastest mean motion, in frame heights per frame."""
+    period: tuple[float, float] = (0.05, 0.16)
+    """Finest and coarsest texture of a video, in frame heights; the others lie between them."""
     noise: float = 4.0
     """Standard deviation of the sensor noise, in grey values."""
 
@@ -112,58 +118,55 @@ class _Object:
         return colour.astype(np.float32), (outline - distance).astype(np.float32)
 
 
-def _palette(rng: _Rng) -> _Array:
-    """Four colours of one video, (4, 3) in [0, 255]: two hues, each dark and light."""
+def _colours(rng: _Rng) -> _Array:
+    """The two colours of one video, (2, 3) in [0, 255]: a dark one and a light one of another hue."""
     hue = rng.random()
-    hues = (hue, hue + rng.uniform(0.3, 0.5))
-    colours = [
-        colorsys.hsv_to_rgb(h % 1.0, rng.uniform(0.35, 0.7), value)
-        for h in hues
-        for value in (rng.uniform(0.28, 0.45), rng.uniform(0.75, 0.95))
-    ]
-    return np.array(colours, np.float32) * 255
+    dark = colorsys.hsv_to_rgb(hue, rng.uniform(0.35, 0.7), rng.uniform(0.28, 0.4))
+    light = colorsys.hsv_to_rgb((hue + rng.uniform(0.3, 0.5)) % 1.0, rng.uniform(0.35, 0.7), rng.uniform(0.8, 0.95))
+    return np.array([dark, light], np.float32) * 255
 
 
 def _field(rng: _Rng, kind: str, cycles: int) -> _Array:
-    """A periodic pattern, (tile, tile) in [0, 1]."""
+    """A periodic pattern, (tile, tile) in [0, 1], half of it below 0.5."""
     y, x = np.mgrid[:_TILE, :_TILE].astype(np.float32) * np.float32(2 * np.pi / _TILE)
+    angle = rng.uniform(0, np.pi)
+    # Even numbers of cycles along both axes keep a slanting pattern, and its half waves, periodic.
+    a, b = (2 * round(cycles * way / 2) for way in (np.cos(angle), np.sin(angle)))
     wave: npt.NDArray[Any]
     if kind == "stripes":
-        along, across = (x, y) if rng.integers(0, 2) else (y, x)
-        wave = np.sin(cycles * along + 1.2 * np.sin(2 * across))
+        wave = np.sin(a * x + b * y)
     elif kind == "checks":
-        wave = np.sin(cycles * x) * np.sin(cycles * y)
+        wave = np.sin(a * x + b * y) * np.sin(b * x - a * y)
     elif kind == "dots":
-        wave = 1.5 * (np.sin(cycles * x) + np.sin(cycles * y)) - 0.5
-    elif kind == "rings":
-        wave = np.sin(2.5 * (np.cos(cycles // 2 * x) + np.cos(cycles // 2 * y)))
+        wave = np.cos(a * x + b * y) + np.cos(b * x - a * y)
+    elif kind == "waves":
+        wave = np.sin(a * x + b * y + 2.0 * np.sin((b * x - a * y) / 2))
     else:
         white = np.fft.rfft2(rng.standard_normal((_TILE, _TILE)))
         frequency = np.hypot(np.fft.fftfreq(_TILE)[:, None], np.fft.rfftfreq(_TILE)[None]) * _TILE
-        band = np.exp(-(((frequency - 0.6 * cycles) / (0.35 * cycles)) ** 2))
+        band = np.exp(-(((frequency - cycles) / (0.25 * cycles)) ** 2))
         wave = np.fft.irfft2(white * band, (_TILE, _TILE))
-        wave /= wave.std()
+    wave = wave - np.median(wave)
+    wave /= 1.4 * wave.std()
     return np.asarray(np.clip(0.5 + 0.5 * wave, 0, 1), np.float32)
 
 
-_KINDS = ("stripes", "checks", "dots", "rings", "clouds")
+_KINDS = ("stripes", "checks", "dots", "waves", "clouds")
 
 
-def _texture(rng: _Rng, palette: _Array, kind: str, period: float) -> _Texture:
-    """A texture of two palette colours with a given period in frame pixels."""
-    first, second = rng.choice(len(palette), 2, replace=False)
-    cycles = int(rng.integers(6, 11))
+def _texture(rng: _Rng, colours: _Array, kind: str, period: float) -> _Texture:
+    """A texture of the two colours in equal parts, with a given period in frame pixels."""
+    cycles = 2 * int(rng.integers(4, 7))
     pattern = _field(rng, kind, cycles)[..., None]
-    sharp = np.clip(0.5 + 1.6 * (pattern - 0.5), 0, 1)
-    tile = palette[first] * (1 - sharp) + palette[second] * sharp
+    tile = colours[0] * (1 - pattern) + colours[1] * pattern
     return _Texture(tile.astype(np.float32), _TILE / (cycles * period))
 
 
-def _objects(rng: _Rng, config: SyntheticConfig, palette: _Array, kinds: list[str]) -> list[_Object]:
+def _objects(rng: _Rng, config: SyntheticConfig, textures: list[_Texture]) -> list[_Object]:
     """Objects that lie apart at time 0."""
     height, width = config.height, config.width
     made: list[_Object] = []
-    for kind in kinds:
+    for texture in textures:
         radius = rng.uniform(*config.radius) * height
         for _ in range(200):
             start = rng.uniform([radius, radius], [width - radius, height - radius])
@@ -177,13 +180,13 @@ def _objects(rng: _Rng, config: SyntheticConfig, palette: _Array, kinds: list[st
         ]
         made.append(
             _Object(
-                texture=_texture(rng, palette, kind, rng.uniform(0.07, 0.14) * height),
+                texture=texture,
                 radius=radius,
                 start=start,
                 velocity=speed * np.array([np.cos(heading), np.sin(heading)]),
                 wobble=np.array([rng.uniform(0, 0.04) * height, rng.uniform(0.2, 0.5), *rng.uniform(0, 2 * np.pi, 2)]),
                 lobes=np.array(lobes),
-                spin=rng.uniform(-0.12, 0.12),
+                spin=rng.uniform(-0.04, 0.04),
             )
         )
     return made
@@ -192,11 +195,14 @@ def _objects(rng: _Rng, config: SyntheticConfig, palette: _Array, kinds: list[st
 def render_video(rng: _Rng, config: SyntheticConfig) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Returns frames (T, H, W, 3) uint8 RGB and masks (T, H, W) uint8 object ids of one video."""
     height, width = config.height, config.width
-    palette = _palette(rng)
+    colours = _colours(rng)
     num_objects = int(rng.integers(config.num_objects[0], config.num_objects[1] + 1))
     kinds = [str(kind) for kind in rng.permutation(_KINDS)[: num_objects + 1]]
-    background = _texture(rng, palette, kinds[-1], rng.uniform(0.12, 0.3) * height)
-    objects = _objects(rng, config, palette, kinds[:-1])
+    steps = rng.permutation(num_objects + 1) / num_objects
+    low, high = config.period
+    periods = [low * (high / low) ** step * height for step in steps]
+    background, *textures = [_texture(rng, colours, *look) for look in zip(kinds, periods, strict=True)]
+    objects = _objects(rng, config, textures)
     shade = 0.05 * height
     haze = _Texture(_field(rng, "clouds", 3)[..., None].repeat(3, 2), _TILE / (2.0 * height))
     pan = rng.uniform(-0.02, 0.02, 2) * height
@@ -257,7 +263,7 @@ def generate(
     Args:
         root: The folder to make.
         seed: Another seed gives other videos.
-        num_videos: Videos per split; None: 60 for `train`, 8 for `val`.
+        num_videos: Videos per split; None: 60 for `train`, 8 for `select` (for choosing settings), 8 for `val`.
         config: What the videos look like.
         progress: Called as (videos done, videos in all, name of the video).
 
@@ -269,7 +275,7 @@ def generate(
     """
     root = Path(root).expanduser().absolute()
     config = config or SyntheticConfig()
-    splits = dict(num_videos) if num_videos is not None else {"train": 60, "val": 8}
+    splits = dict(num_videos) if num_videos is not None else {"train": 60, "select": 8, "val": 8}
     mark: dict[str, Any] = {"version": _VERSION, "seed": seed, "num_videos": splits, **asdict(config)}
     mark = {key: list(value) if isinstance(value, tuple) else value for key, value in mark.items()}
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
