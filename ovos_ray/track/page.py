@@ -11,6 +11,7 @@ from ovos_ray.errors import MissingExtraError
 from ovos_ray.track import figures
 from ovos_ray.track.comparison import Comparison, Row, axis_label
 from ovos_ray.track.paper import PaperTable
+from ovos_ray.track.paper_exports import contrast_text
 from ovos_ray.track.pictures import Gallery, Trace
 from ovos_ray.track.significance import AxisEffect, Paired
 from ovos_ray.track.verdict import p_text, verdict
@@ -77,6 +78,7 @@ def render_page(content: Content) -> str:
     environment.filters["p_text"] = p_text
     environment.filters["points"] = lambda value: f"{value:.1f}".replace("-", "−")
     environment.filters["signed"] = lambda value: f"{value:+.1f}".replace("-", "−")
+    environment.filters["contrast_text"] = lambda ours: contrast_text(ours).replace("-", "−", 1)
     environment.filters["duration"] = _duration
     environment.filters["day"] = lambda ms: datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M")
     exports = {

@@ -12,10 +12,11 @@ from ovos_ray.track.comparison import Comparison, compare
 from ovos_ray.track.cycle import cycle_gallery
 from ovos_ray.track.page import Content, leading_rows, render_page
 from ovos_ray.track.paper import paper_tables
+from ovos_ray.track.paper_exports import paper_csv, paper_latex, paper_markdown
 from ovos_ray.track.sender import connect
 from ovos_ray.track.significance import against_best, axis_effects
 from ovos_ray.track.study import load_study
-from ovos_ray.track.tables import csv_table, latex_table, markdown_table, paper_markdown, render_table
+from ovos_ray.track.tables import csv_table, latex_table, markdown_table, render_table
 
 __all__ = ["Report", "build_report", "compare_study", "render_table"]
 
@@ -54,7 +55,8 @@ def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool 
     Args:
         experiment: Name of the MLflow experiment.
         tracking_uri: Where MLflow keeps it.
-        out: Folder for `report.html`, `report.md`, `report.csv` and `report.tex`; made if absent.
+        out: Folder for `report.html`, `report.md`, `report.csv`, `report.tex`, `paper.csv` and `paper.tex`; made
+            if absent.
         attach: Also store the page with the sweep's MLflow run, the table as its note, and overlays with their runs.
 
     Raises:
@@ -68,6 +70,8 @@ def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool 
         "report.md": markdown_table(comparison) + paper_markdown(tables),
         "report.csv": csv_table(comparison),
         "report.tex": latex_table(comparison),
+        "paper.csv": paper_csv(tables),
+        "paper.tex": paper_latex(tables),
     }
     galleries = pictures.galleries(leading)
     page = render_page(

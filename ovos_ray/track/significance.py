@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,16 @@ from ovos_ray.errors import MissingExtraError
 from ovos_ray.seeding import generator
 from ovos_ray.track.comparison import Comparison, Row, axis_label
 
-__all__ = ["AxisEffect", "Paired", "ValueEffect", "against_best", "axis_effects", "paired", "sequence_scores"]
+__all__ = [
+    "AxisEffect",
+    "Paired",
+    "ValueEffect",
+    "against_best",
+    "axis_effects",
+    "holm_corrected",
+    "paired",
+    "sequence_scores",
+]
 
 _RESAMPLES = 2000
 _MAX_VALUES = 8
@@ -96,11 +105,12 @@ def against_best(comparison: Comparison) -> dict[str, Paired]:
         for row in (*comparison.rows[1:], *comparison.baselines)
         if (result := paired(best, row)) is not None
     }
-    corrected = _holm([result.p for result in found.values()])
-    return {
-        label: Paired(r.difference, r.low, r.high, r.p, p, r.num_sequences, r.wins)
-        for (label, r), p in zip(found.items(), corrected, strict=True)
-    }
+    return dict(zip(found, holm_corrected(tuple(found.values())), strict=True))
+
+
+def holm_corrected(results: Sequence[Paired]) -> list[Paired]:
+    """Returns the comparisons, which were made together, with `p_holm` filled in."""
+    return [replace(r, p_holm=p) for r, p in zip(results, _holm([r.p for r in results]), strict=True)]
 
 
 def _holm(values: Sequence[float]) -> list[float]:

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import logging
+import statistics
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 from ovos_ray.errors import TrackingError
 from ovos_ray.track.sender import connect, resolve_tracking_uri
 
-__all__ = ["Curve", "Run", "Scores", "Study", "load_study", "parse_json", "read_scores"]
+__all__ = ["Curve", "Run", "Scores", "Study", "load_study", "parse_json", "read_scores", "seen_and_unseen"]
 
 _log = logging.getLogger(__name__)
 _PAGE = 1000
@@ -26,7 +27,9 @@ Curve = tuple[tuple[int, float], ...]
 """(optimiser step, value), ascending."""
 
 Scores = Mapping[tuple[str, str], Mapping[str, float]]
-"""(sequence, object) → `j_mean`, `f_mean`, … in percent."""
+"""(sequence, object) → `j_mean`, `f_mean`, … in percent; YouTube-VOS adds `seen`, 1 or 0."""
+
+_SCORE_COLUMNS = tuple(f"{key}_{part}" for key in "jf" for part in ("mean", "recall", "decay"))
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Run:
         parent_id: MLflow id of the sweep, or None.
         curves: Chosen metrics over steps.
         scores: Contents of `scores.csv`; empty without one.
+        also: The same of further datasets (`evaluation.also`), by their names; their metrics are `final/NAME/jf`, ….
     """
 
     run_id: str
@@ -62,6 +66,7 @@ class Run:
     parent_id: str | None = None
     curves: Mapping[str, Curve] = field(default_factory=dict)
     scores: Scores = field(default_factory=dict)
+    also: Mapping[str, Scores] = field(default_factory=dict)
 
     def param(self, key: str, default: str = "") -> str:
         """Returns a parameter, joined again where it was cut for the server; empty where it is None."""
@@ -180,6 +185,12 @@ def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> R
             points = {m.step: m.value for m in client.get_metric_history(run.info.run_id, key)}
             read[key] = tuple(sorted(points.items()))
     has_scores = scores and any(key.startswith("final/") for key in metrics)
+    table = _fetch_scores(client, run, "scores.csv") if has_scores else {}
+    others = {key.split("/")[1] for key in metrics if key.startswith("final/") and key.count("/") == 2}
+    also = {name: _fetch_scores(client, run, f"scores-{name}.csv") for name in sorted(others) if scores}
+    derived = seen_and_unseen("final", table)
+    for name, other in also.items():
+        derived |= seen_and_unseen(f"final/{name}", other)
     return Run(
         run_id=run.info.run_id,
         name=run.info.run_name or run.info.run_id[:8],
@@ -188,24 +199,36 @@ def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> R
         seed=int(seed) if seed is not None and seed.lstrip("-").isdigit() else None,
         params=dict(run.data.params),
         tags=tags,
-        metrics=metrics,
+        metrics={**derived, **metrics},
         start_ms=run.info.start_time,
         end_ms=run.info.end_time,
         parent_id=tags.get("mlflow.parentRunId"),
         curves=read,
-        scores=_fetch_scores(client, run) if has_scores else {},
+        scores=table,
+        also=also,
     )
 
 
-def _fetch_scores(client: Any, run: Any) -> Scores:
+def seen_and_unseen(prefix: str, scores: Scores) -> dict[str, float]:
+    """Returns YouTube-VOS' five numbers, means over the objects of each group; empty unless both groups occur."""
+    means = {
+        f"{prefix}/{key}_{group}": statistics.fmean(values)
+        for group, seen in (("s", 1.0), ("u", 0.0))
+        for key in "jf"
+        if (values := [row[f"{key}_mean"] for row in scores.values() if row.get("seen") == seen])
+    }
+    return {f"{prefix}/g": statistics.fmean(means.values()), **means} if len(means) == 4 else {}
+
+
+def _fetch_scores(client: Any, run: Any, name: str) -> Scores:
     local = str(run.info.artifact_uri).removeprefix("file://")
     if local.startswith("/"):
-        path = Path(local) / "scores.csv"
+        path = Path(local) / name
         return read_scores(path) if path.exists() else {}
-    if not any(item.path == "scores.csv" for item in client.list_artifacts(run.info.run_id)):
+    if not any(item.path == name for item in client.list_artifacts(run.info.run_id)):
         return {}
     with TemporaryDirectory() as folder:
-        return read_scores(Path(client.download_artifacts(run.info.run_id, "scores.csv", folder)))
+        return read_scores(Path(client.download_artifacts(run.info.run_id, name, folder)))
 
 
 def read_scores(path: Path) -> Scores:
@@ -215,12 +238,13 @@ def read_scores(path: Path) -> Scores:
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return {
-                (line["sequence"], line["object"]): {
-                    key: float(value) for key, value in line.items() if key not in ("sequence", "object") and value
-                }
-                for line in csv.DictReader(file)
-            }
+            table = {}
+            for line in csv.DictReader(file):
+                values = {key: float(line[key]) for key in _SCORE_COLUMNS if line.get(key)}
+                if line.get("seen"):
+                    values["seen"] = float(line["seen"] == "True")
+                table[line["sequence"], line["object"]] = values
+            return table
     except (OSError, ValueError, KeyError, TypeError) as error:
         _log.warning("scores in %s cannot be read: %s", path, error)
         return {}

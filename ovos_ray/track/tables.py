@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from ovos_ray.track.comparison import Comparison, Row
-from ovos_ray.track.paper import PaperTable
 
-__all__ = ["csv_table", "latex_table", "markdown_table", "paper_markdown", "render_table"]
+__all__ = ["csv_table", "latex_escape", "latex_table", "markdown_table", "render_table"]
 
 _SCORES = (("final/jf", "J&F"), ("final/j", "J"), ("final/f", "F"))
 _HEADER = ("configuration", "strategy", "network", "seeds", *(name for _, name in _SCORES), "labels %", "note")
@@ -64,31 +63,6 @@ def markdown_table(comparison: Comparison) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 
-def paper_markdown(tables: Sequence[PaperTable]) -> str:
-    """Returns the paper's tables with ours beneath the rows they correspond to, those that have any of ours."""
-    lines = []
-    for table in tables:
-        if not table.has_ours:
-            continue
-        columns = [f"{group}: {column}" for group, names in table.groups for column in names]
-        lines += ["", f"**Table {table.number}: {table.title}**", ""]
-        lines.append("| method | labels | " + " | ".join(columns) + " | note |")
-        lines.append("|" + " --- |" * (len(columns) + 3))
-        for line in table.lines:
-            values = ["–" if value is None else f"{value:.1f}" for value in line.values]
-            method = f"{line.method} ({line.section})" if line.section else line.method
-            lines.append("| " + " | ".join([method, line.labels, *values, "published"]) + " |")
-            for ours in line.ours:
-                cells = [
-                    ("–" if score is None else score.text()) + ("" if change is None else f" ({change:+.1f})")
-                    for score, change in zip(ours.scores, ours.differences, strict=True)
-                ]
-                budget = "" if ours.label_percent is None else f"{ours.label_percent:.3g}%"
-                lines.append("| " + " | ".join([f"ours: {ours.label}", budget, *cells, ours.reason]) + " |")
-        lines += ["", *table.notes]
-    return "\n".join([*lines, ""])
-
-
 def csv_table(comparison: Comparison) -> str:
     """Returns the comparison as CSV, numbers in full precision, one column for each mean and each deviation."""
     out = io.StringIO()
@@ -120,7 +94,7 @@ def latex_table(comparison: Comparison) -> str:
     for index, row in enumerate(_rows(comparison)):
         if index == len(comparison.rows) and comparison.rows:
             lines.append(r"\midrule")
-        cells = [_escape(row.label), str(len(row.finished)) if row.kind == "trial" else ""]
+        cells = [latex_escape(row.label), str(len(row.finished)) if row.kind == "trial" else ""]
         for metric, _ in _SCORES:
             score = row.statistic(metric)
             text = "--" if score is None else score.text().replace("±", r"$\pm$")
@@ -135,7 +109,8 @@ def _highest(rows: Sequence[Row], metric: str) -> float | None:
     return max((score.mean for row in rows if (score := row.statistic(metric))), default=None)
 
 
-def _escape(text: str) -> str:
+def latex_escape(text: str) -> str:
+    """Returns text as LaTeX prints it."""
     for character in "&%$#_{}":
         text = text.replace(character, "\\" + character)
     return text.replace("·", r"$\cdot$").replace("→", r"$\to$")
