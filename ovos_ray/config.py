@@ -179,6 +179,9 @@ class TrainConfig:
     """Steps between checkpoints; at most this much work is lost."""
     keep_checkpoints: int = 2
     log_every: int = 20
+    snapshot_every: int = 0
+    """Steps between snapshots: masks of two videos of the validation (or else evaluation) split, kept for the report's
+    pictures of how masks emerge (Figure 6); 0: none."""
     max_failures: int = 3
     """Worker or node failures survived before the run is given up."""
     max_nonfinite_steps: int = 10
@@ -273,6 +276,7 @@ _NOT_DIGESTED = frozenset(
         "train.max_failures",
         "train.num_threads",
         "train.num_workers",
+        "train.snapshot_every",
     }
 )
 

@@ -8,7 +8,12 @@ from trainables import one_shot
 
 def empty_reference() -> ExperimentConfig:
     """A tiny XMem on two CPU cores; all objects of a clip are merged into one."""
-    changes = {"name": "empty-reference-tiny", "method.reference": "empty", "method.empty_objects": "merge"}
+    changes = {
+        "name": "empty-reference-tiny",
+        "method.reference": "empty",
+        "method.empty_objects": "merge",
+        "train.snapshot_every": 100,
+    }
     return override(one_shot.one_shot(), changes)
 
 
@@ -22,6 +27,7 @@ def cutie() -> ExperimentConfig:
             "method.backward": "2-step",
             "pretrain": None,
             "train.steps": 15_000,
+            "train.snapshot_every": 3_000,
             "optimizer.decay_steps": (),
             "note": "Figure 6",
         },

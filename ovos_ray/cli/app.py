@@ -186,12 +186,13 @@ def report(
     experiment: Annotated[str, typer.Argument(help="Name of the study (MLflow experiment).")],
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
     tracking_uri: Annotated[str, typer.Option(help="MLflow store.")] = "sqlite:///mlflow.db",
-    terminal: Annotated[bool, typer.Option("--terminal", help="Print the tables only.")] = False,
+    sequence: Annotated[Optional[list[str]], typer.Option(help="Show pictures of this one; may be repeated.")] = None,  # noqa: UP045
+    terminal: Annotated[bool, typer.Option("--terminal", help="Print the summary and the tables only.")] = False,
 ) -> None:
     """Compares the trials of a study: tables beside the paper's, plots, overlays, one HTML page."""
     from ovos_ray.cli import reporting
 
-    reporting.report(experiment, out, tracking_uri=tracking_uri, terminal=terminal)
+    reporting.report(experiment, out, tracking_uri=tracking_uri, sequences=tuple(sequence or ()), terminal=terminal)
 
 
 @app.command(epilog="Example: `ovos-ray sync runs`")

@@ -9,7 +9,7 @@ from ovos_ray.cli.console import console
 __all__ = ["report", "sync"]
 
 
-def report(experiment: str, out: Path, *, tracking_uri: str, terminal: bool) -> None:
+def report(experiment: str, out: Path, *, tracking_uri: str, sequences: tuple[str, ...], terminal: bool) -> None:
     """Writes the comparison of a study, or prints its table.
 
     Raises:
@@ -20,7 +20,7 @@ def report(experiment: str, out: Path, *, tracking_uri: str, terminal: bool) -> 
     if terminal:
         console.print(render_table(compare_study(experiment, tracking_uri)))
         return
-    written = build_report(experiment, tracking_uri, out)
+    written = build_report(experiment, tracking_uri, out, sequences=sequences)
     console.print(render_table(written.comparison))
     console.print(f"report: {written.html}", soft_wrap=True)
 

@@ -19,7 +19,7 @@ __all__ = ["Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_
 _NOT_AXES = (
     "seed", "name", "note", "storage", "tracking_uri", "train.log_every", "train.keep_checkpoints",
     "train.max_failures", "train.checkpoint_every", "train.num_workers", "train.cpus_per_worker",
-    "train.gpus_per_worker", "train.num_threads",
+    "train.gpus_per_worker", "train.num_threads", "train.snapshot_every",
 )  # fmt: skip
 _AXIS_LABELS = {
     "method.backward": "backward strategy",

@@ -16,7 +16,7 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import OvosError
 from ovos_ray.seeding import generator
 from ovos_ray.track.comparison import Row
-from ovos_ray.track.pictures import Gallery, Strip, side_by_side, tile
+from ovos_ray.track.pictures import Gallery, Strip, still, tile
 from ovos_ray.track.study import Run
 
 __all__ = ["cycle_gallery"]
@@ -24,6 +24,10 @@ __all__ = ["cycle_gallery"]
 _log = logging.getLogger(__name__)
 _PARTS = ("data.", "method.", "network.", "train.steps", "seed")
 _TILE_WIDTH = 180
+_WORDS = (
+    "What training sees: the label is carried forward without gradient; from the last mask alone the network walks "
+    "back, and the reconstructed first mask is compared with the label. Grey frames are skipped on the way back."
+)
 
 
 def cycle_gallery(row: Row) -> Gallery | None:
@@ -91,10 +95,10 @@ def _cycle(run: Run, folder: Path) -> Gallery:
     ]
     words = f"backward, right to left ({config.method.backward}); reconstructed label: IoU {iou:.0f} %"
     strips = (
-        Strip("forward, left to right, from the label in the first frame", None, side_by_side(forward_strip)),
-        Strip(words, None, side_by_side(backward_strip)),
+        Strip("forward, left to right, from the label in the first frame", "", still(forward_strip)),
+        Strip(words, "", still(backward_strip)),
     )
-    return Gallery(planned.video, f"one training clip of {run.name}, there and back", strips)
+    return Gallery(planned.video, f"one training clip of {run.name}, there and back", strips, _WORDS)
 
 
 def _ids(logits: object) -> npt.NDArray[np.uint8]:

@@ -12,8 +12,9 @@ from ovos_ray.track import figures
 from ovos_ray.track.comparison import Comparison, Row, axis_label
 from ovos_ray.track.paper import PaperTable
 from ovos_ray.track.paper_exports import contrast_text
-from ovos_ray.track.pictures import Gallery, Trace
+from ovos_ray.track.pictures import Gallery
 from ovos_ray.track.significance import AxisEffect, Paired
+from ovos_ray.track.traces import Trace
 from ovos_ray.track.verdict import p_text, verdict
 
 __all__ = ["Content", "leading_rows", "render_page"]
@@ -31,9 +32,11 @@ class Content:
         differences: From `against_best`.
         effects: From `axis_effects`.
         tables: From `paper_tables`.
-        traces: By configuration, from `pictures.traces`.
-        galleries: From `pictures.galleries`.
-        cycle: From `cycle_gallery`, or None.
+        traces: By configuration, from `traces`.
+        overlays: Galleries of predictions beside the truth.
+        copying: The strongest case of copying, or none.
+        emergence: Masks over training.
+        cycles: Training clips there and back.
         exports: File name to text, offered for download.
     """
 
@@ -42,8 +45,10 @@ class Content:
     effects: tuple[AxisEffect, ...]
     tables: tuple[PaperTable, ...]
     traces: Mapping[str, Mapping[str, Trace]]
-    galleries: tuple[Gallery, ...]
-    cycle: Gallery | None
+    overlays: tuple[Gallery, ...]
+    copying: tuple[Gallery, ...]
+    emergence: tuple[Gallery, ...]
+    cycles: tuple[Gallery, ...]
     exports: Mapping[str, str]
 
 
@@ -85,6 +90,8 @@ def render_page(content: Content) -> str:
         name: "data:text/plain;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
         for name, text in content.exports.items()
     }
+    copy_scores = _copy_scores(content.traces)
+    pictures = (*content.overlays, *content.copying, *content.emergence, *content.cycles)
     return environment.get_template("report.html").render(
         content=content,
         comparison=comparison,
@@ -94,21 +101,30 @@ def render_page(content: Content) -> str:
         labels={axis: axis_label(axis) for axis in comparison.axes},
         rows=[*comparison.rows, *comparison.baselines],
         figures=_figures(content),
-        copy_scores=_copy_scores(content.traces),
+        copy_scores=copy_scores,
+        has_pictures=bool(pictures or copy_scores),
         exports=exports,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
 def leading_rows(comparison: Comparison) -> tuple[Row, ...]:
-    """Returns the configurations worth a look each: the best of every strategy, best first, then the best baseline."""
+    """Returns the configurations worth a look each: the best of every strategy, best first, then the best baseline.
+
+    Of a strategy that was tried with the leading network, it is the best with that one, so that what is seen side by
+    side differs in the strategy. Full supervision is always among them.
+    """
+    finished = [row for row in comparison.rows if row.finished]
     first: dict[str, Row] = {}
-    for row in comparison.rows:
-        if row.finished:
-            first.setdefault(row.strategy, row)
-    chosen = list(first.values())
+    for row in sorted(finished, key=lambda row: row.network != finished[0].network):
+        first.setdefault(row.strategy, row)
+    chosen = [row for row in finished if row in first.values()]
+    full = first.get("fully supervised")
+    if full in chosen[_COMPARED:]:
+        chosen.remove(full)
+        chosen.insert(_COMPARED - 1, full)
     # A study without strategies to compare: the best few of what it varies.
-    chosen += [row for row in comparison.rows if row.finished and row not in chosen][: max(0, 2 - len(chosen))]
+    chosen += [row for row in finished if row not in chosen][: max(0, 2 - len(chosen))]
     baselines = [row for row in comparison.baselines if row.finished]
     return (*chosen[:_COMPARED], *baselines[:1])
 

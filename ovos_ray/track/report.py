@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ovos_ray.io import atomic_path
-from ovos_ray.track import pictures
 from ovos_ray.track.comparison import Comparison, compare
 from ovos_ray.track.cycle import cycle_gallery
+from ovos_ray.track.emergence import emergence_galleries
+from ovos_ray.track.galleries import choose_sequences, copying_gallery, overlay_galleries, write_films
 from ovos_ray.track.page import Content, leading_rows, render_page
 from ovos_ray.track.paper import paper_tables
 from ovos_ray.track.paper_exports import paper_csv, paper_latex, paper_markdown
+from ovos_ray.track.pictures import Gallery, decode
 from ovos_ray.track.sender import connect
 from ovos_ray.track.significance import against_best, axis_effects
+from ovos_ray.track.stored import stored_predictions
 from ovos_ray.track.study import load_study
 from ovos_ray.track.tables import csv_table, latex_table, markdown_table, render_table
+from ovos_ray.track.traces import traces
 
 __all__ = ["Report", "build_report", "compare_study", "render_table"]
+
+_CYCLES = 2
 
 
 @dataclass(frozen=True)
@@ -49,18 +55,21 @@ def compare_study(experiment: str, tracking_uri: str) -> Comparison:
     return compare(load_study(experiment, tracking_uri, curves=(), scores=False))
 
 
-def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool = True) -> Report:
+def build_report(
+    experiment: str, tracking_uri: str, out: Path, *, sequences: Sequence[str] = (), attach: bool = True
+) -> Report:
     """Reads a study from MLflow and writes its comparison.
 
     Args:
         experiment: Name of the MLflow experiment.
         tracking_uri: Where MLflow keeps it.
         out: Folder for `report.html`, `report.md`, `report.csv`, `report.tex`, `paper.csv` and `paper.tex`; made
-            if absent.
+            if absent. Animated overlays go to `films/`.
+        sequences: Sequences to show pictures of, instead of the worst, a middling and the best one.
         attach: Also store the page with the sweep's MLflow run, the table as its note, and overlays with their runs.
 
     Raises:
-        TrackingError: The store cannot be read or has no such experiment.
+        TrackingError: The store cannot be read or has no such experiment, or a sequence was not scored.
         MissingExtraError: matplotlib, jinja2 or scipy is not installed.
     """
     comparison = compare(load_study(experiment, tracking_uri))
@@ -73,37 +82,46 @@ def build_report(experiment: str, tracking_uri: str, out: Path, *, attach: bool 
         "paper.csv": paper_csv(tables),
         "paper.tex": paper_latex(tables),
     }
-    galleries = pictures.galleries(leading)
+    stored = stored_predictions(leading)
+    chosen = choose_sequences(stored, sequences)
+    found = traces(stored)
+    galleries = overlay_galleries(stored, chosen)
+    copying = copying_gallery(stored, found)
     page = render_page(
         Content(
             comparison,
             against_best(comparison),
             axis_effects(comparison),
             tables,
-            pictures.traces(leading),
+            found,
             galleries,
-            cycle_gallery(comparison.best) if comparison.best is not None else None,
+            () if copying is None else (copying,),
+            emergence_galleries(comparison.rows),
+            tuple(cycle for row in leading if (cycle := cycle_gallery(row)) is not None)[:_CYCLES],
             texts,
         )
     )
     for name, text in {**texts, "report.html": page}.items():
         with atomic_path(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    films = write_films(stored, chosen, out / "films")
     report = Report(out / "report.html", out / "report.md", out / "report.csv", out / "report.tex", comparison)
     if attach:
-        _attach(report, galleries)
+        _attach(report, galleries, films)
     return report
 
 
-def _attach(report: Report, galleries: Sequence[pictures.Gallery]) -> None:
+def _attach(report: Report, galleries: Sequence[Gallery], films: Sequence[Path]) -> None:
     """Puts page and table where a reader of MLflow's own pages finds them, at the sweep; the overlays at their runs."""
     study = report.comparison.study
     client = connect(study.tracking_uri)
     for run in study.of_kind("sweep"):
         for path in (report.html, report.csv):
             client.log_artifact(run.run_id, str(path), "report")
+        for film in films:
+            client.log_artifact(run.run_id, str(film), "report/films")
         client.set_tag(run.run_id, "mlflow.note.content", markdown_table(report.comparison)[:5000])
     for gallery in galleries:
         for strip in gallery.strips:
             if strip.run_id:
-                client.log_image(strip.run_id, pictures.decode(strip.image), f"figures/{gallery.sequence}.jpg")
+                client.log_image(strip.run_id, decode(strip.image), f"figures/{gallery.sequence}.jpg")

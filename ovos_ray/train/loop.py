@@ -18,6 +18,7 @@ from ovos_ray.data.stream import PlanSlices, StreamSpec, load_plan
 from ovos_ray.errors import ConfigError, OvosError, ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.snapshots import snapshot_videos
 from ovos_ray.train.worker import RunRequest, Worker
 
 __all__ = ["RunResult", "check_resources", "check_supported", "fit", "own_cause", "stream_spec"]
@@ -61,6 +62,8 @@ def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
         return RunResult(folder, values, resumed_finished=True)
     check_resources(config)
     check_benchmarks(config.evaluation)
+    if config.train.snapshot_every and not snapshot_videos(config):
+        request.post(0, event="no snapshots are kept: neither validation.root nor evaluation.root is set")
     spec = stream_spec(config)
     plan = load_plan(spec)
     plan.clips(0, 0, config.train.num_workers)

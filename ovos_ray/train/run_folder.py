@@ -5,6 +5,7 @@ NAME/checkpoints/       see `checkpoint.py`
 NAME/network.safetensors  the resulting weights
 NAME/scores.csv         J and F per sequence and object, if an evaluation is configured
 NAME/predictions/       the masks that were scored
+NAME/snapshots/         see `snapshots.py`
 NAME/result.json        written last; a run that has it is finished
 """
 

@@ -29,6 +29,7 @@ from ovos_ray.train.numerics import set_numerics
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.progress import IntervalMeter
 from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.snapshots import keep_snapshot
 from ovos_ray.train.step import TrainingModule, train_step
 
 __all__ = ["RunRequest", "Stream", "Worker", "initial_network", "spool_folder"]
@@ -151,6 +152,8 @@ class Worker:
         if self.world_size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             module = DistributedDataParallel(self.module, device_ids=ids, find_unused_parameters=self.module.has_unused)
+        if self.stream.start_step == 0:
+            self._snapshot(0)
         for step, batch, waited_s in self._timed_batches():
             scalars = train_step(module, batch, self.optimizer, config, step)
             meter.add(scalars, waited_s)
@@ -179,6 +182,7 @@ class Worker:
                 self.request.post(done, **record)
         if done % config.train.checkpoint_every == 0 or last:
             self._checkpoint(done, must_succeed=last)
+        self._snapshot(done)
         every = config.validation.every
         if config.validation.root and ((every and done % every == 0) or last):
             self._validate(done)
@@ -203,6 +207,21 @@ class Worker:
             if must_succeed:
                 raise
             self.request.post(done, event=f"checkpoint not written ({error}); the next interval tries again")
+
+    def _snapshot(self, done: int) -> None:
+        every = self.config.train.snapshot_every
+        if self.rank != 0 or not every or (done % every and done != self.config.train.steps):
+            return
+        folder = self.folder.storage / "snapshots"
+        try:
+            strips = keep_snapshot(self.network, self.config, done, folder)
+        except OSError as error:
+            self.request.post(done, event=f"snapshot not written ({error})")
+            return
+        if self.sink is not None:
+            self.sink.set_tags({"ovos.snapshots": folder.folder})
+            for video, strip in strips.items():
+                self.sink.log_artifact(strip, f"figures/snapshots/{video}/step-{done:08d}.jpg")
 
     def _validate(self, done: int) -> None:
         validation = self.config.validation
