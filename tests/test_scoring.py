@@ -1,4 +1,4 @@
-"""Scoring of folders: the official numbers, the protocols' rules by hand, and every wrong input named."""
+"""Scoring of folders: the official numbers, the rules of DAVIS by hand, and the table."""
 
 from __future__ import annotations
 
@@ -12,50 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from scored_masks import SIZE, iou, make_davis_masks, save, two_objects
 
 from ovos_ray.errors import EvaluationError
-from ovos_ray.evaluate.read_mask import read_mask
 from ovos_ray.evaluate.scoring import evaluate_folders
-
-SIZE = (40, 60)
-
-
-def save(path: Path, mask: np.ndarray, mode: str = "P") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(mask.astype(np.uint8))
-    if mode == "P":
-        image.putpalette([c for i in range(256) for c in (i, 255 - i, (7 * i) % 256)])
-    else:
-        image = image.convert(mode)
-    image.save(path)
-
-
-def disk(y: int, x: int, radius: int = 8) -> np.ndarray:
-    yy, xx = np.mgrid[: SIZE[0], : SIZE[1]]
-    return (yy - y) ** 2 + (xx - x) ** 2 <= radius**2
-
-
-def two_objects(t: int) -> np.ndarray:
-    mask = np.zeros(SIZE, np.uint8)
-    mask[disk(12, 12 + 2 * t)] = 1
-    mask[disk(28, 45 - 2 * t)] = 2
-    return mask
 
 
 @pytest.fixture
 def davis(tmp_path: Path) -> tuple[Path, Path]:
-    """Two sequences of six frames; predictions are the truth, one pixel to the right."""
-    pred, gt = tmp_path / "pred", tmp_path / "gt"
-    for name in ("bear", "swan"):
-        for t in range(6):
-            save(gt / name / f"{t:05d}.png", two_objects(t))
-            save(pred / name / f"{t:05d}.png", np.roll(two_objects(t), 1, axis=1))
-    return pred, gt
-
-
-def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return (a & b).sum() / (a | b).sum()
+    return make_davis_masks(tmp_path)
 
 
 def test_objects_count_equally_without_first_and_last_frame(davis):
@@ -129,6 +94,25 @@ def test_processes_give_the_same_table(davis):
     assert calls == sorted(calls)
 
 
+def test_helpers_are_copies_only_where_no_thread_can_hold_a_lock(davis):
+    code = f"""
+import sys, threading
+from ovos_ray.evaluate import scoring
+assert scoring._context().get_start_method() == "fork"
+alone = scoring.evaluate_folders({str(davis[0])!r}, {str(davis[1])!r}, "davis2017", num_processes=2)
+assert alone == scoring.evaluate_folders({str(davis[0])!r}, {str(davis[1])!r}, "davis2017", num_processes=1)
+stop = threading.Event()
+threading.Thread(target=stop.wait).start()
+threaded = scoring._context().get_start_method()
+stop.set()
+sys.modules["torch"] = sys
+assert {{threaded, scoring._context().get_start_method()}} == {{"forkserver"}}
+"""
+    if sys.platform != "linux":
+        pytest.skip("elsewhere helpers are never copies")
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
 def test_errors_cross_the_process_border(davis):
     pred, gt = davis
     save(pred / "bear/00002.png", two_objects(2)[:-1])
@@ -177,203 +161,6 @@ def test_split_lists_say_what_must_be_there(tmp_path, davis):
     (pred / "swan").rmdir()
     with pytest.raises(EvaluationError, match="1 sequences are not predicted: swan"):
         evaluate_folders(pred, root, "davis2017", num_processes=1)
-
-
-def bad_missing_folder(pred, gt):
-    (pred / "bear").rename(pred / "baer")
-
-
-def bad_missing_frame(pred, gt):
-    (pred / "bear/00003.png").unlink()
-
-
-def bad_names(pred, gt):
-    for path in sorted((pred / "bear").iterdir()):
-        path.rename(path.with_name(f"frame_{path.name}"))
-
-
-def bad_ids(pred, gt):
-    save(pred / "bear/00003.png", np.where(two_objects(3) == 2, 7, two_objects(3)))
-
-
-def bad_rgb(pred, gt):
-    Image.open(pred / "bear/00003.png").convert("RGB").save(pred / "bear/00003.png")
-
-
-def bad_antialiased(pred, gt):
-    image = Image.fromarray(((two_objects(3) > 0) * 255).astype(np.uint8))
-    image.resize((120, 80), Image.Resampling.BILINEAR).resize((60, 40), Image.Resampling.BILINEAR).save(
-        pred / "bear/00003.png"
-    )
-
-
-def bad_two_valued_truth(pred, gt):
-    for t in range(6):
-        save(gt / "bear" / f"{t:05d}.png", 255 * (two_objects(t) > 0), "L")
-
-
-def bad_two_valued_prediction(pred, gt):
-    save(pred / "bear/00003.png", 255 * (two_objects(3) > 0), "L")
-
-
-def bad_size(pred, gt):
-    save(pred / "bear/00003.png", np.zeros((20, 30)))
-
-
-def bad_damaged(pred, gt):
-    path = pred / "bear/00003.png"
-    path.write_bytes(path.read_bytes()[:100])
-
-
-def bad_empty_first(pred, gt):
-    save(gt / "bear/00000.png", np.zeros(SIZE))
-
-
-def bad_too_short(pred, gt):
-    for t in range(2, 6):
-        (gt / "bear" / f"{t:05d}.png").unlink()
-
-
-def bad_no_pngs(pred, gt):
-    for path in (gt / "bear").iterdir():
-        path.rename(path.with_suffix(".jpg"))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "found", "remedy"),
-    [
-        (bad_missing_folder, r"not predicted: bear; there are baer, swan", "--sequences"),
-        (bad_missing_frame, r"1 of 4 masks of 'bear' are missing: 00003\.png", "one for every annotated frame"),
-        (bad_names, r"4 of 4 masks .* the folder has frame_00000\.png", "named as their frames"),
-        (bad_ids, r"bear/00003\.png: object ids 7 .* its objects are 1, 2", "with their ids"),
-        (bad_rgb, r"bear/00003\.png: a mask of mode RGB", "palette"),
-        (bad_antialiased, r"bear/00003\.png: object ids .* …", "anti-aliasing"),
-        (bad_two_valued_truth, r"bear/00000\.png: a mask of 0 and 255", "--protocol davis2016"),
-        (bad_two_valued_prediction, r"bear/00003\.png: object ids 255", "--protocol davis2016"),
-        (bad_size, r"bear/00003\.png: 30 x 20 pixels.*60 x 40", "nearest neighbour"),
-        (bad_damaged, r"bear/00003\.png: damaged", "again"),
-        (bad_empty_first, r"bear/00000\.png: the first annotated frame shows no object", "leave"),
-        (bad_too_short, r"bear: 2 annotated frames", "at least 3|annotate more"),
-        (bad_no_pngs, r"bear: no PNG masks", "PNG files"),
-    ],
-)
-def test_wrong_input_is_named_with_its_remedy(davis, spoil, found, remedy):
-    spoil(*davis)
-    with pytest.raises(EvaluationError, match=found) as caught:
-        evaluate_folders(*davis, "davis2017", num_processes=1)
-    assert caught.value.remedy is not None
-    import re
-
-    assert re.search(remedy, caught.value.remedy)
-
-
-def test_antialiased_masks_of_davis2016(davis):
-    pred, gt = davis
-    bad_antialiased(pred, gt)
-    with pytest.raises(EvaluationError, match=r"anti-aliased"):
-        evaluate_folders(pred, gt, "davis2016", num_processes=1)
-
-
-def test_folders_at_the_wrong_level(davis, tmp_path):
-    pred, gt = davis
-    with pytest.raises(EvaluationError, match="no such folder of predictions"):
-        evaluate_folders(tmp_path / "nowhere", gt, "davis2017")
-    with pytest.raises(EvaluationError, match=r"no folder per sequence in it, but loose masks \(00000\.png") as caught:
-        evaluate_folders(pred / "bear", gt, "davis2017")
-    assert "folder above" in str(caught.value)
-    nested = tmp_path / "nested"
-    nested.mkdir()
-    pred.rename(nested / "Annotations")
-    assert len(evaluate_folders(nested, gt, "davis2017", num_processes=1).rows) == 4
-
-
-@pytest.fixture
-def youtube(tmp_path: Path) -> tuple[Path, Path]:
-    """One video of five annotated frames: object 2 (a bird) from the start, object 7 (an okapi) from frame 10 on."""
-    pred, gt = tmp_path / "pred/Annotations/vid", tmp_path / "valid/Annotations/vid"
-    for t in range(5):
-        mask = np.where(disk(12, 12 + 2 * t), 2, 0)
-        if t >= 2:
-            mask[disk(28, 45)] = 7
-        save(gt / f"{5 * t:05d}.png", mask)
-        save(pred / f"{5 * t:05d}.png", np.roll(np.where(mask == 2, 2, 0), 2, axis=1) + np.where(mask == 7, 7, 0))
-    frames = [f"{5 * t:05d}" for t in range(5)]
-    objects = {"2": {"category": "bird", "frames": frames}, "7": {"category": "okapi", "frames": frames[2:]}}
-    (tmp_path / "valid/meta.json").write_text(json.dumps({"videos": {"vid": {"objects": objects}}}))
-    return tmp_path / "pred", tmp_path / "valid"
-
-
-def test_youtube_vos_averages_seen_and_unseen(youtube, tmp_path):
-    pred, gt = youtube
-    table = evaluate_folders(pred, gt, "youtube-vos", seen={"bird"}, num_processes=1)
-    assert [(row.object_id, row.num_frames, row.seen) for row in table.rows] == [(2, 4, True), (7, 2, False)]
-    bird = [iou(disk(12, 12 + 2 * t), np.roll(disk(12, 12 + 2 * t), 2, axis=1)) for t in range(1, 5)]
-    summary = table.summary
-    assert list(summary) == ["G", "J_s", "F_s", "J_u", "F_u"]
-    assert summary["J_s"] == pytest.approx(100 * np.mean(bird))
-    assert (summary["J_u"], summary["F_u"]) == (100.0, 100.0)
-    assert summary["G"] == pytest.approx(np.mean([summary[key] for key in ("J_s", "F_s", "J_u", "F_u")]))
-    assert table.headline()["g"] == summary["G"]
-    train_meta = tmp_path / "train.json"
-    train_meta.write_text(json.dumps({"videos": {"x": {"objects": {"1": {"category": "bird", "frames": []}}}}}))
-    assert evaluate_folders(pred, gt, "youtube-vos", seen=train_meta, num_processes=1) == table
-    header = table.to_csv().splitlines()[0]
-    assert header.endswith("f_decay,category,seen")
-
-
-def test_youtube_vos_without_seen_list_or_meta(youtube):
-    pred, gt = youtube
-    table = evaluate_folders(pred, gt, "youtube-vos", num_processes=1)
-    assert "G" not in table.summary
-    assert "--seen" in table.notes[-1]
-    (gt / "meta.json").unlink()
-    assert [
-        (r.object_id, r.num_frames, r.j) for r in evaluate_folders(pred, gt, "youtube-vos", num_processes=1).rows
-    ] == [(r.object_id, r.num_frames, r.j) for r in table.rows]
-
-
-def test_objects_without_a_second_frame_are_counted_in_a_note(youtube):
-    pred, gt = youtube
-    meta = json.loads((gt / "meta.json").read_text())
-    meta["videos"]["vid"]["objects"]["7"]["frames"] = ["00020"]
-    (gt / "meta.json").write_text(json.dumps(meta))
-    table = evaluate_folders(pred, gt, "youtube-vos", num_processes=1)
-    assert [row.object_id for row in table.rows] == [2]
-    assert table.notes[0].startswith("1 objects have no frame after their first")
-
-
-def test_youtube_vos_needs_no_mask_of_unannotated_frames(youtube):
-    pred, gt = youtube
-    (pred / "Annotations/vid/00000.png").unlink()  # only the given mask of the first object is there
-    assert len(evaluate_folders(pred, gt, "youtube-vos", num_processes=1).rows) == 2
-    (pred / "Annotations/vid/00010.png").unlink()
-    with pytest.raises(EvaluationError, match=r"00010\.png"):
-        evaluate_folders(pred, gt, "youtube-vos", num_processes=1)
-
-
-@pytest.mark.parametrize("options", [{}, {"optimize": True}, {"bits": 2}, {"compress_level": 0}])
-@pytest.mark.parametrize("mode", ["P", "L"])
-def test_masks_read_as_pil_reads_them(tmp_path, mode, options):
-    mask = np.random.default_rng(0).integers(0, 4, (37, 53)).astype(np.uint8)
-    image = Image.fromarray(mask)
-    if mode == "P":
-        image.putpalette(list(range(12)))
-    else:
-        options = {key: value for key, value in options.items() if key != "bits"}
-    image.save(tmp_path / "m.png", **options)
-    stored = read_mask(tmp_path / "m.png")
-    np.testing.assert_array_equal(stored.indices, mask)
-    assert stored.palette == (mode == "P")
-
-
-def test_changed_bytes_are_noticed(tmp_path):
-    save(tmp_path / "m.png", two_objects(0))
-    data = bytearray((tmp_path / "m.png").read_bytes())
-    start = data.index(b"IDAT") + 20
-    data[start] ^= 0x40
-    (tmp_path / "m.png").write_bytes(data)
-    with pytest.raises(EvaluationError, match="damaged"):
-        read_mask(tmp_path / "m.png")
 
 
 def test_workers_import_neither_torch_nor_ray():

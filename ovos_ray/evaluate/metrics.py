@@ -93,11 +93,8 @@ def object_scores(pred: Mask, gt: Mask, ids: Sequence[int]) -> Floats:
     """
     radius = boundary_radius(gt.shape[0], gt.shape[1])
     scores = np.ones((len(ids), 2))
-    y, x = _box(cv2.bitwise_or(pred, gt))
-    pred, gt = pred[y, x], gt[y, x]
-    for row, (index, box) in enumerate(_boxes(pred, gt, ids)):
-        if box is not None:
-            a, b = (pred[box] == index).view(np.uint8), (gt[box] == index).view(np.uint8)
+    for row, (a, b) in enumerate(_objects(pred, gt, ids)):
+        if a.size:
             scores[row] = _region(a, b), _boundary(a, b, radius)
     return scores
 
@@ -155,8 +152,18 @@ def _box(mask: Any) -> tuple[slice, slice]:
     return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
-def _boxes(pred: Mask, gt: Mask, ids: Sequence[int]) -> Iterator[tuple[int, tuple[slice, slice] | None]]:
-    """Yields each id with its box, as `_box`, or None if neither mask has it. Eight ids take one pass, a bit each."""
+def _objects(pred: Mask, gt: Mask, ids: Sequence[int]) -> Iterator[tuple[Mask, Mask]]:
+    """Yields both masks of each id, cut to a `_box` around them; without pixels where neither has any.
+
+    Eight ids take one pass over the frame, a bit each.
+    """
+    if len(ids) == 1:
+        a, b = (pred == ids[0]).view(np.uint8), (gt == ids[0]).view(np.uint8)
+        box = _box(cv2.bitwise_or(a, b))
+        yield a[box], b[box]
+        return
+    frame = _box(cv2.bitwise_or(pred, gt))
+    pred, gt = pred[frame], gt[frame]
     for start in range(0, len(ids), 8):
         part = ids[start : start + 8]
         bits = np.zeros(256, np.uint8)
@@ -164,12 +171,14 @@ def _boxes(pred: Mask, gt: Mask, ids: Sequence[int]) -> Iterator[tuple[int, tupl
         marks = np.asarray(cv2.bitwise_or(cv2.LUT(pred, bits), cv2.LUT(gt, bits)))
         in_rows, in_columns = np.bitwise_or.reduce(marks, axis=1), np.bitwise_or.reduce(marks, axis=0)
         for index in part:
-            rows, columns = np.flatnonzero(in_rows & bits[index]), np.flatnonzero(in_columns & bits[index])
-            if len(rows) == 0:
-                yield index, None
-                continue
-            y, x = max(rows[0] - 1, 0), max(columns[0] - 1, 0)
-            yield index, (slice(y, rows[-1] + 2), slice(x, columns[-1] + 2))
+            y, x = _span(in_rows & bits[index]), _span(in_columns & bits[index])
+            yield (pred[y, x] == index).view(np.uint8), (gt[y, x] == index).view(np.uint8)
+
+
+def _span(marks: Mask) -> slice:
+    """Returns from the first to the last mark, one wider on both sides; empty if there is none."""
+    marked = np.flatnonzero(marks)
+    return slice(max(marked[0] - 1, 0), marked[-1] + 2) if len(marked) else slice(0)
 
 
 def _region(pred: Any, gt: Any) -> float:
@@ -179,9 +188,11 @@ def _region(pred: Any, gt: Any) -> float:
 
 def _boundary(pred: Any, gt: Any, radius: int) -> float:
     """Returns F of two masks, uint8 cut to a `_box` around both."""
+    height, width = pred.shape
     # Rows lie `stride` bits apart; the gap between them takes up what the disk moves past their ends.
-    stride = -(-(pred.shape[1] + max(radius, 1)) // 8) * 8
-    pred, gt = _boundary_bits(pred, stride), _boundary_bits(gt, stride)
+    stride = -(-(width + max(radius, 1)) // 8) * 8
+    inside = int.from_bytes(((1 << width) - 1).to_bytes(stride // 8, "little") * height, "little")
+    pred, gt = _boundary_bits(pred, stride) & inside, _boundary_bits(gt, stride) & inside
     num_pred, num_gt = pred.bit_count(), gt.bit_count()
     if num_pred == 0 or num_gt == 0:
         return float(num_pred == num_gt)  # precision or recall is 0 unless both are empty
@@ -191,15 +202,17 @@ def _boundary(pred: Any, gt: Any, radius: int) -> float:
 
 
 def _boundary_bits(mask: Any, stride: int) -> int:
-    """Marks pixels that differ from their right, lower or lower-right neighbour; beyond the frame nothing differs."""
+    """Marks pixels that differ from their right, lower or lower-right neighbour; beyond the frame nothing differs.
+
+    What lies in the gaps between the rows means nothing.
+    """
     height, width = mask.shape
     padded = np.zeros((height + 1, stride), bool)
     padded[:-1, :width] = mask
     padded[-1] = padded[-2]
     padded[:, width] = padded[:, width - 1]
     bits = int.from_bytes(np.packbits(padded, bitorder="little").tobytes(), "little")
-    inside = int.from_bytes(((1 << width) - 1).to_bytes(stride // 8, "little") * height, "little")
-    return ((bits ^ bits >> 1) | (bits ^ bits >> stride) | (bits ^ bits >> stride + 1)) & inside
+    return (bits ^ bits >> 1) | (bits ^ bits >> stride) | (bits ^ bits >> stride + 1)
 
 
 def _dilate(bits: int, stride: int, radius: int) -> int:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import zlib
+import struct
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
+from zlib_ng import zlib_ng
 
 from ovos_ray.errors import EvaluationError
 
 __all__ = ["StoredMask", "read_mask"]
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Bit depth, colour type, compression, filter method and interlacing of a PNG header.
 _PALETTE_8_BIT, _GREY_8_BIT = b"\x08\x03\x00\x00\x00", b"\x08\x00\x00\x00\x00"
 
@@ -47,14 +49,11 @@ def read_mask(path: Path) -> StoredMask:
     except OSError as error:
         raise EvaluationError(f"{path}: cannot be read ({error.strerror})") from error
     compressed = _pixel_data(data)
-    if compressed is not None and data[24:29] == _PALETTE_8_BIT:
-        indices = _unfiltered(compressed, int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big"))
-        if indices is not None:
-            return StoredMask(indices, palette=True)
-    if compressed is not None and data[24:29] == _GREY_8_BIT:
-        grey = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-        if grey is not None and grey.ndim == 2 and grey.dtype == np.uint8:
-            return StoredMask(np.asarray(grey), palette=False)
+    if compressed is not None and data[24:29] in (_PALETTE_8_BIT, _GREY_8_BIT):
+        width, height = struct.unpack(">II", data[16:24])
+        pixels = _pixels(compressed, height, width)
+        if pixels is not None:
+            return StoredMask(pixels, palette=data[24:29] == _PALETTE_8_BIT)
     from PIL import Image
 
     try:
@@ -72,13 +71,13 @@ def read_mask(path: Path) -> StoredMask:
 
 def _pixel_data(data: bytes) -> bytes | None:
     """Returns the compressed pixels of a PNG whose chunks are whole and keep their checksums; None of anything else."""
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
+    if data[:8] != _SIGNATURE:
         return None
     parts, position, kind = [], 8, b""
     while position + 12 <= len(data):
         size = int.from_bytes(data[position : position + 4], "big")
         body = data[position + 4 : position + 8 + size]
-        if zlib.crc32(body) != int.from_bytes(data[position + 8 + size : position + 12 + size], "big"):
+        if zlib_ng.crc32(body) != int.from_bytes(data[position + 8 + size : position + 12 + size], "big"):
             return None
         kind = body[:4]
         if kind == b"IDAT":
@@ -87,14 +86,34 @@ def _pixel_data(data: bytes) -> bytes | None:
     return b"".join(parts) if kind == b"IEND" else None
 
 
-def _unfiltered(compressed: bytes, height: int, width: int) -> npt.NDArray[np.uint8] | None:
-    """Returns 8-bit indices whose rows are stored unfiltered, as is usual, in a third of PIL's time; else None."""
+def _pixels(compressed: bytes, height: int, width: int) -> npt.NDArray[np.uint8] | None:
+    """Returns (H, W) pixels of one byte each, or None of damaged ones.
+
+    Most masks are stored without PNG's row filters; then nothing is left to do after decompression. Otherwise OpenCV
+    undoes the filters, of the rows that have some: it gets them as a PNG that is not compressed any more.
+    """
     try:
-        # Without zlib's header and checksum, which costs as much as the rest; the chunks were checked before.
-        raw = zlib.decompress(compressed[2:-4], -zlib.MAX_WBITS, height * (width + 1))
-    except zlib.error:
+        raw = zlib_ng.decompress(compressed, bufsize=height * (width + 1))
+    except zlib_ng.error:  # type: ignore[misc]  # its stub calls it an instance
         return None
     if len(raw) != height * (width + 1):
         return None
     rows = np.frombuffer(raw, np.uint8).reshape(height, width + 1)
-    return None if rows[:, 0].any() else rows[:, 1:]
+    filtered = np.flatnonzero(rows[:, 0])
+    if len(filtered) == 0:
+        return rows[:, 1:]
+    # A filter refers to the row above; the first one has none.
+    start, end = max(filtered[0] - 1, 0), filtered[-1] + 1
+    header = struct.pack(">II", width, end - start) + _GREY_8_BIT
+    stored = zlib_ng.compress(raw[start * (width + 1) : end * (width + 1)], 0)
+    png = _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", stored) + _chunk(b"IEND", b"")
+    part = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    if part is None:
+        return None
+    pixels = rows[:, 1:].copy()
+    pixels[start:end] = part
+    return pixels
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib_ng.crc32(body, zlib_ng.crc32(kind)))

@@ -1,12 +1,15 @@
 """Scores folders of predicted masks against folders of annotations, in a pool of processes.
 
-The processes are spawned and import neither torch nor Ray, so that this works from any program and starts at once.
+The helpers import neither torch nor Ray, so that this works from any program and starts at once.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -27,7 +30,9 @@ __all__ = ["evaluate_folders"]
 
 # Below so many frames per process, starting it costs more than it saves.
 _FRAMES_PER_PROCESS = 64
-_CHUNK = 16
+_CHUNK = 8
+# Loaded, they mean threads of their own. NumPy and OpenCV also have some, but no work for them here.
+_THREADED = frozenset({"torch", "ray", "av", "pyarrow", "mlflow", "google.protobuf"})
 
 
 _Scores: TypeAlias = list[npt.NDArray[np.float64]]
@@ -36,9 +41,10 @@ _Scores: TypeAlias = list[npt.NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some frames of a sequence, small enough to balance the load."""
+    """Some frames of a sequence and all its ids, small enough to balance the load and to travel."""
 
-    sequence: SequencePlan
+    sequence: str
+    ids: tuple[int, ...]
     pairs: tuple[FramePair, ...]
 
 
@@ -70,12 +76,16 @@ def evaluate_folders(
     plans, notes = plan_sequences(Path(predictions), Path(annotations), protocol, sequences)
     if seen is not None and isinstance(seen, str | os.PathLike):
         seen = load_seen(Path(seen))
-    chunks = [_Chunk(plan, plan.pairs[i : i + _CHUNK]) for plan in plans for i in range(0, len(plan.pairs), _CHUNK)]
+    chunks = [
+        _Chunk(plan.name, plan.ids, plan.pairs[i : i + _CHUNK])
+        for plan in plans
+        for i in range(0, len(plan.pairs), _CHUNK)
+    ]
     values: dict[tuple[str, int], list[npt.NDArray[np.float64]]] = {}
     for chunk, scores in zip(chunks, _run(chunks, protocol, num_processes, progress or _silent), strict=True):
         for pair, frame in zip(chunk.pairs, scores, strict=True):
             for index, score in zip(pair.ids, frame, strict=True):
-                values.setdefault((chunk.sequence.name, index), []).append(score)
+                values.setdefault((chunk.sequence, index), []).append(score)
     rows = tuple(
         _row(plan, index, values, seen) for plan in plans for index in plan.ids if (plan.name, index) in values
     )
@@ -99,7 +109,10 @@ def _run(
         if processes > 1:
             pool = ProcessPoolExecutor(processes - 1, mp_context=_context())
             stack.callback(pool.shutdown, cancel_futures=True)
-            futures = [pool.submit(_score, chunk, protocol) for chunk in chunks]
+            with warnings.catch_warnings():
+                # Python warns of any threads when it copies itself; `_context` knows which matter.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                futures = [pool.submit(_score, chunk, protocol) for chunk in chunks]
         own: list[_Scores] = []
         # A helper's chunk cannot be cancelled any more; then those before it are taken or done, too.
         while len(own) < len(chunks) and futures[-1 - len(own)].cancel():
@@ -115,15 +128,31 @@ def _silent(done: int, total: int) -> None:
 
 
 def _context() -> multiprocessing.context.BaseContext:
-    """Processes that share nothing with this one; where there is a fork server, only the first evaluation waits."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    """Returns how helpers start: as copies of this process where that is safe, else from a clean one.
+
+    It is safe on Linux while there is one Python thread and no library whose own threads may hold a lock.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    alone = threading.active_count() == 1 and _THREADED.isdisjoint(sys.modules)
+    if sys.platform == "linux" and alone:
+        return multiprocessing.get_context("fork")
+    if "forkserver" not in methods:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", __name__])
     return context
 
 
+def _keep_freed_memory() -> None:
+    """Makes glibc keep what is freed: having seen a large block freed, it no longer returns smaller ones at once.
+
+    Otherwise every frame's arrays are new pages, whose first touch costs as much as scoring them.
+    """
+    np.empty(16 * 2**20, np.uint8)
+
+
 def _score(chunk: _Chunk, protocol: Protocol) -> _Scores:
+    _keep_freed_memory()
     scores = []
     for pair in chunk.pairs:
         pred, gt = read_mask(pair.pred), read_mask(pair.gt)
@@ -137,7 +166,7 @@ def _score(chunk: _Chunk, protocol: Protocol) -> _Scores:
             _refuse_smoothed(pred, pair.pred)
             masks = [(mask.indices > 0).view(np.uint8) for mask in (pred, gt)]
         else:
-            _refuse_unknown_ids(pred, pair.pred, chunk.sequence)
+            _refuse_unknown_ids(pred, pair.pred, chunk)
             masks = [pred.indices, gt.indices]
         scores.append(object_scores(masks[0], masks[1], pair.ids))
     return scores
@@ -153,10 +182,10 @@ def _refuse_smoothed(mask: StoredMask, path: Path) -> None:
     )
 
 
-def _refuse_unknown_ids(mask: StoredMask, path: Path, plan: SequencePlan) -> None:
-    if mask.indices.max() <= plan.ids[-1] and len(plan.ids) == plan.ids[-1]:
+def _refuse_unknown_ids(mask: StoredMask, path: Path, chunk: _Chunk) -> None:
+    if mask.indices.max() <= chunk.ids[-1] and len(chunk.ids) == chunk.ids[-1]:
         return
-    unknown = sorted(set(np.unique(mask.indices).tolist()) - {0, *plan.ids})
+    unknown = sorted(set(np.unique(mask.indices).tolist()) - {0, *chunk.ids})
     if not unknown:
         return
     if mask.two_valued:
@@ -169,7 +198,8 @@ def _refuse_unknown_ids(mask: StoredMask, path: Path, plan: SequencePlan) -> Non
         remedy = "predict only the objects of the given masks, with their ids"
     shown = ", ".join(map(str, unknown[:8])) + (" …" if len(unknown) > 8 else "")
     raise EvaluationError(
-        f"{path}: object ids {shown} that {plan.name!r} does not have; its objects are {', '.join(map(str, plan.ids))}",
+        f"{path}: object ids {shown} that {chunk.sequence!r} does not have; its objects are "
+        + ", ".join(map(str, chunk.ids)),
         remedy,
     )
 
