@@ -46,7 +46,7 @@ class NetworkConfig:
     name: str = "xmem-tiny"
     """A name known to `ovos_ray.networks.build`."""
     init: str = "random"
-    """`random`, `imagenet` (ResNet weights, fetched by torchvision) or the path of a weights file."""
+    """`random`, `imagenet` (ResNet weights, fetched by torchvision) or the path of a weights file, ours or official."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,13 +60,19 @@ class AugmentationConfig:
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     clip_rotation: float = 0.0
     clip_shear: float = 0.0
+    clip_scale: tuple[float, float] = (1.0, 1.0)
+    """Zoom of all frames together, before the crop."""
     clip_jitter: tuple[float, float, float, float] = (0.1, 0.03, 0.03, 0.0)
     """Brightness, contrast, saturation, hue; one draw for all frames of the clip."""
     grayscale: float = 0.05
     frame_rotation: float = 0.0
     frame_shear: float = 0.0
+    frame_scale: tuple[float, float] = (1.0, 1.0)
+    """Zoom of every frame on its own."""
     frame_jitter: tuple[float, float, float, float] = (0.01, 0.01, 0.01, 0.0)
     """As clip_jitter, drawn anew for every frame."""
+    spline: float = 0.0
+    """Probability of a thin-plate spline, for every frame of a clip that is synthesised from one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,11 +238,20 @@ class EvaluationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
-    """Another recipe whose weights this one starts from; computed once per digest and shared."""
+    """Another recipe whose weights this one starts from; computed once per digest and shared.
 
-    recipe: str
-    """Module path, such as `trainables.static_pretraining`."""
-    overrides: tuple[tuple[str, str], ...] = ()
+    The pretraining has the network, the tracking store and the workers of the run that asks for it; the rest is the
+    recipe's, with its own seed. A weights file as `network.init` takes its place.
+    """
+
+    recipe: str = "trainables.static_pretraining"
+    """Module path, such as `trainables.static_pretraining.xmem`."""
+    overrides: tuple[str, ...] = ()
+    """Settings that differ from the recipe, written as on the command line: `train.steps=1000,data.batch_size=8`."""
+    storage: str | None = None
+    """Folder of all pretrainings, one subfolder per digest; None: `pretraining` in the run's storage."""
+    digest: str = ""
+    """Digest of the pretraining's configuration; filled in when the run is prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +281,7 @@ _NOT_DIGESTED = frozenset(
     {
         "name",
         "note",
+        "pretrain.storage",
         "storage",
         "tracking_uri",
         "train.checkpoint_every",
@@ -289,12 +305,17 @@ def digest(config: ExperimentConfig) -> str:
     """Returns 12 hex digits that differ whenever two configurations compute different results."""
     leaves = {key: value for key, value in flatten(config).items() if key not in _NOT_DIGESTED}
     leaves["evaluation.also"] = [(name, PurePath(root).name, split) for name, root, split in _also(config)]
+    if leaves.get("pretrain.digest"):
+        # What a pretraining computes counts, not how the recipe that says so is called.
+        del leaves["pretrain.recipe"], leaves["pretrain.overrides"]
     for key in _PATHS:
         value = leaves[key]
         if isinstance(value, tuple):
             leaves[key] = [PurePath(part).name for part in value]
         elif value is not None:
-            leaves[key] = PurePath(value).name
+            path = PurePath(value)
+            # Results are all called alike: `runs/one-shot/network.safetensors`.
+            leaves[key] = f"{path.parent.name}/{path.name}" if path.name == "network.safetensors" else path.name
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -315,9 +336,12 @@ def resolve_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
         "data.shards": tuple(absolute(path) for path in config.data.shards),
         "network.init": init if init in ("random", "imagenet") else absolute(init),
     }
-    for key, root in (("validation.root", config.validation.root), ("evaluation.root", config.evaluation.root)):
-        changes[key] = None if root is None else absolute(root)
     changes["evaluation.also"] = tuple(f"{name}={absolute(root)}:{split}" for name, root, split in _also(config))
+    folders = {"validation.root": config.validation.root, "evaluation.root": config.evaluation.root}
+    if config.pretrain is not None:
+        folders["pretrain.storage"] = config.pretrain.storage
+    for key, folder in folders.items():
+        changes[key] = None if folder is None else absolute(folder)
     return override(config, changes)
 
 

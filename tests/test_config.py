@@ -67,7 +67,7 @@ def test_wrong_words_are_refused_with_a_hint(word: str, message: str) -> None:
 
 def test_a_configuration_survives_json() -> None:
     config = override(
-        ExperimentConfig(), {"pretrain": {"recipe": "a", "overrides": [["x", "y"]]}, "data.augmentation": None}
+        ExperimentConfig(), {"pretrain": {"recipe": "a", "overrides": ["train.steps=3"]}, "data.augmentation": None}
     )
     assert from_dict(ExperimentConfig, json.loads(json.dumps(to_dict(config)))) == config
     with pytest.raises(ConfigError, match=r"unknown configuration key 'data\.clip_lengths'"):

@@ -303,22 +303,6 @@ def test_more_than_the_cluster_has_is_refused_with_the_arithmetic(shards: Path, 
             fit(RunRequest(config_of(shards, tmp_path, **changes), experiment="test", run_key="big"))
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"pretrain": {"recipe": "trainables.static_pretraining"}}, "train it first"),
-        ({"data.clip_merging": 0.5}, "not carried out yet"),
-        ({"validation.select_best": True}, "not carried out yet"),
-    ],
-)
-def test_settings_that_are_not_carried_out_are_refused(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
-    from ovos_ray.train.loop import fit
-
-    with pytest.raises(ConfigError, match=words):
-        fit(RunRequest(config_of(tmp_path, tmp_path, **changes), experiment="test", run_key="x"))
-    assert not (tmp_path / "run").exists()
-
-
 def test_the_generator_of_a_step_is_the_same_on_all_ranks() -> None:
     assert generator(0, 3, "step").integers(2**63) == generator(0, 3, "step").integers(2**63)
     assert generator(0, 3, "step").integers(2**63) != generator(0, 4, "step").integers(2**63)

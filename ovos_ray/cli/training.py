@@ -15,6 +15,10 @@ from ovos_ray.cli.console import console
 from ovos_ray.config import ExperimentConfig, digest, flatten, override, resolve_paths
 from ovos_ray.errors import ConfigError
 from ovos_ray.recipes import find, list_recipes, make
+from ovos_ray.train.budget import count_labels
+from ovos_ray.train.checks import check_config
+from ovos_ray.train.pretraining import pin_pretraining, pretraining_stage
+from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.tune.space import SearchSpace, Skipped, Trial, expand
 
 __all__ = ["list_all", "print_config", "resolve", "show", "sweep", "train"]
@@ -36,27 +40,31 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
     Raises:
         OvosError: The configuration or the data cannot be used.
     """
-    config = override(make(trainable, ExperimentConfig), overrides)
+    config = pin_pretraining(override(make(trainable, ExperimentConfig), overrides))
     if not config.data.shards:
         raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
     print_config(config)
+    _print_stages([config])
     _print_plan(config)
+    check_config(config)
     if dry_run:
         return
     from ovos_ray.cli.session import ray_session, watching
     from ovos_ray.track.provenance import provenance_tags
-    from ovos_ray.train.loop import fit
+    from ovos_ray.train.loop import fit, pretraining_request
     from ovos_ray.train.worker import RunRequest
 
     config = resolve(config)
     began = time.perf_counter()
     with ray_session(verbose=verbose), watching(console, show_run=False) as watcher:
+        tags = {**provenance_tags(kind="trial"), "ovos.trainable": trainable}
         request = RunRequest(
             config=config,
             experiment=trainable,
             run_key=f"run:{config.storage}:{config.name}",
-            tags={**provenance_tags(kind="trial"), "ovos.trainable": trainable},
+            tags=tags,
             watcher=watcher,
+            pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
         )
         result = fit(request)
     if result.resumed_finished:
@@ -80,7 +88,9 @@ def sweep(
     _print_trials(space, trials, skipped)
     if not trials[0].config.data.shards:
         raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
+    _print_stages([trial.config for trial in trials])
     _print_plan(trials[0].config, num_trials=len(trials))
+    check_config(trials[0].config)
     if dry_run:
         return True
     from ovos_ray.cli.session import ray_session, watching
@@ -109,7 +119,7 @@ def show(recipe: str, overrides: Sequence[str]) -> None:
         _print_trials(made, trials, skipped)
         print_config(trials[0].config)
     elif isinstance(made, ExperimentConfig):
-        print_config(override(made, overrides))
+        print_config(pin_pretraining(override(made, overrides)))
     else:
         raise ConfigError(f"{recipe} makes a {type(made).__name__}, neither a configuration nor a study")
 
@@ -156,18 +166,33 @@ def _print_scores(scores: dict[str, float]) -> None:
         console.print("  ".join(f"{name} {value:.1f}" for name, value in scores.items()))
 
 
+def _print_stages(configs: Sequence[ExperimentConfig]) -> None:
+    """Prints every pretraining that is needed first, once, with its own cost."""
+    stages = {stage.name: stage for config in configs if (stage := pretraining_stage(config)) is not None}
+    for digest_, stage in stages.items():
+        recipe = next(c.pretrain.recipe for c in configs if c.pretrain is not None and c.pretrain.digest == digest_)
+        done = RunFolder.of(stage).result() is not None
+        console.print(f"pretraining {digest_} ({recipe})" + (": finished before" if done else ""), highlight=False)
+        if not done:
+            _print_stages([stage])
+            _print_plan(stage)
+
+
 def _print_plan(config: ExperimentConfig, num_trials: int = 1) -> None:
     """Prints label budget, epochs and the estimated cost of a run."""
     from ovos_ray.data.plan import Plan
     from ovos_ray.data.shards import ShardIndex
     from ovos_ray.train.estimate import estimate
 
+    if not config.data.shards:
+        raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
     indices = [ShardIndex.load(folder) for folder in config.data.shards]
     plan = Plan(indices, config.data, seed=config.seed, steps=config.train.steps)
     for index in indices:
         console.print(f"{index.dataset} {index.split}: {len(index.videos)} videos, {index.budget}", highlight=False)
     for excluded in plan.excluded:
         console.print(f"  left out {excluded.dataset}/{excluded.video}: {excluded.reason}", highlight=False)
+    console.print(f"label budget: {count_labels(config, pretraining_stage(config))}", highlight=False)
     clips = config.train.steps * config.data.batch_size
     console.print(
         f"{config.train.steps} steps x {config.data.batch_size} clips = {clips / plan.epoch_length:.1f} epochs of "

@@ -38,12 +38,13 @@ class CheckpointStore:
     def __init__(self, storage: Storage, *, keep: int = 2) -> None:
         self.storage, self.keep = storage, keep
 
-    def save(self, step: int, state: Mapping[str, Any]) -> str:
+    def save(self, step: int, state: Mapping[str, Any], *, keep_step: int | None = None) -> str:
         """Writes a checkpoint and removes old ones.
 
         Args:
             step: Optimiser steps done.
             state: Tensors, numbers, strings, and lists and dicts of them.
+            keep_step: An older checkpoint that is kept beside the newest ones, such as the best so far.
 
         Returns:
             The name of its folder.
@@ -58,7 +59,7 @@ class CheckpointStore:
         folder = _folder(step)
         self.storage.write(content, folder, _STATE)
         self.storage.write(json.dumps(marker).encode(), folder, _MARKER)
-        self._prune(step)
+        self._prune(step, keep_step)
         return folder
 
     def latest(self) -> int | None:
@@ -96,9 +97,9 @@ class CheckpointStore:
             raise CheckpointError(f"checkpoint {where} is damaged: its {len(content)} bytes do not match its marker")
         return content
 
-    def _prune(self, newest: int) -> None:
+    def _prune(self, newest: int, keep_step: int | None) -> None:
         # What a killed process left at later steps is no checkpoint, and must not push one out.
-        for step in [s for s in self._steps() if s <= newest][: -self.keep]:
+        for step in [s for s in self._steps() if s <= newest and s != keep_step][: -self.keep]:
             folder = _folder(step)
             try:
                 # The marker goes first: a folder half removed must not look complete.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -17,11 +19,13 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.stream import PlanSlices, StreamSpec, load_plan
 from ovos_ray.errors import ConfigError, OvosError, ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
+from ovos_ray.train.checks import check_config
+from ovos_ray.train.pretraining import alone, pretraining_folder, pretraining_stage
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.snapshots import snapshot_videos
 from ovos_ray.train.worker import RunRequest, Worker
 
-__all__ = ["RunResult", "check_resources", "check_supported", "fit", "own_cause", "stream_spec"]
+__all__ = ["RunResult", "check_resources", "fit", "own_cause", "pretraining_request", "stream_spec"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
         OvosError: The run cannot be made as configured; workers' own errors arrive unwrapped.
     """
     config = request.config
-    check_supported(config)
+    check_config(config)
     folder = RunFolder.of(config)
     folder.claim(config)
     if (values := folder.result()) is not None:
@@ -64,6 +68,57 @@ def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
     check_benchmarks(config.evaluation)
     if config.train.snapshot_every and not snapshot_videos(config):
         request.post(0, event="no snapshots are kept: neither validation.root nor evaluation.root is set")
+    if request.pretraining is not None:
+        fit(request.pretraining)
+    elif config.pretrain is not None and pretraining_folder(config).result() is None:
+        raise ConfigError(
+            f"pretraining {config.pretrain.digest} is needed and not finished",
+            "give its request too: pretraining_request(config, base)",
+        )
+    with alone(folder, request.post) if request.shared else nullcontext():
+        if (values := folder.result()) is not None:  # finished by whom this one waited for
+            return RunResult(folder, values, resumed_finished=True)
+        _fit(request, folder, callbacks)
+    values = folder.result()
+    if values is None:
+        raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")
+    return RunResult(folder, values)
+
+
+def pretraining_request(
+    config: ExperimentConfig,
+    base: Path,
+    *,
+    tags: Mapping[str, str] | None = None,
+    watcher: Callable[[dict[str, Any]], None] | None = None,
+) -> RunRequest | None:
+    """Returns the request of the stage that a run starts from, None if there is none.
+
+    Runs that start from the same stage get the same request. Make it in the driver, where recipes and relative paths
+    are those the user sees.
+
+    Args:
+        config: Of the run, prepared by `pin_pretraining`.
+        base: Where relative paths in the stage's recipe start.
+        tags: MLflow tags, such as `provenance_tags()`.
+        watcher: See `RunRequest.watcher`.
+    """
+    stage = pretraining_stage(config, base)
+    if stage is None:
+        return None
+    return RunRequest(
+        config=stage,
+        experiment="pretraining",
+        run_key=f"pretraining:{stage.storage}:{stage.name}",
+        tags={**(tags or {}), "ovos.kind": "pretraining"},
+        watcher=watcher,
+        pretraining=pretraining_request(stage, base, tags=tags, watcher=watcher),
+        shared=True,
+    )
+
+
+def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> None:
+    config = request.config
     spec = stream_spec(config)
     plan = load_plan(spec)
     plan.clips(0, 0, config.train.num_workers)
@@ -93,10 +148,6 @@ def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
         if (cause := own_cause(error)) is not None:
             raise cause from None
         raise
-    values = folder.result()
-    if values is None:
-        raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")
-    return RunResult(folder, values)
 
 
 def _no_dataset() -> None:
@@ -143,24 +194,6 @@ def own_cause(error: BaseException | None) -> OvosError | None:
         nested += list(failures.values()) if isinstance(failures, dict) else []
         todo += [current.__cause__, current.__context__, *(n for n in nested if isinstance(n, BaseException))]
     return None
-
-
-def check_supported(config: ExperimentConfig) -> None:
-    """Refuses settings that are described but not carried out yet, rather than ignoring them.
-
-    Raises:
-        ConfigError: Names the setting and the way around it.
-    """
-    if config.pretrain is not None:
-        raise ConfigError(
-            f"pretrain.recipe = {config.pretrain.recipe!r} is not run by itself yet",
-            f"train it first (`ovos-ray train {config.pretrain.recipe}`), then add pretrain=none "
-            "network.init=runs/NAME/network.safetensors; or train without it: pretrain=none",
-        )
-    if config.data.clip_merging:
-        raise ConfigError("data.clip_merging is not carried out yet", "set data.clip_merging=0")
-    if config.validation.select_best:
-        raise ConfigError("validation.select_best is not carried out yet", "the last checkpoint is the result")
 
 
 def check_resources(config: ExperimentConfig) -> None:

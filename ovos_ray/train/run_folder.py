@@ -37,7 +37,17 @@ class RunFolder:
     @classmethod
     def of(cls, config: ExperimentConfig) -> RunFolder:
         """Returns the folder that a configuration names."""
-        return cls(Storage(config.storage) / config.name)
+        return cls.at(config.storage, config.name)
+
+    @classmethod
+    def at(cls, storage: str, name: str) -> RunFolder:
+        """Returns the folder of a run by its storage and name."""
+        return cls(Storage(storage) / name)
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.storage.folder.rstrip("/").rpartition("/")[2]
 
     def checkpoints(self, keep: int = 2) -> CheckpointStore:
         """Returns the store of the run's checkpoints."""

@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ovos_ray import networks
-from ovos_ray.config import ExperimentConfig, digest
+from ovos_ray.config import digest
 from ovos_ray.data.shards import ShardIndex
-from ovos_ray.errors import EvaluationError, ResourceError
+from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.evaluation import benchmarks, evaluate_network
-from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.overrides import to_dict
 from ovos_ray.track.mlflow_sink import Sink
+from ovos_ray.train.budget import labels_of_run
+from ovos_ray.train.initial import initial_network
+from ovos_ray.train.memory import out_of_memory
 from ovos_ray.train.numerics import set_numerics
 from ovos_ray.train.optimizer import build_optimizer
+from ovos_ray.train.pretraining import pretraining_tags
 from ovos_ray.train.progress import IntervalMeter
+from ovos_ray.train.request import RunRequest, spool_folder
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.snapshots import keep_snapshot
 from ovos_ray.train.step import TrainingModule, train_step
 
-__all__ = ["RunRequest", "Stream", "Worker", "initial_network", "spool_folder"]
+__all__ = ["RunRequest", "Stream", "Worker", "spool_folder"]
 
 
 class Stream(Protocol):
@@ -44,32 +45,6 @@ class Stream(Protocol):
     def batches(self) -> Iterator[dict[str, Tensor]]:
         """Yields one micro-batch a step from `start_step` to the last step."""
         ...
-
-
-@dataclass(frozen=True)
-class RunRequest:
-    """One run to be made, with what only its tracker and its watcher need to know.
-
-    Attributes:
-        config: With absolute paths (`resolve_paths`), since workers run in other folders and on other machines.
-        experiment: MLflow experiment, the name of the study.
-        run_key: Continues the MLflow run of the same key.
-        parent_key: The run of the sweep.
-        tags: More MLflow tags.
-        watcher: Called with every progress record (see `progress.py`); must return at once. None: nobody watches.
-    """
-
-    config: ExperimentConfig
-    experiment: str
-    run_key: str
-    parent_key: str | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    watcher: Callable[[dict[str, Any]], None] | None = None
-
-    def post(self, step: int, **values: Any) -> None:
-        """Tells the watcher, if there is one; never waits."""
-        if self.watcher is not None:
-            self.watcher({"run": self.config.name, "step": step, "steps": self.config.train.steps, **values})
 
 
 class Worker:
@@ -97,6 +72,7 @@ class Worker:
         self.optimizer = build_optimizer(self.network, self.config.optimizer, self.device)
         self.began = time.time()
         self.seconds_before = 0.0
+        self.best: dict[str, float] | None = None
         if stream.start_step:
             self._restore(stream.start_step)
         self.sink = self._open_sink()
@@ -106,6 +82,7 @@ class Worker:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.seconds_before = state["seconds"]
+        self.best = state.get("best")
 
     def _open_sink(self) -> Sink | None:
         if self.rank != 0:
@@ -117,7 +94,7 @@ class Worker:
             request.run_key,
             name=config.name,
             parent_key=request.parent_key,
-            tags=dict(request.tags),
+            tags={**request.tags, **pretraining_tags(config)},
             spool=spool_folder(config),
         )
         if self.stream.start_step == 0:
@@ -137,11 +114,11 @@ class Worker:
         try:
             self._run()
         except torch.OutOfMemoryError as error:
-            raise _out_of_memory(self.config, error) from error
+            raise out_of_memory(self.config, str(error)) from error
         except RuntimeError as error:
             if "allocate memory" not in str(error) and "not enough memory" not in str(error):
                 raise
-            raise _out_of_memory(self.config, error) from error
+            raise out_of_memory(self.config, str(error)) from error
 
     def _run(self) -> None:
         config = self.config
@@ -180,12 +157,16 @@ class Worker:
             if self.sink is not None:
                 self.sink.log_metrics({k: v for k, v in record.items() if k.startswith("train/")}, done)
                 self.request.post(done, **record)
-        if done % config.train.checkpoint_every == 0 or last:
-            self._checkpoint(done, must_succeed=last)
         self._snapshot(done)
         every = config.validation.every
-        if config.validation.root and ((every and done % every == 0) or last):
-            self._validate(done)
+        validates = config.validation.root is not None and ((every and done % every == 0) or last)
+        scores = self._validate(done) if validates else {}
+        # The checkpoint follows, so that it knows the best step so far: resumed from it, nothing is validated twice.
+        chosen = self.best is not None and self.best["step"] == done
+        if done % config.train.checkpoint_every == 0 or last or chosen:
+            self._checkpoint(done, must_succeed=last or chosen)
+        if scores:
+            self._report(done, scores)
         meter.pause()
 
     def _checkpoint(self, done: int, *, must_succeed: bool) -> None:
@@ -197,12 +178,13 @@ class Worker:
             "step": done,
             "seed": self.config.seed,
             "seconds": self._seconds(),
+            "best": self.best,
             "network_name": self.config.network.name,
             "config": to_dict(self.config),
             "digest": digest(self.config),
         }
         try:
-            self.store.save(done, state)
+            self.store.save(done, state, keep_step=None if self.best is None else int(self.best["step"]))
         except OSError as error:
             if must_succeed:
                 raise
@@ -223,7 +205,8 @@ class Worker:
             for video, strip in strips.items():
                 self.sink.log_artifact(strip, f"figures/snapshots/{video}/step-{done:08d}.jpg")
 
-    def _validate(self, done: int) -> None:
+    def _validate(self, done: int) -> dict[str, float]:
+        """Scores the validation split; every rank gets the same scores, and keeps the same step as the best."""
         validation = self.config.validation
         table = evaluate_network(
             self.network,
@@ -235,10 +218,12 @@ class Worker:
             world_size=self.world_size,
         )
         scores = {f"val/{name}": value for name, value in table.headline().items()}
+        if validation.select_best and (self.best is None or scores["val/jf"] > self.best["val/jf"]):
+            self.best = {"step": done, "val/jf": scores["val/jf"]}
         if self.sink is not None:
             self.sink.log_metrics(scores, done)
             self.request.post(done, event="  ".join(f"{k} {v:.1f}" for k, v in scores.items()))
-        self._report(done, scores)
+        return scores
 
     def _report(self, done: int, scores: Mapping[str, float]) -> None:
         if self.report is not None:
@@ -249,6 +234,9 @@ class Worker:
         scores: dict[str, float] = {}
         csv: dict[str, str] = {}
         not_scored: dict[str, str] = {}
+        if self.best is not None and self.best["step"] != config.train.steps:
+            state = self.store.load(int(self.best["step"]), map_location=self.device)
+            self.network.load_state_dict(state["network"])
         for benchmark in benchmarks(config.evaluation):
             if self.rank == 0:
                 self.request.post(config.train.steps, event=f"scoring {benchmark.split} of {benchmark.root}")
@@ -281,16 +269,18 @@ class Worker:
         # Safetensors holds plain layouts only; training may have laid tensors out channels last.
         state = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
         folder.write(safetensors.torch.save(state, metadata={"network": config.network.name}), "network.safetensors")
-        budgets = [ShardIndex.load(shards).budget for shards in config.data.shards]
-        labelled, total = sum(b.labelled_frames for b in budgets), sum(b.total_frames for b in budgets)
+        labels = labels_of_run(config)
+        choice = {"rule": "last", "step": config.train.steps} if self.best is None else {"rule": "best", **self.best}
         values = {
             "name": config.name,
             "digest": digest(config),
             "steps": config.train.steps,
+            "checkpoint": choice,
             "seconds": self._seconds(),
             "scores": scores,
             "not_scored": not_scored,
-            "label_percent": 100 * labelled / total,
+            "label_percent": labels.percent,
+            "labels": labels.as_dict(),
             "bad_samples": [list(problem) for problem in self.stream.problems],
         }
         for name, content in csv.items():
@@ -302,9 +292,16 @@ class Worker:
                 self.sink.set_tags({"ovos.predictions": (folder / "predictions").folder})
             if not_scored:
                 self.sink.set_tags({"ovos.not_scored": "; ".join(not_scored.values())[:400]})
-            self.sink.set_tags({"ovos.label_percent": f"{values['label_percent']:.2f}"})
+            self.sink.set_tags(
+                {
+                    "ovos.label_percent": f"{labels.percent:.2f}",
+                    **{f"ovos.labels.{name}": number for name, number in labels.as_dict().items()},
+                    "ovos.checkpoint": f"{choice['rule']}, step {choice['step']}",
+                }
+            )
             self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, config.train.steps)
             self.sink.finish()
+            values["tracking_run"] = self.sink.run_id
         self.folder.finish(values)
         summary = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
         self.request.post(config.train.steps, event=f"finished  {summary}")
@@ -318,39 +315,3 @@ class Worker:
         return (
             f"{start}: {self.config.network.name}, {number:,} parameters, {self.world_size} worker(s) on {self.device}"
         )
-
-
-def initial_network(config: ExperimentConfig) -> VOSNetwork:
-    """Builds the network with the weights that training starts from.
-
-    Raises:
-        WeightsError: ImageNet weights or the weights file cannot be had, or do not fit.
-    """
-    network = networks.build(config.network.name, seed=config.seed)
-    if config.network.init == "imagenet":
-        networks.load_imagenet(network)
-    elif config.network.init != "random":
-        networks.load_weights(network, config.network.init, strict=True)
-    return network
-
-
-def spool_folder(config: ExperimentConfig) -> Path:
-    """Returns where tracking records wait: on the run's storage if that is a disk, so that they outlive the machine."""
-    storage = RunFolder.of(config).storage
-    if storage.local:
-        return Path(storage.path("tracking"))
-    return Path.home() / ".cache" / "ovos_ray" / "tracking" / config.name
-
-
-def _micro_batch(config: ExperimentConfig) -> int:
-    return config.data.batch_size // config.train.num_workers
-
-
-def _out_of_memory(config: ExperimentConfig, error: Exception) -> ResourceError:
-    data, details = config.data, (str(error).splitlines() or ["no details"])[0]
-    return ResourceError(
-        f"out of memory with {_micro_batch(config)} clips of {data.clip_length} frames at {data.crop_size} pixels and "
-        f"{data.max_objects} objects per worker ({details})",
-        "lower data.batch_size, data.crop_size, data.clip_length or data.max_objects, raise train.num_workers, "
-        "or set train.gradient_checkpointing=true",
-    )

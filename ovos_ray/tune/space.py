@@ -114,7 +114,10 @@ def expand(space: SearchSpace, base: ExperimentConfig) -> tuple[list[Trial], lis
     Raises:
         ConfigError: An axis names an unknown setting or a value of the wrong type.
     """
+    from ovos_ray.train.pretraining import pin_pretraining
+
     base = override(base, dict(space.overrides))
+    pretrainings = f"{base.storage.rstrip('/')}/pretraining"
     trials: list[Trial] = []
     skipped: list[Skipped] = []
     names_by_key: dict[str, str] = {}
@@ -127,7 +130,9 @@ def expand(space: SearchSpace, base: ExperimentConfig) -> tuple[list[Trial], lis
             if name in names_by_key.values():
                 # Different values may read alike, such as two folders of the same name.
                 name = f"{name} ({len(trials)})"
-            config = override(config, {"name": _folder_name(name)})
+            if config.pretrain is not None and config.pretrain.storage is None:
+                config = override(config, {"pretrain.storage": pretrainings})  # one place for all studies
+            config = pin_pretraining(override(config, {"name": _folder_name(name)}))
             if (reason := _refusal(config)) is not None:
                 skipped.append(Skipped(name, reason))
                 continue

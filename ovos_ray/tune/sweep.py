@@ -6,11 +6,13 @@ same study again therefore skips finished trials and continues the others, also 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -19,9 +21,10 @@ from ray import tune
 from ovos_ray.config import ExperimentConfig, digest
 from ovos_ray.io import Storage
 from ovos_ray.track.mlflow_sink import Sink
-from ovos_ray.train.loop import check_resources
+from ovos_ray.train.loop import check_resources, pretraining_request
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, spool_folder
+from ovos_ray.tune.pretraining import distinct_pretrainings, without_failed_pretraining
 from ovos_ray.tune.space import SearchSpace, Trial
 from ovos_ray.tune.trial import run_trial
 
@@ -77,6 +80,7 @@ def requests_of(
             parent_key=sweep_key(space, config.storage),
             tags={**tags, "ovos.kind": "trial", "ovos.study": space.name, "ovos.trial": trial.name},
             watcher=watcher,
+            pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
         )
     return requests
 
@@ -118,8 +122,12 @@ def run_sweep(
     )
     try:
         if todo:
-            fitting = max_concurrent_trials(first, ray.cluster_resources())
-            _tune(space, {name: requests[name] for name in todo}, max_concurrent or min(fitting, len(todo)))
+            fitting = max_concurrent or max_concurrent_trials(first, ray.cluster_resources())
+            runs = {name: requests[name] for name in todo}
+            if stages := distinct_pretrainings(runs):
+                _tune(dataclasses.replace(space, scheduler="fifo"), stages, min(fitting, len(stages)))
+            if runs := without_failed_pretraining(runs):
+                _tune(space, runs, min(fitting, len(runs)))
     except BaseException:
         parent.finish("KILLED")
         raise

@@ -1,0 +1,51 @@
+"""What a run is asked for: its configuration, and what only its tracker and its watcher need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["RunRequest", "spool_folder"]
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """One run to be made, with what only its tracker and its watcher need to know.
+
+    Attributes:
+        config: With absolute paths (`resolve_paths`), since workers run in other folders and on other machines.
+        experiment: MLflow experiment, the name of the study.
+        run_key: Continues the MLflow run of the same key.
+        parent_key: The run of the sweep.
+        tags: More MLflow tags.
+        watcher: Called with every progress record (see `progress.py`); must return at once. None: nobody watches.
+        pretraining: The stage that comes first, if any (`loop.pretraining_request`).
+        shared: Whether others may ask for the same run at the same time; then one trains it and the others wait.
+    """
+
+    config: ExperimentConfig
+    experiment: str
+    run_key: str
+    parent_key: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    watcher: Callable[[dict[str, Any]], None] | None = None
+    pretraining: RunRequest | None = None
+    shared: bool = False
+
+    def post(self, step: int, **values: Any) -> None:
+        """Tells the watcher, if there is one; never waits."""
+        if self.watcher is not None:
+            self.watcher({"run": self.config.name, "step": step, "steps": self.config.train.steps, **values})
+
+
+def spool_folder(config: ExperimentConfig) -> Path:
+    """Returns where tracking records wait: on the run's storage if that is a disk, so that they outlive the machine."""
+    storage = RunFolder.of(config).storage
+    if storage.local:
+        return Path(storage.path("tracking"))
+    return Path.home() / ".cache" / "ovos_ray" / "tracking" / config.name
