@@ -154,6 +154,35 @@ def test_a_label_in_the_middle_trains_clips_to_both_sides() -> None:
     assert all(len(set(np.sign(np.diff(clip.frames)))) == 1 for clip in clips)
 
 
+@settings(max_examples=150, deadline=None)
+@given(
+    num_frames=st.integers(2, 40),
+    label=st.integers(0, 39),
+    n=st.integers(2, 6),
+    max_skip=st.integers(1, 9),
+    interval=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_every_clip_starts_at_the_label_and_runs_to_one_side_of_it(
+    num_frames: int, label: int, n: int, max_skip: int, interval: int, seed: int
+) -> None:
+    label = min(label, num_frames - 1)
+    videos = index(video("a", num_frames, label_frames=(label,)), video("b", 50), interval=interval)
+    made = plan(videos, clip_length=n, max_skip=((0.0, max_skip),), seed=seed)
+    clips = [clip for clip in map(made.clip, range(24)) if clip.video == "a"]
+    before, after = label >= n - 1, num_frames - 1 - label >= n - 1
+    # A video is left out exactly if neither side is long enough, and then it is listed.
+    assert bool(clips) == (before or after)
+    assert [e.video for e in made.excluded] == ([] if clips else ["a"])
+    for clip in clips:
+        gaps = np.diff(clip.frames)
+        assert clip.frames[0] == label
+        assert len(set(np.sign(gaps))) == 1, "no clip turns round"
+        assert (gaps[0] > 0 and after) or (gaps[0] < 0 and before)
+        assert 1 <= np.abs(gaps).min() <= np.abs(gaps).max() <= max(1, max_skip // interval)
+        assert 0 <= min(clip.frames) <= max(clip.frames) < num_frames
+
+
 def test_a_label_near_the_end_trains_clips_before_it() -> None:
     made = plan(index(video("a", 20, label_frames=(18,))), clip_length=4)
     assert all(clip.frames[1] < 18 for clip in map(made.clip, range(10)))

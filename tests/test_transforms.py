@@ -198,17 +198,15 @@ def test_a_frame_too_narrow_for_the_ratio_falls_back_to_its_centre() -> None:
     assert crop == Crop(0, (400 - 67) // 2, 50, 67)
 
 
-@pytest.mark.parametrize("geometry", [static_clips.STCN_AND_XMEM, static_clips.CUTIE])
-def test_static_clips_are_seeded_and_consistent(geometry: static_clips.StaticGeometry) -> None:
+@pytest.mark.parametrize("made", [static_clips.static_augmentation(), static_clips.cutie_static_augmentation()])
+def test_static_clips_are_seeded_and_consistent(made: AugmentationConfig) -> None:
     label = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.circle(label, (100, 60), 35, 1, -1)
     image = np.repeat(label[..., None] * 255, 3, axis=2).astype(np.uint8)
-    augmentation = dataclasses.replace(static_clips.static_augmentation(), grayscale=0.0)
+    augmentation = dataclasses.replace(made, grayscale=0.0)
 
     def clip(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        return static_clips.synthesise(
-            image, label, num_frames=3, crop_size=64, seed=seed, augmentation=augmentation, geometry=geometry
-        )
+        return static_clips.synthesise(image, label, num_frames=3, crop_size=64, seed=seed, augmentation=augmentation)
 
     frames, labels = clip(1)
     assert frames.shape == (3, 3, 64, 64)
@@ -219,6 +217,61 @@ def test_static_clips_are_seeded_and_consistent(geometry: static_clips.StaticGeo
     for seed in range(10):
         frames, labels = clip(seed)
         assert np.mean((frames[:, 2] > 160) ^ (labels > 0)) < 0.06
+
+
+def zooms(made: AugmentationConfig) -> tuple[list[float], list[float]]:
+    """Zooms of clips, and of their frames relative to the clip, measured on the area of a disc."""
+    label = np.zeros((400, 400), np.uint8)
+    cv2.circle(label, (200, 200), 30, 1, -1)
+    image = np.zeros((400, 400, 3), np.uint8)
+    no_spline = dataclasses.replace(made, spline=0.0)
+    only_clip = dataclasses.replace(no_spline, frame_scale=(1.0, 1.0))
+
+    def sides(augmentation: AugmentationConfig, seed: int) -> npt.NDArray[np.float64]:
+        clip = static_clips.synthesise(image, label, num_frames=3, crop_size=400, seed=seed, augmentation=augmentation)
+        areas: npt.NDArray[np.float64] = (clip[1] > 0).sum((1, 2))
+        return np.sqrt(areas / (label > 0).sum())
+
+    clips, frames = [], []
+    for seed in range(60):
+        whole = float(sides(only_clip, seed)[0])
+        clips.append(whole)
+        frames += (sides(no_spline, seed) / whole).tolist()
+    return clips, frames
+
+
+@pytest.mark.parametrize(
+    ("made", "clip_scale", "frame_scale"),
+    [
+        (static_clips.static_augmentation(), (0.8, 1.5), (0.9, 1.1)),
+        (static_clips.cutie_static_augmentation(), (0.5, 2.0), (0.5, 2.0)),
+    ],
+)
+def test_static_clips_zoom_as_published(
+    made: AugmentationConfig, clip_scale: tuple[float, float], frame_scale: tuple[float, float]
+) -> None:
+    for found, (low, high) in zip(zooms(made), (clip_scale, frame_scale), strict=True):
+        assert low - 0.03 < min(found) < low + 0.2 * (high - low)
+        assert high - 0.2 * (high - low) < max(found) < high + 0.05
+
+
+def test_masks_follow_a_bicubic_warp_and_are_cut_at_one_half() -> None:
+    label = np.zeros((60, 80), np.uint8)
+    cv2.ellipse(label, (40, 30), (20, 12), 20, 0, 360, 7, -1)
+    label[5:15, 60:75] = 3
+    image = np.zeros((60, 80, 3), np.uint8)
+    matrix = rotation_and_shear(generator(2, 0, "warp"), 20.0, 10.0, label.shape, (0.9, 1.1))
+    assert matrix is not None
+    _, found = static_clips._warp_pair(image, label, matrix, cv2.INTER_CUBIC)
+    inverse = matrix.flatten()
+    for object_id in (3, 7):
+        # Pillow warps the soft mask with another cubic kernel; they differ on single pixels of the edge.
+        soft = Image.fromarray(((label == object_id) * 255).astype(np.uint8))
+        warped = soft.transform((80, 60), Image.Transform.AFFINE, inverse.tolist(), Image.Resampling.BICUBIC)
+        assert np.mean((np.asarray(warped) > 127) ^ (found == object_id)) < 0.02
+    assert set(np.unique(found)) == {0, 3, 7}
+    _, nearest = static_clips._warp_pair(image, label, matrix, cv2.INTER_LINEAR)
+    assert not np.array_equal(found, nearest)
 
 
 def test_static_clip_without_augmentation_repeats_the_image() -> None:

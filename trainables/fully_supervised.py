@@ -29,8 +29,8 @@ def xmem() -> ExperimentConfig:
 
 
 def cutie() -> ExperimentConfig:
-    """Cutie, clips as published but without merging."""
-    return override(_supervised(one_shot.cutie(), "supervised-cutie"), _PUBLISHED)
+    """Cutie, clips as published: half of those with fewer than 3 objects get another clip's pasted in."""
+    return override(_supervised(one_shot.cutie(), "supervised-cutie"), {**_PUBLISHED, "data.clip_merging": 0.5})
 
 
 def stcn_matched() -> ExperimentConfig:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ovos_ray import seeding
 from ovos_ray.config import DataConfig
 from ovos_ray.data import masks, transforms
+from ovos_ray.data.merging import paste_objects
 from ovos_ray.data.plan import Clip
 from ovos_ray.data.shards import FrameRow, ShardReader
 from ovos_ray.errors import DataError
@@ -83,16 +84,27 @@ class ClipDecoder:
             )
 
     def _decode(self, clip: Clip) -> Sample:
-        rows = self._readers[clip.source].read(clip.video, clip.frames)
+        rows = self._readers[clip.source].read(*_place(clip))
         if self.data.source == "static":
             return self._decode_static(clip, rows[0])
+        frames, labels = self._augmented(clip, rows)
+        order = clip.object_order
+        if clip.merged is not None and len(np.unique(labels[0][labels[0] > 0])) < self.data.max_objects:
+            other = self._augmented(clip.merged, self._readers[clip.merged.source].read(*_place(clip.merged)))
+            frames, labels = paste_objects(frames, labels, *other)
+            ids = np.unique(labels[0][labels[0] > 0])
+            order = tuple(seeding.generator(clip.seed, 0, "merged objects").permutation(ids).tolist())
+        return _sample(clip, order, frames, labels, self.data.max_objects)
+
+    def _augmented(self, clip: Clip, rows: Sequence[FrameRow]) -> tuple[UInt8Array, UInt8Array]:
+        """Returns frames (T, 3, S, S) and labels (L, S, S), with the ids of the dataset."""
         images = [masks.decode_image(row.jpeg) for row in rows]
         labels = [_label_of(row) for row in (rows if self.all_labels else rows[:1])]
         height, width = images[0].shape[:2]
         parameters = self._first_showing(clip, labels[0], height, width)
         frames = np.stack([transforms.apply_to_frame(image, parameters, t).numpy() for t, image in enumerate(images)])
         cropped = np.stack([transforms.apply_to_label(label, parameters, t).numpy() for t, label in enumerate(labels)])
-        return _sample(clip, frames, cropped, self.data.max_objects)
+        return frames, cropped
 
     def _first_showing(self, clip: Clip, label: UInt8Array, height: int, width: int) -> transforms.ClipParameters:
         """Returns the first seeded crop that shows an object; after the last try, the whole frame."""
@@ -120,7 +132,12 @@ class ClipDecoder:
             seed=clip.seed,
             augmentation=self.data.augmentation,
         )
-        return _sample(clip, frames, labels if self.all_labels else labels[:1], self.data.max_objects)
+        shown = labels if self.all_labels else labels[:1]
+        return _sample(clip, clip.object_order, frames, shown, self.data.max_objects)
+
+
+def _place(clip: Clip) -> tuple[str, tuple[int, ...]]:
+    return clip.video, clip.frames
 
 
 def _label_of(row: FrameRow) -> UInt8Array:
@@ -132,10 +149,10 @@ def _label_of(row: FrameRow) -> UInt8Array:
     return masks.decode_mask(row.label)
 
 
-def _sample(clip: Clip, frames: UInt8Array, labels: UInt8Array, max_objects: int) -> Sample:
-    """Keeps at most `max_objects` of the objects the reference label still shows, numbered from 1."""
+def _sample(clip: Clip, order: Sequence[int], frames: UInt8Array, labels: UInt8Array, max_objects: int) -> Sample:
+    """Keeps the first `max_objects` of the order that the reference label still shows, numbered from 1."""
     shown = set(np.unique(labels[0]).tolist()) - {0}
-    kept = sorted([i for i in clip.object_order if i in shown][:max_objects])
+    kept = sorted([i for i in order if i in shown][:max_objects])
     renumber = np.zeros(256, np.uint8)
     renumber[kept] = np.arange(1, len(kept) + 1)
     return Sample(

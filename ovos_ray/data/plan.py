@@ -7,6 +7,7 @@ W equal parts. Resuming at step k, an epoch's order and the D in force are there
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Clip:
         max_skip: D in force, in video frames.
         object_order: The ids of the reference frame in a random order; objects are kept from the front.
         seed: Seed of the augmentation.
+        merged: Another clip whose objects are pasted into this one, or None (`data.clip_merging`).
     """
 
     position: int
@@ -42,6 +44,7 @@ class Clip:
     max_skip: int
     object_order: tuple[int, ...]
     seed: int
+    merged: Clip | None = None
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,16 @@ class Plan:
         """Returns the clip at a position of training."""
         epoch, place = divmod(position, len(self._items))
         item = self._items[self._epoch_order(epoch)[place]]
-        rng = seeding.generator(self.seed, position, "clip")
+        clip = self._draw(item, position, seeding.generator(self.seed, position, "clip"), "augmentation")
+        if not self.data.clip_merging:
+            return clip
+        rng = seeding.generator(self.seed, position, "merged clip")
+        if rng.random() >= self.data.clip_merging:
+            return clip
+        other = self._items[int(rng.integers(len(self._items)))]
+        return dataclasses.replace(clip, merged=self._draw(other, position, rng, "merged augmentation"))
+
+    def _draw(self, item: _Item, position: int, rng: np.random.Generator, purpose: str) -> Clip:
         max_skip = self.max_skip(position // self.data.batch_size)
         start = int(rng.choice(item.starts))
         frames = self._frames(item, start, max(1, max_skip // item.interval), rng)
@@ -195,7 +207,7 @@ class Plan:
             frames=frames,
             max_skip=max_skip,
             object_order=tuple(int(i) for i in rng.permutation(ids)),
-            seed=seeding.integer_seed(self.seed, position, "augmentation"),
+            seed=seeding.integer_seed(self.seed, position, purpose),
         )
 
     def _frames(self, item: _Item, start: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:

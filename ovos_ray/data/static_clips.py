@@ -2,11 +2,13 @@
 
 Every frame is the image under another affine map, colour jitter and, sometimes, a thin-plate spline. There is no
 order in time. Shapes: T frames, S crop size.
+
+Against the published code, the label of frame 0 is binarised for STCN too, which there is given soft edges.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
 
 import cv2
 import numpy as np
@@ -16,8 +18,7 @@ from ovos_ray.config import AugmentationConfig
 from ovos_ray.data.transforms import FILL, draw_colour, recolour, rotation_and_shear
 from ovos_ray.seeding import generator
 
-__all__ = ["CUTIE", "STCN_AND_XMEM", "StaticGeometry", "cutie_static_augmentation", "static_augmentation"]
-__all__ += ["synthesise", "thin_plate_spline"]
+__all__ = ["cutie_static_augmentation", "static_augmentation", "synthesise", "thin_plate_spline"]
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
@@ -26,40 +27,24 @@ _NUM_CONTROL_POINTS = 12
 _CONTROL_POINT_NOISE = 0.02
 
 
-@dataclass(frozen=True)
-class StaticGeometry:
-    """The part of the published recipe that videos do not have.
-
-    Attributes:
-        clip_scale: Zoom of the image, the same for all frames of the clip.
-        frame_scale: Zoom of each frame.
-        spline: Probability of a thin-plate spline, for each frame.
-    """
-
-    clip_scale: tuple[float, float] = (0.8, 1.5)
-    frame_scale: tuple[float, float] = (0.9, 1.1)
-    spline: float = 0.33
-
-
-STCN_AND_XMEM = StaticGeometry()
-CUTIE = StaticGeometry(clip_scale=(0.5, 2.0), frame_scale=(0.5, 2.0))
-
-
 def static_augmentation() -> AugmentationConfig:
-    """Returns the rotation, shear and colours of STCN's and XMem's synthetic clips; crop scale and ratio are unused."""
+    """Returns what STCN's and XMem's synthetic clips are made with; crop scale and ratio are unused."""
     return AugmentationConfig(
         interpolation="bicubic",
+        clip_scale=(0.8, 1.5),
         clip_jitter=(0.1, 0.05, 0.05, 0.05),
         frame_rotation=20.0,
         frame_shear=10.0,
+        frame_scale=(0.9, 1.1),
         frame_jitter=(0.1, 0.05, 0.05, 0.0),
+        spline=0.33,
     )
 
 
 def cutie_static_augmentation() -> AugmentationConfig:
-    """Returns the same for Cutie, which interpolates bilinearly; it goes with `CUTIE`."""
-    return AugmentationConfig(
-        clip_jitter=(0.1, 0.05, 0.05, 0.05), frame_rotation=20.0, frame_shear=10.0, frame_jitter=(0.1, 0.05, 0.05, 0.0)
+    """Returns the same for Cutie, which interpolates bilinearly and zooms further, the clip and every frame."""
+    return dataclasses.replace(
+        static_augmentation(), interpolation="bilinear", clip_scale=(0.5, 2.0), frame_scale=(0.5, 2.0)
     )
 
 
@@ -71,7 +56,6 @@ def synthesise(
     crop_size: int,
     seed: int,
     augmentation: AugmentationConfig | None,
-    geometry: StaticGeometry = STCN_AND_XMEM,
 ) -> tuple[UInt8Array, UInt8Array]:
     """Makes a clip from an image and its label.
 
@@ -81,15 +65,14 @@ def synthesise(
         num_frames: T.
         crop_size: S.
         seed: Decides everything.
-        augmentation: Angles, colours and interpolation; None repeats the resized image.
-        geometry: Zooms and splines.
+        augmentation: Angles, zooms, splines, colours and interpolation; None repeats the resized image.
 
     Returns:
         Frames (T, 3, S, S) and labels (T, S, S), uint8.
     """
     rng = generator(seed, 0, "static clip")
     if augmentation is not None:
-        matrix = rotation_and_shear(rng, 0.0, 0.0, label.shape, geometry.clip_scale)
+        matrix = rotation_and_shear(rng, 0.0, 0.0, label.shape, augmentation.clip_scale)
         image, label = _warp_pair(image, label, matrix, cv2.INTER_NEAREST)
         if rng.random() < augmentation.horizontal_flip:
             image, label = image[:, ::-1], label[:, ::-1]
@@ -97,7 +80,7 @@ def synthesise(
             np.ascontiguousarray(image), draw_colour(rng, augmentation.clip_jitter, augmentation.grayscale)
         )
     pairs = [
-        _synthesise_frame(image, label, generator(seed, t, "static frame"), crop_size, augmentation, geometry)
+        _synthesise_frame(image, label, generator(seed, t, "static frame"), crop_size, augmentation)
         for t in range(num_frames)
     ]
     frames = np.stack([np.ascontiguousarray(frame.transpose(2, 0, 1)) for frame, _ in pairs])
@@ -110,12 +93,11 @@ def _synthesise_frame(
     rng: np.random.Generator,
     size: int,
     augmentation: AugmentationConfig | None,
-    geometry: StaticGeometry,
 ) -> tuple[UInt8Array, UInt8Array]:
     flags = cv2.INTER_CUBIC if augmentation and augmentation.interpolation == "bicubic" else cv2.INTER_LINEAR
     if augmentation is not None:
         matrix = rotation_and_shear(
-            rng, augmentation.frame_rotation, augmentation.frame_shear, label.shape, geometry.frame_scale
+            rng, augmentation.frame_rotation, augmentation.frame_shear, label.shape, augmentation.frame_scale
         )
         image, label = _warp_pair(image, label, matrix, flags)
     height, width = label.shape
@@ -129,7 +111,7 @@ def _synthesise_frame(
     if augmentation is None:
         return image, label
     image = recolour(np.ascontiguousarray(image), draw_colour(rng, augmentation.frame_jitter))
-    if rng.random() >= geometry.spline:
+    if rng.random() >= augmentation.spline:
         return image, label
     source = np.column_stack([rng.permutation(size)[:_NUM_CONTROL_POINTS] / size for _ in range(2)])
     target = source + rng.normal(0.0, _CONTROL_POINT_NOISE, source.shape)
@@ -144,13 +126,17 @@ def _warp_pair(
 ) -> tuple[UInt8Array, UInt8Array]:
     if matrix is None:
         return image, label
-    size = label.shape[::-1]
-    warped = cv2.warpAffine(
-        np.ascontiguousarray(image), matrix, size, flags=flags | cv2.WARP_INVERSE_MAP, borderValue=FILL
-    )
-    mask = cv2.warpAffine(
-        np.ascontiguousarray(label), matrix, size, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP, borderValue=0
-    )
+    size, label = label.shape[::-1], np.ascontiguousarray(label)
+    inverse = flags | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(np.ascontiguousarray(image), matrix, size, flags=inverse, borderValue=FILL)
+    if flags != cv2.INTER_CUBIC:
+        nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        return warped, cv2.warpAffine(label, matrix, size, flags=nearest, borderValue=0)
+    # As published where images are warped bicubically: so is the mask, and cut at one half.
+    mask = np.zeros_like(label)
+    for object_id in np.unique(label[label > 0]):
+        covered = (label == object_id).astype(np.float32)
+        mask[cv2.warpAffine(covered, matrix, size, flags=inverse, borderValue=0) > 0.5] = object_id
     return warped, mask
 
 

@@ -120,7 +120,7 @@ def draw_parameters(
         )
     rng = generator(seed, 0, "clip augmentation")
     flip = bool(rng.random() < config.horizontal_flip)
-    clip_warp = rotation_and_shear(rng, config.clip_rotation, config.clip_shear, (height, width))
+    clip_warp = rotation_and_shear(rng, config.clip_rotation, config.clip_shear, (height, width), config.clip_scale)
     crop = _random_resized_crop(rng, config, height, width)
     clip_colour = draw_colour(rng, config.clip_jitter, config.grayscale)
     frame_rngs = [generator(seed, t, "frame augmentation") for t in range(num_frames)]
@@ -131,7 +131,8 @@ def draw_parameters(
         crop=crop,
         clip_colour=clip_colour,
         frame_warps=tuple(
-            rotation_and_shear(r, config.frame_rotation, config.frame_shear, (crop_size, crop_size)) for r in frame_rngs
+            rotation_and_shear(r, config.frame_rotation, config.frame_shear, (crop_size, crop_size), config.frame_scale)
+            for r in frame_rngs
         ),
         frame_colours=tuple(draw_colour(r, config.frame_jitter) for r in frame_rngs),
         interpolation=config.interpolation,
