@@ -104,13 +104,20 @@ def sweep(
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost.")] = False,
     max_concurrent: Annotated[Optional[int], typer.Option(help="Trials at a time.")] = None,  # noqa: UP045
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="In processes on this machine, without Ray.")] = False,
+    num_processes: Annotated[int, typer.Option(help="With --no-ray: trials at a time.")] = 1,
     verbose: Verbose = False,
 ) -> None:
     """Runs a study on Ray Tune, logged to MLflow. The same command resumes it."""
     from ovos_ray.cli import training
 
     if not training.sweep(
-        search_space, overrides or [], dry_run=dry_run, max_concurrent=max_concurrent, verbose=verbose
+        search_space,
+        overrides or [],
+        dry_run=dry_run,
+        max_concurrent=max_concurrent,
+        plain_processes=num_processes if no_ray else None,
+        verbose=verbose,
     ):
         raise typer.Exit(1)
 

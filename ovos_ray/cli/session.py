@@ -15,7 +15,7 @@ from rich.console import Console
 
 from ovos_ray.train.progress import ProgressBoard, format_progress
 
-__all__ = ["ray_session", "watching"]
+__all__ = ["print_record", "ray_session", "watching"]
 
 _POLL_S = 0.5
 
@@ -66,6 +66,12 @@ class _BoardWatcher:
         self._board.post.remote(record)
 
 
+def print_record(console: Console, record: dict[str, Any], *, show_run: bool) -> None:
+    """Prints one line of progress, begun by the name of the run where there are several."""
+    prefix = f"{record['run']:<28} " if show_run else ""
+    console.print(prefix + format_progress(record), markup=False, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def watching(console: Console, *, show_run: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yields a watcher for `RunRequest`; its records are printed, one line each, while the context is open.
@@ -82,8 +88,7 @@ def watching(console: Console, *, show_run: bool) -> Iterator[Callable[[dict[str
         nonlocal seen
         for record in ray.get(board.since.remote(seen)):
             seen += 1
-            prefix = f"{record['run']:<28} " if show_run else ""
-            console.print(prefix + format_progress(record), highlight=False, soft_wrap=True)
+            print_record(console, record, show_run=show_run)
 
     def follow() -> None:
         while not stop.wait(_POLL_S):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 from collections.abc import Sequence
@@ -76,9 +77,15 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
 
 
 def sweep(
-    search_space: str, overrides: Sequence[str], *, dry_run: bool, max_concurrent: int | None, verbose: bool
+    search_space: str,
+    overrides: Sequence[str],
+    *,
+    dry_run: bool,
+    max_concurrent: int | None,
+    plain_processes: int | None,
+    verbose: bool,
 ) -> bool:
-    """Runs a study; returns whether every trial finished.
+    """Runs a study; returns whether every trial finished. With `plain_processes` Ray is not started.
 
     Raises:
         OvosError: The study or the data cannot be used.
@@ -93,15 +100,19 @@ def sweep(
     check_config(trials[0].config)
     if dry_run:
         return True
-    from ovos_ray.cli.session import ray_session, watching
+    from ovos_ray.cli.session import print_record, ray_session, watching
     from ovos_ray.track.provenance import provenance_tags
+    from ovos_ray.tune.plain import run_plain
     from ovos_ray.tune.sweep import run_sweep
 
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
-    with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
-        result = run_sweep(
-            space, trials, tags=provenance_tags(kind="trial"), watcher=watcher, max_concurrent=max_concurrent
-        )
+    tags = provenance_tags(kind="trial")
+    if plain_processes is not None:
+        printer = functools.partial(print_record, console, show_run=True)
+        result = run_plain(space, trials, tags=tags, watcher=printer, num_processes=plain_processes)
+    else:
+        with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
+            result = run_sweep(space, trials, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
     print_results(space, trials, result.results)
     for name in result.failed:
         console.print(f"[red]failed:[/] {escape(name)}")

@@ -28,7 +28,7 @@ from ovos_ray.tune.pretraining import distinct_pretrainings, without_failed_pret
 from ovos_ray.tune.space import SearchSpace, Trial
 from ovos_ray.tune.trial import run_trial
 
-__all__ = ["SweepResult", "max_concurrent_trials", "requests_of", "run_sweep"]
+__all__ = ["SweepResult", "finish_parent", "max_concurrent_trials", "open_parent", "requests_of", "run_sweep"]
 
 
 @dataclass(frozen=True)
@@ -111,15 +111,7 @@ def run_sweep(
         check_resources(trial.config)
     requests = requests_of(space, trials, tags=tags, watcher=watcher)
     todo = [trial.name for trial in trials if RunFolder.of(trial.config).result() is None]
-    parent = Sink.open(
-        first.tracking_uri,
-        space.name,
-        sweep_key(space, first.storage),
-        name=f"sweep {space.name}",
-        tags={**tags, "ovos.kind": "sweep", "ovos.study": space.name, "ovos.table": space.table},
-        params={"trainable": space.trainable, "num_trials": len(trials), "metric": space.metric},
-        spool=spool_folder(first).parent.parent / "tracking",
-    )
+    parent = open_parent(space, trials, tags=tags)
     try:
         if todo:
             fitting = max_concurrent or max_concurrent_trials(first, ray.cluster_resources())
@@ -131,6 +123,25 @@ def run_sweep(
     except BaseException:
         parent.finish("KILLED")
         raise
+    return finish_parent(parent, trials)
+
+
+def open_parent(space: SearchSpace, trials: Sequence[Trial], *, tags: Mapping[str, str]) -> Sink:
+    """Opens the MLflow run of the sweep, under which those of the trials are nested."""
+    first = trials[0].config
+    return Sink.open(
+        first.tracking_uri,
+        space.name,
+        sweep_key(space, first.storage),
+        name=f"sweep {space.name}",
+        tags={**tags, "ovos.kind": "sweep", "ovos.study": space.name, "ovos.table": space.table},
+        params={"trainable": space.trainable, "num_trials": len(trials), "metric": space.metric},
+        spool=spool_folder(first).parent.parent / "tracking",
+    )
+
+
+def finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
+    """Collects what the trials have left, and ends the sweep's run."""
     results = {t.name: result for t in trials if (result := RunFolder.of(t.config).result()) is not None}
     failed = tuple(t.name for t in trials if t.name not in results)
     best = max((r["scores"].get("jf", -math.inf) for r in results.values()), default=-math.inf)

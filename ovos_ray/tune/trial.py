@@ -9,7 +9,7 @@ from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.loop import fit, own_cause
 from ovos_ray.train.worker import RunRequest, spool_folder
 
-__all__ = ["run_trial"]
+__all__ = ["mark_failed", "run_trial"]
 
 
 def run_trial(parameters: dict[str, Any], *, requests: dict[str, RunRequest]) -> None:
@@ -25,13 +25,14 @@ def run_trial(parameters: dict[str, Any], *, requests: dict[str, RunRequest]) ->
         fit(request, callbacks=[TuneReportCallback()])
     except Exception as error:
         cause = own_cause(error) or error
-        _mark_failed(request, cause)
+        mark_failed(request, cause)
         if isinstance(cause, OvosError):
             raise cause from None
         raise
 
 
-def _mark_failed(request: RunRequest, cause: BaseException) -> None:
+def mark_failed(request: RunRequest, cause: BaseException) -> None:
+    """Ends the trial's MLflow run as failed, and says why in its tags."""
     config = request.config
     with_error = {**request.tags, "ovos.error": f"{type(cause).__name__}: {cause}"[:400]}
     sink = Sink.open(
