@@ -10,15 +10,17 @@ __all__ = ["report", "sync"]
 
 
 def report(experiment: str, out: Path, *, tracking_uri: str, sequences: tuple[str, ...], terminal: bool) -> None:
-    """Writes the comparison of a study, or prints its table.
+    """Writes the comparison of a study, or prints its summary and tables.
 
     Raises:
-        TrackingError: The store has no such experiment.
+        TrackingError: The store has no such experiment, or a sequence was not scored.
     """
     from ovos_ray.track.report import build_report, compare_study, render_table
+    from ovos_ray.track.terminal import render_report
 
     if terminal:
-        console.print(render_table(compare_study(experiment, tracking_uri)))
+        for part in render_report(compare_study(experiment, tracking_uri)):
+            console.print(part)
         return
     written = build_report(experiment, tracking_uri, out, sequences=sequences)
     console.print(render_table(written.comparison))

@@ -29,10 +29,12 @@ def overlay(
         palette: 256 RGB colours.
         opacity: Of the tint, 0 to 1.
     """
-    colours = np.frombuffer(palette, np.uint8).reshape(256, 3)[mask]
-    tinted = np.where(mask[..., None] > 0, (1 - opacity) * image + opacity * colours, image).astype(np.uint8)
-    edges = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-    return np.where(((edges > 0) & (mask > 0))[..., None], colours, tinted)
+    colours = np.frombuffer(palette, np.uint8).reshape(256, 3)
+    picture, inside = image.copy(), mask > 0
+    picture[inside] = ((1 - opacity) * image[inside] + opacity * colours[mask[inside]]).astype(np.uint8)
+    edges = (cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0) & inside
+    picture[edges] = colours[mask[edges]]
+    return picture
 
 
 class OverlayWriter:
@@ -60,8 +62,11 @@ class OverlayWriter:
         self._stream: Any = None
 
     def write(self, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE) -> None:
-        """Adds a frame; sizes are cut to even numbers, as the codec wants them."""
-        picture = overlay(image, mask, palette)
+        """Adds a frame with its mask drawn in."""
+        self.add(overlay(image, mask, palette))
+
+    def add(self, picture: npt.NDArray[np.uint8]) -> None:
+        """Adds a picture, (H, W, 3) uint8 RGB; sizes are cut to even numbers, as the codec wants them."""
         height, width = (side - side % 2 for side in picture.shape[:2])
         if self._stream is None:
             codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"

@@ -96,11 +96,11 @@ def curve_figure(rows: Sequence[Row], metric: str, label: str, *, most: int = 6)
         most: How many are told apart.
 
     Returns:
-        SVG, or None if no run has the metric.
+        SVG, or None if no run has the metric at two steps.
     """
     drawn = [(row, _band([run for run in row.runs if run.curves.get(metric)], metric)) for row in rows]
     drawn = [(row, band) for row, band in drawn if len(band[0])]
-    if not drawn:
+    if all(len(steps) < 2 for _, (steps, _, _) in drawn):
         return None
 
     def paint(axes: Any) -> None:

@@ -151,7 +151,7 @@ def write_films(stored: Sequence[Stored], chosen: Mapping[str, str], out: Path) 
             complete = False
             try:
                 for picture in _film(stored, sequence):
-                    writer.write(picture, np.zeros(picture.shape[:2], np.uint8))
+                    writer.add(picture)
                 complete = True
             finally:
                 writer.close(keep=complete)

@@ -150,6 +150,13 @@ def _figures(content: Content) -> list[Figure]:
             False,
         ),
         (
+            "Copying while training",
+            "Overlap of the mask that the backward propagation starts from, that of frame T, with the label of frame 0. "
+            f"Near 1 the network copies instead of following. {band}",
+            figures.curve_figure(curves, "train/reference_copy", "IoU with the first mask"),
+            False,
+        ),
+        (
             "Sequence by sequence",
             "Sorted by the leading configuration (bars). Where markers scatter, the methods fail on different videos.",
             figures.sequence_figure(leading),

@@ -47,12 +47,12 @@ class Report:
 
 
 def compare_study(experiment: str, tracking_uri: str) -> Comparison:
-    """Reads a study's final scores only: enough for `render_table`, and quick.
+    """Reads a study's final scores without its curves: enough for tables and their tests, and quick.
 
     Raises:
         TrackingError: The store cannot be read or has no such experiment.
     """
-    return compare(load_study(experiment, tracking_uri, curves=(), scores=False))
+    return compare(load_study(experiment, tracking_uri, curves=()))
 
 
 def build_report(

@@ -117,7 +117,7 @@ def load_study(
     experiment: str,
     tracking_uri: str,
     *,
-    curves: Iterable[str] = ("val/jf", "train/iou", "train/loss"),
+    curves: Iterable[str] = ("val/jf", "train/iou", "train/loss", "train/reference_copy"),
     scores: bool = True,
 ) -> Study:
     """Reads an experiment.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ovos_ray.track.comparison import Comparison, Row
+from ovos_ray.track.comparison import Comparison
 from ovos_ray.track.paper import evaluated_on
 from ovos_ray.track.significance import AxisEffect, Paired
 
@@ -43,9 +43,8 @@ def verdict(comparison: Comparison, differences: Mapping[str, Paired], effects: 
         differences: From `against_best`.
         effects: From `axis_effects`.
     """
-    best = comparison.best
     return Verdict(
-        _headline(best),
+        _headline(comparison, differences),
         _certainty(comparison, differences),
         tuple((effect.label, _axis_sentence(effect)) for effect in effects),
         _states(comparison),
@@ -59,13 +58,19 @@ def p_text(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def _headline(best: Row | None) -> str:
+def _headline(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
+    best = comparison.best
     if best is None:
         return "No trial is finished and scored yet."
     score = best.statistic("final/jf")
     assert score is not None
     seeds = f"{score.num} seeds" if score.num > 1 else "a single seed"
-    return f"{best.label} is ahead with J&F {score.text()} ({seeds})."
+    others = [row for row in comparison.rows if row.finished and row is not best]
+    if not others:
+        return f"{best.label} is the only one scored, with J&F {score.text()} ({seeds})."
+    found = differences.get(others[0].label)
+    clear = found is not None and (found.p if found.p_holm is None else found.p_holm) <= _LEVEL
+    return f"{best.label} is ahead with J&F {score.text()} ({seeds}){'' if clear else ', not clearly'}."
 
 
 def _certainty(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
@@ -132,10 +137,13 @@ def _warnings(comparison: Comparison, differences: Mapping[str, Paired]) -> list
     best = comparison.best
     warnings = []
     score = None if best is None else best.statistic("final/jf")
-    for row in comparison.baselines:
-        baseline = row.statistic("final/jf")
-        if score is not None and baseline is not None and baseline.mean >= score.mean:
-            warnings.append(f"The baseline “{row.label}” ({baseline.mean:.1f}) is not beaten by any configuration.")
+    unbeaten = [
+        f"{row.label} ({baseline.mean:.1f})"
+        for row in comparison.baselines
+        if score is not None and (baseline := row.statistic("final/jf")) is not None and baseline.mean >= score.mean
+    ]
+    if unbeaten:
+        warnings.append(f"Baselines that no configuration beats: {', '.join(unbeaten)}.")
     single = [row for row in comparison.rows if len(row.finished) == 1]
     if single:
         number = "All" if len(single) == len(comparison.rows) else f"{len(single)} of {len(comparison.rows)}"
