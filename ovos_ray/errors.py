@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "ConfigError",
     "DataError",
     "EvaluationError",
@@ -31,6 +32,10 @@ class OvosError(Exception):
 
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message}\n  What to do: {self.remedy}"
+
+
+class ClusterError(OvosError):
+    """A Ray cluster that cannot be reached, lets nobody in, or refuses a job."""
 
 
 class ConfigError(OvosError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,31 @@ def shared_root() -> Path:
     if not (root / "golden").is_dir():
         pytest.skip(f"no reference data at {root} (set OVOS_SHARED)")
     return root
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One SQLite store of MLflow for all tests: its first use costs seconds of migrations."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def client(store: str) -> Any:
+    """MLflow's own client of that store."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(store)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sinks send soon and give up on a silent server soon."""
+    from ovos_ray.track import mlflow_sink
+
+    monkeypatch.setattr(mlflow_sink, "_SEND_INTERVAL_S", 0.1)
+    monkeypatch.setattr(mlflow_sink, "_MAX_BACKOFF_S", 0.3)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
 @pytest.fixture(scope="session")

@@ -202,6 +202,43 @@ def report(
     reporting.report(experiment, out, tracking_uri=tracking_uri, sequences=tuple(sequence or ()), terminal=terminal)
 
 
+@app.command(
+    epilog="Example: `ovos-ray submit --address http://HEAD:8265 -- sweep search_spaces.smoke "
+    "data.shards=/mnt/shards/davis storage=/mnt/runs tracking_uri=http://MLFLOW:5000`",
+    context_settings={"allow_interspersed_args": False},
+)
+def submit(
+    context: typer.Context,
+    command: Annotated[list[str], typer.Argument(metavar="VERB [ARGUMENTS]", help="What the job is to do.")],
+    address: Annotated[Optional[str], typer.Option(help="Its dashboard; default: RAY_ADDRESS, or here.")] = None,  # noqa: UP045
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Do not follow the job's log.")] = False,
+    submission_id: Annotated[Optional[str], typer.Option(help="Name of the job; default: verb and time.")] = None,  # noqa: UP045
+    runtime_env: Annotated[Optional[str], typer.Option(help="Runtime environment: a YAML file, or JSON.")] = None,  # noqa: UP045
+    env: Annotated[Optional[list[str]], typer.Option(help="NAME=VALUE, or NAME for its value here.")] = None,  # noqa: UP045
+    install: Annotated[bool, typer.Option("--install", help="Let pip bring the dependencies to every node.")] = False,
+    token_file: Annotated[Optional[Path], typer.Option(help="File with the cluster's token.")] = None,  # noqa: UP045
+    num_cpus: Annotated[float, typer.Option(help="CPUs of the job's own process, beside its workers'.")] = 0,
+    num_gpus: Annotated[float, typer.Option(help="GPUs of the job's own process (`predict`).")] = 0,
+    max_package_mib: Annotated[float, typer.Option(help="Largest folder that is sent along.")] = 100,
+) -> None:
+    """Runs a verb as a job of a Ray cluster; exits as the job does. The same command again resumes."""
+    from ovos_ray.cli import submit as submission
+
+    parent = context.parent
+    assert parent is not None
+    verb, *arguments = command
+    commands = parent.command.commands  # type: ignore[attr-defined]
+    if verb not in commands or verb == "submit":
+        raise typer.BadParameter(f"{verb!r} is no verb; there are {', '.join(v for v in commands if v != 'submit')}")
+    parameters = commands[verb].make_context(verb, list(arguments)).params
+    environment, variables = submission.parse_environment(runtime_env, env or [])
+    options = submission.JobOptions(
+        address=address, wait=not no_wait, submission_id=submission_id, environment=environment, variables=variables,
+        install=install, token_file=token_file, num_cpus=num_cpus, num_gpus=num_gpus, max_package_mib=max_package_mib,
+    )  # fmt: skip
+    raise typer.Exit(submission.submit(verb, arguments, parameters, options))
+
+
 @app.command(epilog="Example: `ovos-ray sync runs`")
 def sync(folder: Annotated[Path, typer.Argument(help="Where runs keep what was not sent.")] = Path("runs")) -> None:
     """Sends what the tracking spools still hold; exits with 1 if something could not be sent."""

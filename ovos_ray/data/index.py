@@ -49,6 +49,10 @@ class LabelBudget:
         """Labelled frames in percent of all (paper: 1.4 for DAVIS, 3.7 for YouTube-VOS)."""
         return 100.0 * self.labelled_frames / self.total_frames if self.total_frames else 0.0
 
+    def as_dict(self) -> dict[str, float]:
+        """Returns the numbers, as tracking stores them."""
+        return {**dataclasses.asdict(self), "percent": self.percent}
+
     def __str__(self) -> str:
         return f"{self.labelled_frames} of {self.total_frames} frames labelled ({self.percent:.1f} %)"
 

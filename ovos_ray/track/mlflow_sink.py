@@ -116,11 +116,11 @@ class Sink:
             except OSError as error:
                 self._lose(error)
 
-    def log_model(self, weights: Path, *, network: str, name: str = "model", **settings: Any) -> None:
+    def log_model(self, weights: Path | bytes, *, network: str, name: str = "model", **settings: Any) -> None:
         """Logs a network as an MLflow model (frames and first mask to masks).
 
         Args:
-            weights: Safetensors or checkpoint file of the weights.
+            weights: Weights as a safetensors or checkpoint file, or the content of a safetensors file.
             network: Name known to `ovos_ray.networks.build`.
             name: Artifact folder.
             settings: JSON values passed to `ovos_ray.track.model.save_model`.
@@ -128,23 +128,32 @@ class Sink:
         if self._spool is not None:
             try:
                 data = {"name": name, "settings": {"network": network, **settings}}
-                self._append("model", {**data, "place": self._spool.keep(weights, weights.name)})
+                file = "network.safetensors" if isinstance(weights, bytes) else weights.name
+                self._append("model", {**data, "place": self._spool.keep(weights, file)})
             except OSError as error:
                 self._lose(error)
 
-    def log_dataset(self, name: str, digest: str, *, source: str, context: str = "training", profile: str = "") -> None:
+    def log_dataset(
+        self,
+        name: str,
+        digest: str,
+        *,
+        source: str,
+        context: str = "training",
+        profile: Mapping[str, Any] | None = None,
+    ) -> None:
         """Logs which data the run used, as MLflow's dataset input.
 
         Args:
             name: Name of the dataset.
             digest: Digest of its content (at most 36 characters are shown).
-            source: Where it lies.
+            source: Where it lies, a folder or bucket URI.
             context: `training`, `selection` or `test`.
-            profile: JSON with counts, such as the label budget.
+            profile: Counts, such as the label budget.
         """
-        where = json.dumps({"uri": source})
-        data = {"name": name, "digest": digest[:36], "source_type": "local", "source": where, "profile": profile}
-        self._append("dataset", {**data, "context": context})
+        scheme = source.partition("://")[0] if "://" in source else "local"
+        data = {"name": name, "digest": digest[:36], "source_type": scheme, "source": json.dumps({"uri": source})}
+        self._append("dataset", {**data, "profile": json.dumps(profile or {}), "context": context})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Sets tags; later values win."""
@@ -181,6 +190,8 @@ class Sink:
         done = self.flush(timeout_s)
         self._stop.set()
         self._wake.set()
+        if done:
+            self._thread.join(5.0)  # it lets go of the spool at once, unless a request hangs
         self._spool.sync()
         self._spool.close()
         if not done:
@@ -220,6 +231,8 @@ class Sink:
         while not self._stop.is_set():
             self._wake.wait(pause)
             self._wake.clear()
+            if self._stop.is_set():
+                return
             try:
                 self._spool.sync()
                 with self._spool.locked() as mine:
@@ -265,9 +278,11 @@ def sync(spool: Path) -> list[Unsent]:
         reason = ""
         with one.locked() as mine:
             sender = Sender(one)
+            if sender.complete:
+                continue
             if not mine:
                 reason = "in use by a running process, which sends it itself"
-            elif not sender.complete:
+            else:
                 try:
                     sender.drain()
                     reason = "" if sender.complete else f"its parent run {one.identity.parent_key} is not there yet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -25,7 +26,7 @@ def provenance_tags(
 
     Args:
         kind: `sweep`, `trial`, `baseline` or `pretraining`: what the report treats the run as.
-        ray_job_id: Id of the Ray job.
+        ray_job_id: Id of the Ray job; None: the one this process was submitted as, if it was.
         label_percent: Labelled frames in percent of all frames, validation labels used for choices included.
         dataset_digest: Digest of the shards.
         root: Folder of the code; the installed package's by default. A Ray job's working directory has no history,
@@ -39,7 +40,7 @@ def provenance_tags(
         "mlflow.source.git.commit": commit,
         "ovos.host": platform.node(),
         "ovos.python": platform.python_version(),
-        "ovos.ray_job_id": ray_job_id,
+        "ovos.ray_job_id": ray_job_id or _submission_id(),
         "ovos.label_percent": None if label_percent is None else f"{label_percent:.4g}",
         "ovos.dataset_digest": dataset_digest,
     }
@@ -51,6 +52,13 @@ def git_environment(root: Path | None = None) -> dict[str, str]:
     """Returns the variables that carry commit and state of the driver's checkout to workers without history."""
     commit, dirty = _git(root or Path(__file__).resolve().parents[2])
     return {key: value for key, value in (("OVOS_GIT_COMMIT", commit), ("OVOS_GIT_DIRTY", dirty)) if value}
+
+
+def _submission_id() -> str | None:
+    """Returns the name under which `ray job logs` finds this process, if it is a submitted job's."""
+    submitted = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}"))
+    found: str | None = submitted.get("metadata", {}).get("job_submission_id")
+    return found
 
 
 def _git(root: Path) -> tuple[str | None, str | None]:

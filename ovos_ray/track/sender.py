@@ -29,6 +29,7 @@ _EXPERIMENT_TAGS = {
     "mlflow.experiment.primaryMetric.name": "final/jf",
     "mlflow.experiment.primaryMetric.greaterIsBetter": "True",
 }
+_MEASURED = frozenset({"train/clips_per_s", "train/data_wait", "train/gpu_memory_gib"})
 # Answers that will be the same next time. Everything else (connections, 5xx, permissions) is tried again.
 _FINAL_ERRORS = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 
@@ -201,7 +202,7 @@ class Sender:
                 if earlier is None:
                     fresh[key, step] = value
                     points.append(Metric(key, value, record.time_ms, step))
-                elif not (earlier == value or (math.isnan(earlier) and math.isnan(value))):
+                elif not (earlier == value or (math.isnan(earlier) and math.isnan(value)) or _is_measured(key)):
                     repeated += 1
         if points:
             self._client.log_batch(self.run_id, metrics=points)
@@ -270,6 +271,11 @@ class Sender:
             self._client.update_run(self.run_id, status=status)
         else:
             self._client.set_terminated(self.run_id, status=status, end_time=batch[0].time_ms)
+
+
+def _is_measured(key: str) -> bool:
+    """Whether a metric tells of the machine, so that it differs whenever steps are repeated."""
+    return key.startswith("system/") or key in _MEASURED
 
 
 def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:

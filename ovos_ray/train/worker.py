@@ -21,6 +21,7 @@ from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.evaluation import benchmarks, evaluate_network
 from ovos_ray.overrides import to_dict
 from ovos_ray.track.mlflow_sink import Sink
+from ovos_ray.track.system import SystemMeter
 from ovos_ray.train.budget import labels_of_run
 from ovos_ray.train.initial import initial_network
 from ovos_ray.train.memory import out_of_memory
@@ -76,6 +77,7 @@ class Worker:
         if stream.start_step:
             self._restore(stream.start_step)
         self.sink = self._open_sink()
+        self.system = SystemMeter(self.device)
 
     def _restore(self, step: int) -> None:
         state = self.store.load(step, map_location=self.device)
@@ -99,9 +101,17 @@ class Worker:
         )
         if self.stream.start_step == 0:
             sink.log_config(config)
-            for folder in config.data.shards:
-                index = ShardIndex.load(folder)
-                sink.log_dataset(index.dataset, index.digest, source=folder, profile=str(index.budget))
+            indices = [ShardIndex.load(folder) for folder in config.data.shards]
+            for folder, index in zip(config.data.shards, indices, strict=True):
+                sink.log_dataset(index.dataset, index.digest, source=folder, profile=index.budget.as_dict())
+            labels = labels_of_run(config)
+            sink.set_tags(
+                {
+                    "ovos.dataset_digest": ",".join(index.digest for index in indices),
+                    "ovos.label_percent": f"{labels.percent:.2f}",
+                    "ovos.checkpoints": (self.folder.storage / "checkpoints").folder,
+                }
+            )
         return sink
 
     def run(self) -> None:
@@ -155,7 +165,8 @@ class Worker:
             if self.stream.problems:
                 record["train/bad_samples"] = float(len(self.stream.problems))
             if self.sink is not None:
-                self.sink.log_metrics({k: v for k, v in record.items() if k.startswith("train/")}, done)
+                metrics = {k: v for k, v in record.items() if k.startswith("train/")}
+                self.sink.log_metrics(metrics | self.system.read(), done)
                 self.request.post(done, **record)
         self._snapshot(done)
         every = config.validation.every
@@ -268,7 +279,8 @@ class Worker:
         config, folder = self.config, self.folder.storage
         # Safetensors holds plain layouts only; training may have laid tensors out channels last.
         state = {name: tensor.contiguous() for name, tensor in self.network.state_dict().items()}
-        folder.write(safetensors.torch.save(state, metadata={"network": config.network.name}), "network.safetensors")
+        weights = safetensors.torch.save(state, metadata={"network": config.network.name})
+        folder.write(weights, "network.safetensors")
         labels = labels_of_run(config)
         choice = {"rule": "last", "step": config.train.steps} if self.best is None else {"rule": "best", **self.best}
         values = {
@@ -294,12 +306,13 @@ class Worker:
                 self.sink.set_tags({"ovos.not_scored": "; ".join(not_scored.values())[:400]})
             self.sink.set_tags(
                 {
-                    "ovos.label_percent": f"{labels.percent:.2f}",
                     **{f"ovos.labels.{name}": number for name, number in labels.as_dict().items()},
                     "ovos.checkpoint": f"{choice['rule']}, step {choice['step']}",
                 }
             )
             self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, config.train.steps)
+            if self.request.parent_key is None:  # of a study's runs only the best is kept as a model, by the sweep
+                self.sink.log_model(weights, network=config.network.name)
             self.sink.finish()
             values["tracking_run"] = self.sink.run_id
         self.folder.finish(values)

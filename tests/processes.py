@@ -1,0 +1,203 @@
+"""Server processes of the tests' own on loopback: MLflow, a connection to it that fails, the head of a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+
+def free_port() -> int:
+    """A free port below those that Ray hands to its workers (10002 to 19999) and the system to connections."""
+    for port in range(20500 + os.getpid() % 1000, 32000):
+        with socket.socket() as candidate, contextlib.suppress(OSError):
+            candidate.bind(("127.0.0.1", port))
+            if port not in _taken:
+                _taken.add(port)
+                return port
+    raise OSError("no free port")
+
+
+_taken: set[int] = set()
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether an HTTP server answers there, be it with a refusal."""
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+        connection.request("GET", path)
+        return connection.getresponse().status < 500
+    except (OSError, http.client.HTTPException):
+        return False
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "condition not met in time"
+        time.sleep(0.05)
+
+
+class MlflowServer:
+    """A real server process that can be killed and started again on the same store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *, wait: bool = True) -> None:
+        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        command = f"server --backend-store-uri sqlite:///{self.folder}/m.db --artifacts-destination {self.folder}/a"
+        command += f" --host 127.0.0.1 --port {self.port} --workers 1"
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", *command.split()],
+            env=environment,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        if wait:
+            self.wait()
+
+    def wait(self) -> None:
+        wait_for(lambda: answers(self.port, "/health"), 90)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+
+class FaultyConnection:
+    """A proxy before a real MLflow server.
+
+    Modes: `pass`; `hang` (accepts and never answers, until the mode changes); `error` (500); `lose` (carried out, the
+    answer never arrives).
+    """
+
+    def __init__(self, target: int) -> None:
+        self.mode = "pass"
+        self.target = target
+        self.batches = self.lost_batches = self.hanging = self.errors = 0
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.0"
+
+            def forward(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if proxy.mode == "hang":
+                    proxy.hanging += 1
+                    while proxy.mode == "hang":
+                        time.sleep(0.05)
+                    return
+                if proxy.mode == "error":
+                    proxy.errors += 1
+                    self.send_error(500)
+                    return
+                connection = http.client.HTTPConnection("127.0.0.1", proxy.target, timeout=20)
+                headers = {k: v for k, v in self.headers.items() if k.lower() not in ("host", "connection")}
+                try:
+                    connection.request(self.command, self.path, body, headers)
+                    answer = connection.getresponse()
+                    content = answer.read()
+                except OSError:
+                    self.send_error(502)
+                    return
+                proxy.batches += "log-batch" in self.path
+                if proxy.mode == "lose" and self.command == "POST" and "search" not in self.path:
+                    proxy.lost_batches += "log-batch" in self.path
+                    return
+                self.send_response(answer.status)
+                self.send_header("Content-Type", answer.headers.get("Content-Type", ""))
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = forward  # noqa: N815 - names http.server looks for
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self.uri = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def faults(self) -> int:
+        """Requests that met the fault so far."""
+        return self.hanging + self.errors + self.lost_batches
+
+    def close(self) -> None:
+        self.mode = "pass"
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class RayHead:
+    """`ray start --head` in a process that ends with all its children when it is terminated; nobody else's cluster."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], num_cpus: int) -> None:
+        self.dashboard = free_port()
+        self.address = f"http://127.0.0.1:{self.dashboard}"
+        ports = {
+            name: free_port()
+            for name in (
+                "port",
+                "ray-client-server-port",
+                "dashboard-agent-listen-port",
+                "dashboard-agent-grpc-port",
+                "runtime-env-agent-port",
+                "metrics-export-port",
+            )
+        }
+        command = f"start --head --block --node-ip-address 127.0.0.1 --num-cpus {num_cpus} --disable-usage-stats"
+        command += f" --dashboard-host 127.0.0.1 --dashboard-port {self.dashboard} --min-worker-port 0"
+        command += f" --max-worker-port 0 --object-store-memory {300 * 2**20} --temp-dir {folder}"
+        command += "".join(f" --{name} {port}" for name, port in ports.items())
+        self._log = folder.with_suffix(".log")
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "ray.scripts.scripts", *command.split()],
+                # Jobs run the first `python` on the head's path.
+                env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_for(self._ready, 90)
+
+    def _ready(self) -> bool:
+        assert self._process.poll() is None, self._log.read_text()
+        return answers(self.dashboard, "/api/version")
+
+    def stop(self) -> None:
+        """Ends the cluster: Ray's own way first, then by the ids of the processes that came of this one."""
+        mine = [*psutil.Process(self._process.pid).children(recursive=True), psutil.Process(self._process.pid)]
+        self._process.terminate()
+        _, alive = psutil.wait_procs(mine, timeout=5)
+        for process in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait(30)
