@@ -30,5 +30,5 @@ def test_provenance_names_commit_state_versions_and_budget(monkeypatch: pytest.M
 def test_submitted_job_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
     assert "ovos.ray_job_id" not in provenance_tags(kind="trial")
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {}, "metadata": {"job_submission_id": "sweep-1"}}')
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"metadata": {"job_submission_id": "sweep-1"}}')
     assert provenance_tags(kind="trial")["ovos.ray_job_id"] == "sweep-1"

@@ -261,14 +261,19 @@ def demo(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: `ovos-ray doctor --shards shards/davis`")
+@app.command(epilog="Example: `ovos-ray doctor --shards shards/davis --recipe trainables.one_shot.stcn --bench-ingest`")
 def doctor(
     shards: Annotated[Optional[list[Path]], typer.Option(help="Shards to look at; may be repeated.")] = None,  # noqa: UP045
     storage: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "runs",
     tracking_uri: Annotated[str, typer.Option(help="MLflow store.")] = "sqlite:///mlflow.db",
+    recipe: Annotated[Optional[str], typer.Option(help="A run that is to fit, such as trainables.one_shot.")] = None,  # noqa: UP045
+    bench_ingest: Annotated[bool, typer.Option("--bench-ingest", help="Measure how fast clips are decoded.")] = False,
 ) -> None:
     """Says what is installed, what the cluster has, and whether shards, storage and tracking are reachable."""
     from ovos_ray.cli import doctor as physician
+    from ovos_ray.config import ExperimentConfig
+    from ovos_ray.recipes import make
 
-    if not physician.examine(tuple(shards or ()), storage, tracking_uri):
+    config = None if recipe is None else make(recipe, ExperimentConfig)
+    if not physician.examine(tuple(shards or ()), storage, tracking_uri, config=config, bench_ingest=bench_ingest):
         raise typer.Exit(1)

@@ -5,136 +5,270 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from rich.markup import escape
 
 from ovos_ray.cli.console import console
-from ovos_ray.errors import OvosError
+from ovos_ray.cli.job_package import JobPackage
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError
 from ovos_ray.io import Storage
 
-__all__ = ["examine"]
+__all__ = ["Concern", "examine"]
 
-_REQUIRED = ("torch", "torchvision", "ray", "mlflow", "pyarrow", "numpy", "opencv-python-headless", "pillow")
-_OPTIONAL = {"av": "video files", "matplotlib": "reports", "scipy": "reports"}
-_JOB_PACKAGE_MIB = 100
+_REQUIRED = (
+    "torch", "torchvision", "ray", "mlflow", "pyarrow", "numpy", "opencv-python-headless", "pillow", "safetensors",
+)  # fmt: skip
+_OPTIONAL = {
+    "av": ("video", "video files"),
+    "matplotlib": ("report", "reports"),
+    "jinja2": ("report", "reports"),
+    "scipy": ("report", "reports"),
+}
+_NOTABLE_MIB = 5.0
+_OBJECT_STORE_GIB = 2.0
+"""Decoded clips wait there; below this, workers may wait for them."""
 
 
-def examine(shards: tuple[Path, ...], storage: str, tracking_uri: str) -> bool:
-    """Prints what is there and what is not; returns whether nothing that was asked for is missing."""
-    checks: list[tuple[str, Callable[[], Iterator[str]]]] = [
+@dataclass(frozen=True)
+class Concern:
+    """Something that works and may hurt later; it does not fail the examination."""
+
+    text: str
+    remedy: str
+
+
+Finding = str | Concern
+Check = Callable[[], Iterator[Finding]]
+
+
+def examine(
+    shards: tuple[Path, ...],
+    storage: str,
+    tracking_uri: str,
+    *,
+    config: ExperimentConfig | None = None,
+    bench_ingest: bool = False,
+) -> bool:
+    """Prints what is there and what is not; returns whether nothing that was asked for is missing.
+
+    Args:
+        shards: Folders to look at.
+        storage: Where runs are to be kept.
+        tracking_uri: MLflow store.
+        config: A run that is to fit: its checkpoints into the storage, its clips into the measured decoding.
+        bench_ingest: Measure how fast clips of `shards` are decoded, with and without Ray Data.
+    """
+    checks: list[tuple[str, Check]] = [
         ("packages", _packages),
         ("this machine", _machine),
         ("cluster", _cluster),
         *((f"shards {folder}", lambda folder=folder: _shards(folder)) for folder in shards),
-        (f"storage {storage}", lambda: _storage(storage)),
-        (f"tracking {tracking_uri}", lambda: _tracking(tracking_uri)),
+        (f"storage {storage}", lambda: _storage(storage, config)),
+        ("unsent tracking records", lambda: _backlog(storage)),
+        (f"tracking {tracking_uri or '(none)'}", lambda: _tracking(tracking_uri)),
         ("job package", _job_package),
     ]
-    healthy = True
-    for title, check in checks:
-        try:
-            findings = list(check())
-        except Exception as error:
-            healthy = False
-            what = error.message if isinstance(error, OvosError) else f"{type(error).__name__}: {error}"
-            console.print(f"[red]✗[/] {escape(title)}: {escape(what)}", soft_wrap=True)
-            if isinstance(error, OvosError) and error.remedy:
-                console.print(f"    what to do: {escape(error.remedy)}", soft_wrap=True)
-            continue
-        console.print(f"[green]✓[/] {escape(title)}: {escape('; '.join(findings))}", highlight=False, soft_wrap=True)
-    return healthy
+    if bench_ingest:
+        from ovos_ray.cli.ingest import ingest_speed
+
+        checks.append(("decoding", lambda: iter(ingest_speed(config or ExperimentConfig(), shards))))
+    passed = [_print(title, check) for title, check in checks]
+    return all(passed)
 
 
-def _packages() -> Iterator[str]:
+def _print(title: str, check: Check) -> bool:
+    """Runs one check and prints its line; returns whether it passed."""
+    try:
+        found = list(check())
+    except Exception as error:
+        what = error.message if isinstance(error, OvosError) else f"{type(error).__name__}: {error}"
+        console.print(f"[red]✗[/] {escape(title)}: {escape(what)}", highlight=False, soft_wrap=True)
+        if isinstance(error, OvosError) and error.remedy:
+            console.print(f"    what to do: {escape(error.remedy)}", highlight=False, soft_wrap=True)
+        return False
+    concerns = [finding for finding in found if isinstance(finding, Concern)]
+    line = "; ".join(finding for finding in found if isinstance(finding, str))
+    mark = "[yellow]![/]" if concerns else "[green]✓[/]"
+    console.print(f"{mark} {escape(title)}: {escape(line)}", highlight=False, soft_wrap=True)
+    for concern in concerns:
+        console.print(f"    {escape(concern.text)}: {escape(concern.remedy)}", highlight=False, soft_wrap=True)
+    return True
+
+
+def _packages() -> Iterator[Finding]:
     missing = []
-    for name in _REQUIRED:
+    for name in ("ovos-ray", *_REQUIRED):
         try:
             yield f"{name} {metadata.version(name)}"
         except metadata.PackageNotFoundError:
-            missing.append(name)
-    for name, purpose in _OPTIONAL.items():
+            if name in _REQUIRED:  # the program itself runs from a checkout without being installed
+                missing.append(name)
+    for name, (extra, purpose) in _OPTIONAL.items():
         try:
             metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield f"without {name} ({purpose})"
+            yield f"without {name} ({purpose}: pip install 'ovos-ray[{extra}]')"
     if missing:
         raise OvosError(f"not installed: {', '.join(missing)}", "pip install ovos-ray")
 
 
-def _machine() -> Iterator[str]:
+def _machine() -> Iterator[Finding]:
+    import psutil
     import torch
 
     yield f"Python {sys.version.split()[0]}"
-    yield f"{os.cpu_count()} CPUs"
+    yield f"{os.cpu_count()} CPUs ({torch.backends.cpu.get_cpu_capability()})"
+    memory = psutil.virtual_memory()
+    yield f"{memory.available / 2**30:.0f} of {memory.total / 2**30:.0f} GiB memory free"
     if torch.cuda.is_available():
-        yield from (torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        for i in range(torch.cuda.device_count()):
+            free, total = torch.cuda.mem_get_info(i)
+            yield f"{torch.cuda.get_device_name(i)}, {free / 2**30:.0f} of {total / 2**30:.0f} GiB free"
+        precision = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32, no bfloat16"
+        yield f"CUDA {torch.version.cuda}, trains in {precision}"
     else:
-        yield "no GPU"
-    yield f"{shutil.disk_usage('.').free / 2**30:.0f} GiB free here"
+        yield "no GPU, trains in float32"
+    yield f"{shutil.disk_usage('.').free / 2**30:.0f} GiB disk free here"
+    if Path("/dev/shm").is_dir() and (shared := shutil.disk_usage("/dev/shm").free / 2**30) < _OBJECT_STORE_GIB:
+        yield Concern(
+            f"/dev/shm has {shared:.1f} GiB free, so that Ray's object store goes to the disk",
+            "give a container more (docker run --shm-size=8g)",
+        )
 
 
-def _cluster() -> Iterator[str]:
+def _cluster() -> Iterator[Finding]:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         yield "RAY_ADDRESS is not set, so that runs start a cluster of their own on this machine"
         return
-    if address.startswith(("http://", "https://")):
-        from ray.job_submission import JobSubmissionClient
-
-        client = JobSubmissionClient(address)
-        yield f"{address}: {len(client.list_jobs())} jobs"
-        return
     import ray
 
-    ray.init(address, log_to_driver=False)
+    if address.startswith(("http://", "https://")):
+        from ovos_ray.cli.job_client import connect
+
+        client = connect()
+        jobs = client.list_jobs()
+        yield f"{address}: {len(jobs)} jobs, {sum(not job.status.is_terminal() for job in jobs)} of them running"
+        there = getattr(client, "_server_ray_version", None)
+        if there is not None and there != ray.__version__:
+            yield Concern(f"Ray {there} there, {ray.__version__} here", "use the same version on both sides")
+        return
+    ray.init(address, log_to_driver=False, logging_level="ERROR")
     try:
-        resources = ray.cluster_resources()
+        have, free = ray.cluster_resources(), ray.available_resources()
         nodes = sum(node["Alive"] for node in ray.nodes())
-        yield f"{nodes} nodes, {resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs"
+        yield f"Ray {ray.__version__}, {nodes} nodes"
+        yield f"{free.get('CPU', 0):g} of {have.get('CPU', 0):g} CPUs free"
+        yield f"{free.get('GPU', 0):g} of {have.get('GPU', 0):g} GPUs free"
+        store = have.get("object_store_memory", 0) / 2**30
+        yield f"object store {free.get('object_store_memory', 0) / 2**30:.1f} of {store:.1f} GiB free"
+        if store < _OBJECT_STORE_GIB * nodes:
+            yield Concern(
+                "small object stores slow decoding", "ray start --object-store-memory=…, or a larger /dev/shm"
+            )
     finally:
         ray.shutdown()
 
 
-def _shards(folder: Path) -> Iterator[str]:
+def _shards(folder: Path) -> Iterator[Finding]:
+    from ovos_ray.data.masks import decode_image
     from ovos_ray.data.shards import ShardIndex, ShardReader
 
     index = ShardIndex.load(folder)
-    video = index.videos[0]
-    ShardReader(folder).read(video.name, [0])
-    yield f"{index.dataset} {index.split}, {len(index.videos)} videos, {index.budget}"
+    if not index.videos:
+        raise DataError(f"{folder} holds no video", "pack the dataset again")
+    reader = ShardReader(folder)
+    # One frame of every file: all of them are there and readable. `verify` reads every row.
+    by_file = {video.shard: video for video in index.videos}
+    for video in by_file.values():
+        (row,) = reader.read(video.name, [video.num_frames - 1])
+        decode_image(row.jpeg, f"{video.name} frame {row.frame}")
+    yield f"{index.dataset} {index.split}, {len(index.videos)} videos in {len(index.files)} files, {index.budget}"
+    yield f"labels of the {index.labels} frame{'s' if index.labels == 'all' else ''}, digest {index.digest}"
 
 
-def _storage(storage: str) -> Iterator[str]:
+def _storage(storage: str, config: ExperimentConfig | None) -> Iterator[Finding]:
     folder = Storage(storage)
-    folder.write(b"ovos-ray doctor", ".doctor")
-    folder.remove(".doctor")
-    if folder.local:
-        yield f"writable, {shutil.disk_usage(folder.root).free / 2**30:.0f} GiB free"
-    else:
-        yield "writable"
+    is_new = folder.local and not Path(folder.root).exists()
+    name = f".doctor-{os.getpid()}"
+    folder.write(b"ovos-ray doctor", name)
+    if folder.read(name) != b"ovos-ray doctor":
+        raise ResourceError(f"{storage} does not give back what was written to it", "choose another storage")
+    folder.remove(name)
+    free = shutil.disk_usage(folder.root).free if folder.local else None
+    if is_new:
+        Path(folder.root).rmdir()
+    yield "writable" if free is None else f"writable, {free / 2**30:.0f} GiB free"
+    if config is None:
+        return
+    from ovos_ray.train.estimate import checkpoint_bytes
 
-
-def _tracking(tracking_uri: str) -> Iterator[str]:
-    from ovos_ray.track.sender import connect
-
-    experiments = connect(tracking_uri).search_experiments()
-    yield f"{len(experiments)} experiments"
-
-
-def _job_package() -> Iterator[str]:
-    """Ray uploads the working directory with every job; large ones are refused."""
-    ignored = {".git", ".venv", "runs", "shards", "demo", "mlruns", "__pycache__"}
-    total = 0
-    for path, folders, files in os.walk("."):
-        folders[:] = [name for name in folders if name not in ignored]
-        total += sum(os.path.getsize(os.path.join(path, name)) for name in files)
-    size = total / 2**20
-    if size > _JOB_PACKAGE_MIB:
-        raise OvosError(
-            f"the current folder holds {size:.0f} MiB that `ray job submit --working-dir .` would upload",
-            "name what a job does not need in .rayignore",
+    each, count = checkpoint_bytes(config), config.train.keep_checkpoints + 1
+    needed = f"{config.network.name} keeps {count} checkpoints of {each / 2**20:.0f} MiB"
+    if free is not None and free < count * each:
+        raise ResourceError(
+            f"{needed}, {count * each / 2**30:.1f} GiB, and {storage} has {free / 2**30:.1f} GiB free",
+            "choose another storage, or lower train.keep_checkpoints",
         )
-    yield f"{size:.1f} MiB would be uploaded with a job"
+    yield f"a run of {needed}"
+
+
+def _backlog(storage: str) -> Iterator[Finding]:
+    from ovos_ray.track.mlflow_sink import backlog
+
+    folder = Storage(storage)
+    waiting = backlog(Path(folder.root)) if folder.local else []
+    if waiting:
+        number = sum(unsent.num_records for unsent in waiting)
+        yield f"{number} of {len(waiting)} runs"
+        yield Concern(str(waiting[0]), f"when the server is back: ovos-ray sync {storage}")
+    else:
+        yield "none" if folder.local else "not looked for: they lie on the nodes, in ~/.cache/ovos_ray/tracking"
+
+
+def _tracking(tracking_uri: str) -> Iterator[Finding]:
+    from ovos_ray.track.sender import connect, resolve_tracking_uri
+
+    if not tracking_uri:
+        yield "runs are not tracked"
+        return
+    uri = resolve_tracking_uri(tracking_uri)
+    if uri.startswith("sqlite:///"):
+        database = Path(uri.removeprefix("sqlite:///"))
+        if not database.exists():
+            if not os.access(database.parent, os.W_OK):
+                raise TrackingError(f"{database.parent} cannot be written", "choose another tracking_uri")
+            yield "not there yet; the first run makes it"
+            return
+    try:
+        client = connect(uri)
+        experiments = client.search_experiments()
+        client.set_experiment_tag(experiments[-1].experiment_id, "ovos.doctor", "was here")
+    except Exception as error:
+        raise TrackingError(
+            f"{type(error).__name__}: {str(error).splitlines()[0][:300]}",
+            "start a server (deploy/mlflow.yaml, or: mlflow server --backend-store-uri sqlite:///mlflow.db), or give "
+            "its credentials in MLflow's own variables; runs without it keep their records for `ovos-ray sync`",
+        ) from error
+    yield f"{len(experiments)} experiments, writable"
+    if uri.startswith(("http://", "https://")):
+        with urllib.request.urlopen(uri.rstrip("/") + "/version", timeout=10) as answer:
+            there = answer.read().decode().strip()
+        yield f"MLflow {there}"
+        here = metadata.version("mlflow")
+        if there.split(".")[0] != here.split(".")[0]:
+            yield Concern(f"MLflow {there} there, {here} here", "use the same major version on both sides")
+
+
+def _job_package() -> Iterator[Finding]:
+    package = JobPackage.of(Path.cwd())
+    package.check()
+    yield f"{package.mib:.1f} MiB in {len(package.sizes)} files go with a job"
+    if package.mib > _NOTABLE_MIB:
+        yield f"the largest: {package.largest()}"

@@ -24,7 +24,7 @@ from ovos_ray.config import ExperimentConfig, digest, flatten, to_dict
 from ovos_ray.track.sender import Sender, resolve_tracking_uri
 from ovos_ray.track.spool import RunIdentity, Spool, find_spools
 
-__all__ = ["Sink", "Unsent", "sync"]
+__all__ = ["Sink", "Unsent", "backlog", "sync"]
 
 _log = logging.getLogger(__name__)
 _SEND_INTERVAL_S = 2.0
@@ -264,6 +264,11 @@ class Unsent:
         return f"{self.experiment}, {self.run_key}: {left} not sent to {self.tracking_uri}: {self.reason}"
 
 
+def backlog(spool: Path) -> list[Unsent]:
+    """Returns the runs under `spool` with records that no server has confirmed yet; sends nothing."""
+    return [_unsent(one, "waiting") for one in find_spools(spool) if not Sender(one).complete]
+
+
 def sync(spool: Path) -> list[Unsent]:
     """Sends what is left in the spools under `spool`, runs in use by a living process excepted.
 
@@ -289,7 +294,11 @@ def sync(spool: Path) -> list[Unsent]:
                 except Exception as error:
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if reason:
-            num_records = sum(1 for _ in one.records(one.sent["offset"]))
-            identity = one.identity
-            unsent.append(Unsent(identity.run_key, identity.experiment, identity.tracking_uri, num_records, reason))
+            unsent.append(_unsent(one, reason))
     return unsent
+
+
+def _unsent(spool: Spool, reason: str) -> Unsent:
+    number = sum(1 for _ in spool.records(spool.sent["offset"]))
+    identity = spool.identity
+    return Unsent(identity.run_key, identity.experiment, identity.tracking_uri, number, reason)

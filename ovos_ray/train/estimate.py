@@ -17,7 +17,7 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.train.numerics import set_numerics
 from ovos_ray.train.step import TrainingModule
 
-__all__ = ["Cost", "estimate"]
+__all__ = ["Cost", "checkpoint_bytes", "estimate"]
 
 _PROCESS_GIB = 0.6  # interpreter, torch and Ray in one worker, seen on CPU
 _OPTIMISER_COPIES = 4  # weights, gradients, and Adam's two moments
@@ -67,6 +67,14 @@ def estimate(config: ExperimentConfig) -> Cost:
     clips = config.data.batch_size / config.train.num_workers
     memory = _PROCESS_GIB + (_OPTIMISER_COPIES * 4 * parameters + clips * bytes_per_clip) / 2**30
     return Cost(float(memory), float(config.train.steps * clips * seconds_per_clip), str(device), parameters)
+
+
+def checkpoint_bytes(config: ExperimentConfig) -> int:
+    """Returns the size of one checkpoint: float32 weights, and Adam's two moments of those that are trained."""
+    with torch.device("meta"):  # the structure alone, no memory
+        network = networks.build(config.network.name)
+    state = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    return int(state + 8 * sum(p.numel() for p in network.parameters() if p.requires_grad))
 
 
 def _measure(module: TrainingModule, config: ExperimentConfig, side: int, device: torch.device) -> tuple[float, float]:
