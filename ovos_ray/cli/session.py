@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from ovos_ray.train.progress import ProgressBoard, format_progress
@@ -80,13 +81,21 @@ def watching(console: Console, *, show_run: bool) -> Iterator[Callable[[dict[str
         console: Where to print.
         show_run: Whether to begin each line with the run's name (several runs at a time).
     """
-    board = ray.remote(ProgressBoard).options(num_cpus=0).remote()
+    # On this node, so that it is lost with the driver and not with some worker's node.
+    beside = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    board = ray.remote(ProgressBoard).options(num_cpus=0, scheduling_strategy=beside).remote()
     stop = threading.Event()
     seen = 0
 
     def print_new() -> None:
         nonlocal seen
-        for record in ray.get(board.since.remote(seen)):
+        try:
+            records = ray.get(board.since.remote(seen))
+        except ray.exceptions.RayError as error:
+            console.print(f"progress cannot be shown any more ({type(error).__name__}); the runs go on")
+            stop.set()
+            return
+        for record in records:
             seen += 1
             print_record(console, record, show_run=show_run)
 
@@ -99,7 +108,9 @@ def watching(console: Console, *, show_run: bool) -> Iterator[Callable[[dict[str
     try:
         yield _BoardWatcher(board)
     finally:
+        lost = stop.is_set()
         stop.set()
         thread.join()
-        print_new()
+        if not lost:
+            print_new()
         ray.kill(board)

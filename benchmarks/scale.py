@@ -1,0 +1,209 @@
+"""What a large study costs beside training: run `python benchmarks/scale.py`; docs/scale.md does the sums.
+
+Measures the unit costs of index, plan, study, tracking and checkpoints for YouTube-VOS's 3,471 training videos and
+1,000 trials. Nothing is trained and no GPU is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.data.masks import ObjectBox
+from ovos_ray.data.plan import Plan
+from ovos_ray.data.shards import LabelBudget, ShardFile, ShardIndex, VideoEntry
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+NUM_VIDEOS, NUM_FRAMES = 3471, 94_000
+NUM_TRIALS = 1000
+NETWORKS = ("stcn-tiny", "xmem-tiny", "cutie-tiny", "stcn", "xmem", "cutie-small", "cutie-base")
+
+
+def rss_mib() -> float:
+    return float(psutil.Process().memory_info().rss / 2**20)
+
+
+@contextmanager
+def timed(result: dict[str, float], name: str, count: int = 1) -> Iterator[None]:
+    """Adds wall and processor milliseconds, divided by `count`."""
+    wall, processor = time.perf_counter(), time.process_time()
+    yield
+    result[f"{name}_wall_ms"] = round(1e3 * (time.perf_counter() - wall) / count, 4)
+    result[f"{name}_cpu_ms"] = round(1e3 * (time.process_time() - processor) / count, 4)
+
+
+def synthetic_index() -> ShardIndex:
+    """As many videos, frames and objects as YouTube-VOS has, with its names; one label each."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(4, 37, NUM_VIDEOS)
+    lengths = np.maximum(4, np.round(lengths * NUM_FRAMES / lengths.sum())).astype(int)
+    videos = []
+    for number, length in enumerate(lengths.tolist()):
+        boxes = tuple(
+            ObjectBox(i + 1, *(int(v) for v in rng.integers(0, 700, 4)), int(rng.integers(1000, 90000)))
+            for i in range(int(rng.integers(1, 5)))
+        )
+        videos.append(
+            VideoEntry(
+                name=f"{rng.integers(16**10):010x}",
+                num_frames=length,
+                height=720,
+                width=1280,
+                frame_names=tuple(f"{5 * frame:05d}" for frame in range(length)),
+                label_frames=(0,),
+                objects={0: boxes},
+                shard=number * 60 // NUM_VIDEOS,
+                first_row=number,
+            )
+        )
+    total = int(lengths.sum())
+    return ShardIndex(
+        dataset="youtube-vos2018", layout="youtube-vos", split="train", labels="first", frame_interval=5,
+        shortest_side=480, num_reencoded=total, budget=LabelBudget(NUM_VIDEOS, total), digest="0" * 16,
+        source_digest="0" * 16, rows_per_group=8, files=tuple(ShardFile(f"{i:05d}.parquet", 1) for i in range(60)),
+        videos=tuple(sorted(videos, key=lambda video: video.name)),
+    )  # fmt: skip
+
+
+def measure_index_and_plan(folder: Path) -> dict[str, float]:
+    result: dict[str, float] = {}
+    index = synthetic_index()
+    index.save(folder / "index.json")
+    result["index_bytes"] = (folder / "index.json").stat().st_size
+    result["index_bytes_per_video"] = round(result["index_bytes"] / NUM_VIDEOS)
+    before = rss_mib()
+    with timed(result, "index_load"):
+        loaded = ShardIndex.load(folder)
+    result["index_mib"] = round(rss_mib() - before, 1)
+    assert loaded == index
+    config = override(ExperimentConfig(), {"data.clip_length": 3, "data.batch_size": 16})
+    before = rss_mib()
+    with timed(result, "plan_build"):
+        plan = Plan([loaded], config.data, seed=0, steps=150_000)
+    result["plan_mib"] = round(rss_mib() - before, 1)
+    plan.clip(0)
+    with timed(result, "plan_clip", 20_000):
+        for position in range(20_000):
+            plan.clip(position)
+    return result
+
+
+def measure_study() -> dict[str, float]:
+    """Expanding, describing and keeping 1,000 trials in the driver."""
+    from ovos_ray.tune.space import SearchSpace, expand
+    from ovos_ray.tune.sweep import requests_of
+
+    result: dict[str, float] = {}
+    base = override(ExperimentConfig(), {"network.name": "xmem", "data.shards": ("/mnt/youtube_vos2018",)})
+    rates = tuple(1e-5 * (1 + i) for i in range(NUM_TRIALS // 10))
+    space = SearchSpace(name="large", trainable="none", axes={"optimizer.learning_rate": rates}, seeds=tuple(range(10)))
+    expand(SearchSpace(name="warm", trainable="none", seeds=(0,)), base)
+    before = rss_mib()
+    with timed(result, "expand"):
+        trials, _ = expand(space, base)
+    assert len(trials) == NUM_TRIALS
+    with timed(result, "requests"):
+        requests = requests_of(space, trials, tags={})
+    result["driver_mib"] = round(rss_mib() - before, 1)
+    result["request_bytes"] = round(len(pickle.dumps(requests)) / NUM_TRIALS)
+    return result
+
+
+def measure_tracking(folder: Path, uri: str, database: str, num_calls: int) -> dict[str, float]:
+    """A run's log calls into its spool, then what sending them takes and how much the store grows."""
+    from ovos_ray.track.sender import Sender
+    from ovos_ray.track.spool import RunIdentity, Spool
+
+    result: dict[str, float] = {}
+    keys = ["loss", "iou", "grad_norm", "learning_rate", "clips_per_s", "data_wait"]
+    values = {f"train/{key}": 0.123456789 for key in keys} | {f"system/{key}": 12.3456 for key in keys[:5]}
+    spool = Spool(folder / f"spool-{database}", RunIdentity(uri, "scale", database, "scale"))
+    spool.append("metrics", {"step": 0, "values": values})
+    Sender(spool).drain()  # imports, migrations, experiment and run
+    with timed(result, "log_call", num_calls):
+        for step in range(1, num_calls + 1):
+            spool.append("metrics", {"step": 20 * step, "values": {k: v + step for k, v in values.items()}})
+    spool.close()
+    result["spool_bytes_per_call"] = round(spool.records_path.stat().st_size / (num_calls + 1))
+    before = (folder / database).stat().st_size
+    with timed(result, "send_call", num_calls):
+        Sender(spool).drain()
+    grown = (folder / database).stat().st_size - before
+    result["database_bytes_per_point"] = round(grown / num_calls / len(values))
+    result["points_per_s"] = round(1e3 * len(values) / result["send_call_wall_ms"])
+    result["points_per_call"] = len(values)
+    return result
+
+
+def measure_checkpoints(folder: Path) -> dict[str, Any]:
+    """Estimated sizes of all networks; the small ones written for comparison."""
+    import torch
+
+    from ovos_ray import networks
+    from ovos_ray.io import Storage
+    from ovos_ray.train.checkpoint import CheckpointStore
+    from ovos_ray.train.estimate import checkpoint_bytes
+
+    result: dict[str, Any] = {}
+    for name in NETWORKS:
+        config = override(ExperimentConfig(), {"network.name": name})
+        with torch.device("meta"):
+            weights = sum(t.numel() * t.element_size() for t in networks.build(name).state_dict().values())
+        result[name] = {"checkpoint_mib": checkpoint_bytes(config) / 2**20, "weights_mib": weights / 2**20}
+    for name in ("xmem-tiny", "stcn"):
+        network = networks.build(name)
+        optimizer = torch.optim.AdamW(network.parameters())
+        for parameter in network.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        store = CheckpointStore(Storage(str(folder / name)))
+        with timed(result[name], "save"):
+            store.save(1, {"network": network.state_dict(), "optimizer": optimizer.state_dict()})
+        result[name]["written_mib"] = (folder / name / "step-00000001" / "state.pt").stat().st_size / 2**20
+    return {name: {key: round(value, 1) for key, value in numbers.items()} for name, numbers in result.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=5000, help="log calls that are sent to each store")
+    calls = parser.parse_args().calls
+    from importlib import metadata
+
+    from processes import MlflowServer
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parts: dict[str, Callable[[], Any]] = {
+            "index and plan": lambda: measure_index_and_plan(folder),
+            "study": measure_study,
+            "checkpoints": lambda: measure_checkpoints(folder),
+            "tracking, sqlite": lambda: measure_tracking(folder, f"sqlite:///{folder}/own.db", "own.db", calls),
+        }
+        results: dict[str, Any] = {title: measure() for title, measure in parts.items()}
+        server = MlflowServer(folder)
+        server.start()
+        try:
+            results["tracking, http server on sqlite"] = measure_tracking(folder, server.uri, "m.db", calls)
+        finally:
+            server.kill()
+    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "load": os.getloadavg()[0]}
+    versions = {package: metadata.version(package) for package in ("torch", "mlflow", "numpy", "pyarrow")}
+    print(json.dumps({"machine": machine, "versions": versions, **results}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
