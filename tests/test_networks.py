@@ -15,7 +15,8 @@ from ovos_ray.errors import ConfigError
 from ovos_ray.methods.propagation import propagate
 from ovos_ray.networks import Readout, State, build, names
 from ovos_ray.networks.base import Padding
-from ovos_ray.networks.blocks import CBAM, EMPTY_LOGIT, CAResBlock, FusingConv2d, aggregate, other_masks
+from ovos_ray.networks.blocks import CBAM, EMPTY_LOGIT, CAResBlock, aggregate, other_masks
+from ovos_ray.networks.convolutions import FusingConv2d, PointwiseConv2d
 from ovos_ray.networks.object_transformer import ObjectSummarizer, PositionalEncoding
 from ovos_ray.networks.resnet import FrozenBatchNorm2d
 from ovos_ray.networks.sensory import DecoderUpdate, DeepUpdate
@@ -200,6 +201,22 @@ def test_decoder_update_averages_each_scale_down_to_stride_16() -> None:
     forget, renew, new = update.transform(torch.cat([mixed, sensory], dim=1)).chunk(3, dim=1)
     expected = forget.sigmoid() * sensory * (1 - renew.sigmoid()) + renew.sigmoid() * new.tanh()
     assert torch.allclose(update(g16, g8, g4, logits, sensory), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 64, 48, 40), (1, 64, 96, 48), (2, 4, 5, 6)])
+def test_pointwise_convolution_by_rows_is_the_same(monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    torch.manual_seed(0)
+    conv, x = PointwiseConv2d(shape[1], 96), torch.randn(shape).to(memory_format=torch.channels_last)
+    assert conv._by_rows(x) == (x.numel() > 2**16)
+    assert not conv._by_rows(x.contiguous())
+    own, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    found, expected = conv(own), F.conv2d(other, conv.weight, conv.bias)
+    assert found.stride() == expected.stride()
+    assert torch.allclose(found, expected, atol=1e-5)
+    gradients = [torch.autograd.grad(y.square().sum(), (z, conv.weight)) for y, z in ((found, own), (expected, other))]
+    for left, right in zip(*gradients, strict=True):
+        assert torch.allclose(left, right, rtol=1e-4, atol=1e-3)
 
 
 def test_positional_encoding_by_hand() -> None:

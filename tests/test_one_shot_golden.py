@@ -26,7 +26,7 @@ def test_golden_values_of_the_published_networks(shared_root: Path, monkeypatch:
     assert specification.loader is not None
     seeded = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(seeded)
-    network = build(name)
+    network = build(name).to(memory_format=torch.channels_last)  # the layout that training uses
     network.load_state_dict(seeded.seeded_state_dict(network.state_dict()))
     network.deep_update_probability = 0.0
     frames = torch.from_numpy(golden["frames"]).permute(0, 3, 1, 2)[None]

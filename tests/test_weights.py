@@ -49,12 +49,25 @@ def test_same_seed_same_weights_other_seed_other_weights_and_the_global_generato
     assert not torch.equal(first["key_encoder.conv1.weight"], other["key_encoder.conv1.weight"])
 
 
-@pytest.mark.parametrize("wrap", ["network", "module prefix"])
-def test_training_checkpoints_and_parallel_prefixes_are_understood(wrap: str) -> None:
-    state = _state("cutie-tiny", seed=1)
-    content = {"it": 7, "network": state} if wrap == "network" else {f"module.{k}": v for k, v in state.items()}
-    network = build("cutie-tiny")
-    assert load_weights(network, content).complete
+@pytest.mark.parametrize(
+    ("name", "key"), [("stcn-tiny", "network"), ("xmem-tiny", "network"), ("cutie-tiny", "weights")]
+)
+def test_published_training_checkpoints_are_understood(name: str, key: str, tmp_path: Path) -> None:
+    source, target = build(name, seed=1), build(name, seed=2)
+    optimizer = torch.optim.AdamW(source.parameters())
+    for parameter in source.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [100, 115])
+    states = {key: source.state_dict(), "optimizer": optimizer.state_dict(), "scheduler": scheduler.state_dict()}
+    torch.save({"it": 7, **states}, tmp_path / "run_checkpoint.pth")
+    assert load_weights(target, tmp_path / "run_checkpoint.pth", strict=True).complete
+    assert all(torch.equal(value, target.state_dict()[k]) for k, value in source.state_dict().items())
+
+
+def test_prefixes_of_parallel_training_are_taken_off() -> None:
+    state, network = _state("cutie-tiny", seed=1), build("cutie-tiny")
+    assert load_weights(network, {f"module.{k}": v for k, v in state.items()}).complete
     assert torch.equal(network.state_dict()["pix_feat_proj.weight"], state["pix_feat_proj.weight"])
 
 

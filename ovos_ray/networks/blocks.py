@@ -1,7 +1,6 @@
 """Building blocks that the families share.
 
-Inside a network objects are folded into the batch: (B, N, C, h, w) becomes (B·N, C, h, w). Where an image feature meets
-object features, its share of the computation is done once per image, not once per object.
+Inside a network objects are folded into the batch: (B, N, C, h, w) becomes (B·N, C, h, w).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovos_ray.networks.convolutions import FusingConv2d, PointwiseConv2d, add_shared
 from ovos_ray.networks.precision import full_precision
 
 __all__ = [
@@ -21,13 +21,11 @@ __all__ = [
     "AdditiveFusion",
     "CAResBlock",
     "ConcatFusion",
-    "FusingConv2d",
     "FusingResBlock",
     "KeyProjection",
     "Normalise",
     "ResBlock",
     "SkipUpsample",
-    "add_shared",
     "aggregate",
     "fold",
     "other_masks",
@@ -67,13 +65,6 @@ def fold(x: Tensor) -> Tensor:
 def unfold(x: Tensor, objects: int) -> Tensor:
     """The reverse of `fold`: (B·N, …) to (B, N, …), a view."""
     return x.view(-1, objects, *x.shape[1:])
-
-
-def add_shared(own: Tensor, shared: Tensor) -> Tensor:
-    """Adds image features (B, C, h, w) to those of each object (B·N, C, h, w)."""
-    if len(own) == len(shared):
-        return own + shared
-    return (own.view(len(shared), -1, *own.shape[1:]) + shared.unsqueeze(1)).flatten(0, 1)
 
 
 def upsample(x: Tensor, factor: int) -> Tensor:
@@ -124,46 +115,6 @@ class KeyProjection(nn.Module):
             if not self.anisotropic:
                 return self.key_proj(x), None, None
             return self.key_proj(x), self.d_proj(x).square() + 1, self.e_proj(x).sigmoid()
-
-
-class FusingConv2d(nn.Conv2d):
-    """A convolution over the concatenation of image and object channels, without concatenating.
-
-    Args:
-        shared: Image channels, the same for all objects of an image.
-        own: Channels of each object.
-        out: Output channels.
-        kernel: Kernel size; padded to keep the resolution.
-        shared_first: Which of the two the weight's input channels begin with.
-        stride: Stride.
-        bias: Whether there is a bias.
-    """
-
-    def __init__(
-        self,
-        shared: int,
-        own: int,
-        out: int,
-        kernel: int,
-        *,
-        shared_first: bool = True,
-        stride: int = 1,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(shared + own, out, kernel, stride, padding=kernel // 2, bias=bias)
-        self.shared_first = shared_first
-        self.boundary = shared if shared_first else own
-
-    def forward(self, shared: Tensor, own: Tensor) -> Tensor:  # type: ignore[override]
-        """Takes (B, Cs, h, w) and (B·N, Co, h, w); returns (B·N, out, h', w')."""
-        if len(shared) == len(own):
-            pair = (shared, own) if self.shared_first else (own, shared)
-            return super().forward(torch.cat(pair, dim=1))
-        first, second = self.weight[:, : self.boundary], self.weight[:, self.boundary :]
-        if not self.shared_first:
-            first, second = second, first
-        once = F.conv2d(shared, first, self.bias, self.stride, self.padding)
-        return add_shared(F.conv2d(own, second, None, self.stride, self.padding), once)
 
 
 class ResBlock(nn.Module):
@@ -295,8 +246,8 @@ class CAResBlock(nn.Module):
 class _Distributor(nn.Module):
     def __init__(self, shared: int, own: int, out: int) -> None:
         super().__init__()
-        self.x_transform = nn.Conv2d(shared, out, 1)
-        self.g_transform = nn.Conv2d(own, out, 1)
+        self.x_transform = PointwiseConv2d(shared, out)
+        self.g_transform = PointwiseConv2d(own, out)
 
     def forward(self, shared: Tensor, own: Tensor) -> Tensor:
         return add_shared(self.g_transform(own), self.x_transform(shared))

@@ -27,13 +27,13 @@ from ovos_ray.networks.blocks import (
     KeyProjection,
     Normalise,
     ResBlock,
-    add_shared,
     aggregate,
     fold,
     other_masks,
     unfold,
     upsample,
 )
+from ovos_ray.networks.convolutions import PointwiseConv2d, add_shared
 from ovos_ray.networks.object_transformer import ObjectSummarizer, ObjectTransformer
 from ovos_ray.networks.precision import full_precision
 from ovos_ray.networks.resnet import RESNET18, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
@@ -90,7 +90,7 @@ class Cutie(VOSNetwork):
         self.sensory_dim = config.sensory_dim
         self.normalise = Normalise()
         self.pixel_encoder = ImageEncoder(config.image_encoder)
-        self.pix_feat_proj = nn.Conv2d(c16, config.dim, 1)
+        self.pix_feat_proj = PointwiseConv2d(c16, config.dim)
         self.key_proj = ProjectedKey(c16, config)
         self.mask_encoder = ValueEncoder(config)
         self.mask_decoder = Decoder(config)
@@ -163,7 +163,7 @@ class ProjectedKey(KeyProjection):
 
     def __init__(self, in_channels: int, config: CutieConfig) -> None:
         super().__init__(config.dim, config.key_dim, anisotropic=True)
-        self.pix_feat_proj = nn.Conv2d(in_channels, config.dim, 1)
+        self.pix_feat_proj = PointwiseConv2d(in_channels, config.dim)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Returns key, shrinkage and selection of (M, C, h, w)."""
@@ -190,7 +190,7 @@ class PixelFuser(nn.Module):
     def __init__(self, config: CutieConfig) -> None:
         super().__init__()
         self.fuser = AdditiveFusion(config.dim, config.dim, config.dim)
-        self.sensory_compress = nn.Conv2d(config.sensory_dim + 2, config.dim, 1)
+        self.sensory_compress = PointwiseConv2d(config.sensory_dim + 2, config.dim)
 
     def forward(self, pixel: Tensor, value: Tensor, sensory: Tensor, masks: Tensor) -> Tensor:
         """Takes (B, C, h, w), (B·N, C, h, w), (B·N, Cs, h, w) and previous masks (B, N, h, w)."""
@@ -203,7 +203,7 @@ class SkipProjection(nn.Module):
 
     def __init__(self, c8: int, c4: int, out: tuple[int, int]) -> None:
         super().__init__()
-        self.transforms = nn.ModuleList([nn.Conv2d(c8, out[0], 1), nn.Conv2d(c4, out[1], 1)])
+        self.transforms = nn.ModuleList([PointwiseConv2d(c8, out[0]), PointwiseConv2d(c4, out[1])])
 
     def forward(self, f8: Tensor, f4: Tensor) -> tuple[Tensor, Tensor]:
         """Returns both features projected."""
@@ -255,7 +255,7 @@ class Decoder(nn.Module):
 class _SensoryHead(nn.Module):
     def __init__(self, config: CutieConfig) -> None:
         super().__init__()
-        self.projection = nn.Conv2d(config.sensory_dim, config.dim + 1, 1)
+        self.projection = PointwiseConv2d(config.sensory_dim, config.dim + 1)
 
 
 class AuxiliaryHeads(nn.Module):

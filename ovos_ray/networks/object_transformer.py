@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ovos_ray.networks.blocks import CAResBlock, aggregate, unfold
+from ovos_ray.networks.convolutions import PointwiseConv2d
 from ovos_ray.networks.precision import full_precision
 
 __all__ = ["ObjectSummarizer", "ObjectTransformer", "PositionalEncoding"]
@@ -185,8 +186,8 @@ class ObjectTransformer(nn.Module):
         self.query_emb = nn.Embedding(num_queries, dim)
         self.summary_to_query_init = nn.Linear(dim, dim)
         self.summary_to_query_emb = nn.Linear(dim, dim)
-        self.pixel_init_proj = nn.Conv2d(dim, dim, 1)
-        self.pixel_emb_proj = nn.Conv2d(dim, dim, 1)
+        self.pixel_init_proj = PointwiseConv2d(dim, dim)
+        self.pixel_emb_proj = PointwiseConv2d(dim, dim)
         self.spatial_pe = PositionalEncoding(dim)
         self.blocks = nn.ModuleList(_Block(dim, heads, hidden) for _ in range(num_blocks))
         self.mask_pred = nn.ModuleList(nn.Sequential(nn.ReLU(), nn.Conv2d(dim, 1, 1)) for _ in range(num_blocks + 1))

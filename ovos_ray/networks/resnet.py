@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ovos_ray.networks.blocks import FusingConv2d
+from ovos_ray.networks.convolutions import FusingConv2d, PointwiseConv2d
 
 __all__ = [
     "RESNET18",
@@ -69,6 +69,8 @@ def _norm(kind: str, channels: int) -> nn.Module:
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, bias: bool) -> nn.Conv2d:
+    if kernel == stride == 1:
+        return PointwiseConv2d(in_channels, out_channels, bias=bias)
     return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=bias)
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ovos_ray.networks.convolutions import PointwiseConv2d
 from ovos_ray.networks.precision import full_precision
 
 __all__ = ["DecoderUpdate", "DeepUpdate"]
@@ -56,9 +57,9 @@ class DecoderUpdate(nn.Module):
 
     def __init__(self, in_channels: tuple[int, int, int], inner: int, channels: int) -> None:
         super().__init__()
-        self.g16_conv = nn.Conv2d(in_channels[0], inner, 1)
-        self.g8_conv = nn.Conv2d(in_channels[1], inner, 1)
-        self.g4_conv = nn.Conv2d(in_channels[2] + 1, inner, 1)
+        self.g16_conv = PointwiseConv2d(in_channels[0], inner)
+        self.g8_conv = PointwiseConv2d(in_channels[1], inner)
+        self.g4_conv = PointwiseConv2d(in_channels[2] + 1, inner)
         self.transform = _cell(inner, channels)
 
     def forward(self, g16: Tensor, g8: Tensor, g4: Tensor, logits: Tensor, sensory: Tensor) -> Tensor:

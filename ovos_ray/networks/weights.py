@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 # Their last input channel is the mask of the other objects, which single-object (stage 0) networks do not have.
 _OTHERS_INPUTS = ("value_encoder.conv1.weight", "mask_encoder.conv1.weight", "pixel_fuser.sensory_compress.weight")
+# Where training checkpoints hold their state dict: those of STCN, XMem and this project, and those of Cutie.
+_CHECKPOINT_KEYS = ("network", "weights")
 _BACKBONE = ("conv1.", "bn1.", "res2.", "layer")
 # torchvision's names of the files with which the published networks were initialised (IMAGENET1K_V1).
 _IMAGENET = {
@@ -79,7 +81,7 @@ def load_weights(
         network: The network. In training mode, input channels that a single-object file lacks are initialised
             orthogonally, in evaluation mode with zeros, as the published code does.
         source: A `.safetensors` or `.pth` file, or what such a file holds: a state dict, or a dict with one under
-            `network` (published and our own training checkpoints).
+            `network` or `weights` (published and our own training checkpoints).
         strict: Whether weights that do not correspond one to one are an error.
 
     Returns:
@@ -230,8 +232,8 @@ def _read(path: Path) -> Any:
 
 
 def _state_dict(content: Any, name: str) -> dict[str, Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
-        content = content["network"]
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping) or not content or not all(isinstance(x, Tensor) for x in content.values()):
         found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
         raise WeightsError(f"{name} is no state dict (it holds: {found})", "expected tensors by parameter name")
