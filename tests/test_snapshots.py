@@ -125,10 +125,10 @@ def test_report_shows_masks_after_more_and_more_steps(trained: ExperimentConfig)
     assert [strip.label for strip in one.strips] == words
     video = open_dataset(str(trained.evaluation.root)).video("val", "val-000")
     overlaps = []
-    for t, name in enumerate(FRAMES):
+    for t, name in list(enumerate(FRAMES))[1:]:
         pred, true = decode_mask(folder / "step-00000004" / "val-000" / name) > 0, video.mask(t) > 0
         overlaps.append(100 * (pred & true).sum() / (pred | true).sum())
-    assert one.strips[2].score == f"J of the foreground {sum(overlaps) / 5:.1f}"
+    assert one.strips[2].score == f"J of the foreground {sum(overlaps) / 4:.1f}"
 
     gone = replace(tagged, tags={"ovos.snapshots": "/gone/snapshots"})
     assert emergence_galleries(compare(Study("s", "1", "uri", (gone,))).rows) == ()

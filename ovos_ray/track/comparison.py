@@ -10,10 +10,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from ovos_ray.track.study import Run, Study, parse_json
 
-__all__ = ["Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_of", "value_label"]
+__all__ = ["SUPERVISED", "Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_of", "value_label"]
 
 # What a run is called, where it writes and on how many machines it runs does not make it another configuration.
 _NOT_AXES = (
@@ -21,6 +22,7 @@ _NOT_AXES = (
     "train.max_failures", "train.checkpoint_every", "train.num_workers", "train.cpus_per_worker",
     "train.gpus_per_worker", "train.num_threads", "train.snapshot_every",
 )  # fmt: skip
+SUPERVISED = "fully supervised"
 _AXIS_LABELS = {
     "method.backward": "backward strategy",
     "network.name": "network",
@@ -134,8 +136,18 @@ class Comparison:
 
     @property
     def best(self) -> Row | None:
-        """The row with the highest mean J&F, None while nothing is finished."""
-        return self.rows[0] if self.rows and self.rows[0].finished else None
+        """The row with the highest mean J&F, None while nothing is finished.
+
+        Full supervision is what one-shot training is measured against, no rival: it leads only where it is alone.
+        """
+        finished = [row for row in self.rows if row.finished]
+        return next((row for row in finished if row.strategy != SUPERVISED), finished[0] if finished else None)
+
+    @property
+    def supervised(self) -> Row | None:
+        """The fully supervised row with the highest mean J&F, None if there is none or it is `best`."""
+        found = (row for row in self.rows if row.finished and row.strategy == SUPERVISED and row is not self.best)
+        return next(found, None)
 
     def count(self, status: str) -> int:
         """Number of trials in a state."""
@@ -149,22 +161,31 @@ def compare(study: Study) -> Comparison:
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in trials:
         groups[tuple(run.param(axis) for axis in axes)].append(run)
-    others = tuple(axis for axis in axes if axis not in ("method.backward", "network.name", "method.name"))
+    named = _naming_axes(axes, groups)
     rows = []
     for values, runs in groups.items():
         settings = {axis: value_label(axis, value) for axis, value in zip(axes, values, strict=True)}
         kept = _newest_per_seed(runs)
         strategy, network = strategy_of(runs[0]), runs[0].param("network.name")
-        label = " · ".join(
-            [part for part in (strategy, network) if part]
-            + [
-                f"{_AXIS_SYMBOLS.get(axis, axis_label(axis))} {settings[axis]}"
-                for axis in others
-                if axis != "method.reference"
-            ]
-        )
+        parts = [f"{_AXIS_SYMBOLS.get(axis, axis_label(axis))} {settings[axis]}" for axis in named]
+        label = " · ".join([part for part in (strategy, network) if part] + parts)
         rows.append(Row(label, "trial", strategy, network, settings, kept, len(runs) - len(kept)))
     return Comparison(study, axes, _ordered(rows), _ordered(_baselines(study)))
+
+
+def _naming_axes(axes: Sequence[str], groups: Mapping[tuple[str, ...], Sequence[Run]]) -> list[str]:
+    """Returns the axes without which two configurations of the same strategy and network would share a name."""
+    heads = {values: (strategy_of(runs[0]), runs[0].param("network.name")) for values, runs in groups.items()}
+    named: list[str] = []
+
+    def names(chosen: Sequence[str]) -> int:
+        places = [axes.index(axis) for axis in chosen]
+        return len({(*heads[values], *(values[place] for place in places)) for values in groups})
+
+    for axis in axes:
+        if names([*named, axis]) > names(named):
+            named.append(axis)
+    return named
 
 
 def _baselines(study: Study) -> list[Row]:
@@ -212,7 +233,7 @@ def _ordered(rows: list[Row]) -> tuple[Row, ...]:
 def strategy_of(run: Run) -> str:
     """Returns how the run was trained, in the paper's words."""
     if run.param("method.name") == "supervised":
-        return "fully supervised"
+        return SUPERVISED
     if run.param("method.reference") == "empty":
         return "empty reference"
     return run.param("method.backward") or run.name
@@ -232,6 +253,12 @@ def value_label(axis: str, text: str) -> str:
         return "→".join(str(skip) for _, skip in value)
     if value is None:
         return "none"
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return " + ".join(PurePath(item).name for item in value)
     if isinstance(value, float):
         return f"{value:.3g}"
+    if text.startswith("/") or "://" in text:
+        return PurePath(text).name
+    if axis == "method.name":
+        return text.replace("_", "-")
     return text.rpartition(".")[2] if axis == "pretrain.recipe" else text

@@ -98,7 +98,7 @@ def _cycle(run: Run, folder: Path) -> Gallery:
         Strip("forward, left to right, from the label in the first frame", "", still(forward_strip)),
         Strip(words, "", still(backward_strip)),
     )
-    return Gallery(planned.video, f"one training clip of {run.name}, there and back", strips, _WORDS)
+    return Gallery(planned.video, f"with the weights of {run.name}", strips, _WORDS)
 
 
 def _ids(logits: object) -> npt.NDArray[np.uint8]:

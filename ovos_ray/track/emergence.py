@@ -64,18 +64,18 @@ def _galleries(row: Row, run: Run, folder: Path) -> list[Gallery]:
             steps = [steps[round(i * (len(steps) - 1) / (_STRIPS - 1))] for i in range(_STRIPS)]
         video = dataset.video(split, name)
         words = [f"after {int(step.name.removeprefix('step-')):,} steps" for step in steps]
-        strips = [_strip(video, step / name, text, empty=empty) for step, text in zip(steps, words, strict=True)]
+        strips = [_strip(video, step / name, text) for step, text in zip(steps, words, strict=True)]
         if (again := steps[-1] / name / "again").is_dir():
-            strips.append(_strip(video, again, f"{words[-1]}, fed back", empty=empty))
+            strips.append(_strip(video, again, f"{words[-1]}, fed back"))
         galleries.append(Gallery(name, f"while {row.label} trains", tuple(strips), _EMPTY if empty else _GIVEN))
     return galleries
 
 
-def _strip(video: Video, folder: Path, words: str, *, empty: bool) -> Strip:
+def _strip(video: Video, folder: Path, words: str) -> Strip:
     masks = {video.frame_names.index(path.stem): decode_mask(path) for path in sorted(folder.glob("*.png"))}
     frames = {index: frame for index, frame in enumerate(video.images()) if index in masks}
-    # A given first mask says nothing about the network.
-    judged = [index for index in masks if index in video.masks][0 if empty else 1 :]
+    # The first frame holds the reference, given or empty: it says nothing about the network.
+    judged = [index for index in list(masks)[1:] if index in video.masks]
     overlaps = [_overlap(masks[index] > 0, video.mask(index) > 0) for index in judged]
     score = f"J of the foreground {np.mean(overlaps):.1f}" if overlaps else ""
     return Strip(words, score, still([tile(frames[index], masks[index], _TILE_WIDTH) for index in masks]))

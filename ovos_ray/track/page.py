@@ -9,9 +9,10 @@ from datetime import datetime, timezone
 
 from ovos_ray.errors import MissingExtraError
 from ovos_ray.track import figures
-from ovos_ray.track.comparison import Comparison, Row, axis_label
+from ovos_ray.track.comparison import SUPERVISED, Comparison, Row, axis_label
 from ovos_ray.track.paper import PaperTable
 from ovos_ray.track.paper_exports import contrast_text
+from ovos_ray.track.parallel import search_figure
 from ovos_ray.track.pictures import Gallery
 from ovos_ray.track.significance import AxisEffect, Paired
 from ovos_ray.track.traces import Trace
@@ -109,24 +110,30 @@ def render_page(content: Content) -> str:
 
 
 def leading_rows(comparison: Comparison) -> tuple[Row, ...]:
-    """Returns the configurations worth a look each: the best of every strategy, best first, then the best baseline.
+    """Returns the configurations worth a look each: the best of every strategy, the leader first, then a baseline.
 
     Of a strategy that was tried with the leading network, it is the best with that one, so that what is seen side by
-    side differs in the strategy. Full supervision is always among them.
+    side differs in the strategy. Full supervision is always among them, last.
     """
-    finished = [row for row in comparison.rows if row.finished]
+    best, supervised = comparison.best, comparison.supervised
+    if best is None:
+        return tuple(row for row in comparison.baselines if row.finished)[:1]
+    rivals = [row for row in comparison.rows if row.finished and row.strategy != SUPERVISED] or [best]
     first: dict[str, Row] = {}
-    for row in sorted(finished, key=lambda row: row.network != finished[0].network):
+    for row in sorted(rivals, key=lambda row: row.network != best.network):
         first.setdefault(row.strategy, row)
-    chosen = [row for row in finished if row in first.values()]
-    full = first.get("fully supervised")
-    if full in chosen[_COMPARED:]:
-        chosen.remove(full)
-        chosen.insert(_COMPARED - 1, full)
+    chosen = [row for row in rivals if row in first.values()]
     # A study without strategies to compare: the best few of what it varies.
-    chosen += [row for row in finished if row not in chosen][: max(0, 2 - len(chosen))]
+    chosen += [row for row in rivals if row not in chosen][: max(0, 2 - len(chosen))]
+    full = [] if supervised is None else [_like(comparison, best) or supervised]
     baselines = [row for row in comparison.baselines if row.finished]
-    return (*chosen[:_COMPARED], *baselines[:1])
+    return (*chosen[: _COMPARED - len(full)], *full, *baselines[:1])
+
+
+def _like(comparison: Comparison, best: Row) -> Row | None:
+    """The best fully supervised configuration of the leading network."""
+    found = (row for row in comparison.rows if row.finished and row.strategy == SUPERVISED)
+    return next((row for row in found if row.network == best.network), None)
 
 
 def _figures(content: Content) -> list[Figure]:
@@ -134,50 +141,52 @@ def _figures(content: Content) -> list[Figure]:
     leading = leading_rows(comparison)
     trials = [row for row in leading if row.kind == "trial"]
     curves = trials + [row for row in comparison.rows if row not in trials]
+    palette = figures.Palette(list(dict.fromkeys(row.label for row in (*leading, *curves, *comparison.baselines))))
+    predicted = [row for row in curves if row.strategy != "empty reference"]
     band = "Mean over seeds, band ± one standard deviation; configurations beyond the first six are faint."
     decay = {label: {name: t.truth for name, t in traces.items()} for label, traces in content.traces.items() if traces}
     made: list[tuple[str, str, str | None, bool]] = [
         (
             "J&F over training",
             f"On the selection split. {band}",
-            figures.curve_figure(curves, "val/jf", "J&F (%)"),
+            figures.curve_figure(curves, palette, "val/jf", "J&F (%)"),
             False,
         ),
         (
             "Training IoU",
             f"How well the backward propagation reconstructs the first mask. {band}",
-            figures.curve_figure(curves, "train/iou", "IoU of the labelled frame"),
+            figures.curve_figure(curves, palette, "train/iou", "IoU of the labelled frame"),
             False,
         ),
         (
             "Copying while training",
-            "Overlap of the mask that the backward propagation starts from, that of frame T, with the label of frame 0. "
+            "Overlap of the mask of frame T, from which the backward propagation starts, with the label of frame 0. "
             f"Near 1 the network copies instead of following. {band}",
-            figures.curve_figure(curves, "train/reference_copy", "IoU with the first mask"),
+            figures.curve_figure(predicted, palette, "train/reference_copy", "IoU with the first mask"),
             False,
         ),
         (
             "Sequence by sequence",
             "Sorted by the leading configuration (bars). Where markers scatter, the methods fail on different videos.",
-            figures.sequence_figure(leading),
+            figures.sequence_figure(leading, palette),
             False,
         ),
     ]
     if len(trials) > 1:
-        above = "Each dot a sequence; above the line the leading strategy is better. The largest gaps are named."
+        above = "Each dot a sequence; above the line the leader is better. The largest gaps are named."
         scatter = figures.scatter_figure(trials[0], trials[1])
-        made.append(("The two leading strategies", above, scatter, False))
+        made.append(("Leader and runner-up", above, scatter, False))
     made += [
         (
             "J over the length of a video",
             "A falling line is drift: errors that the memory carries on.",
-            figures.decay_figure(decay),
+            figures.decay_figure(decay, palette),
             False,
         ),
         (
             "J&F against label budget",
             "Mean and standard deviation over seeds; the axis of labels is logarithmic.",
-            figures.budget_figure(comparison.rows),
+            figures.budget_figure(curves, palette),
             False,
         ),
         (
@@ -190,7 +199,7 @@ def _figures(content: Content) -> list[Figure]:
             "All trials",
             "Each line a trial, through its settings to its score; brighter and higher within a setting is better. "
             "Dashed: stopped early, drawn to its last validation.",
-            figures.search_figure(comparison),
+            search_figure(comparison),
             True,
         ),
     ]

@@ -19,6 +19,7 @@ __all__ = [
     "ValueEffect",
     "against_best",
     "axis_effects",
+    "distinct_axes",
     "holm_corrected",
     "paired",
     "sequence_scores",
@@ -102,8 +103,8 @@ def against_best(comparison: Comparison) -> dict[str, Paired]:
         return {}
     found = {
         row.label: result
-        for row in (*comparison.rows[1:], *comparison.baselines)
-        if (result := paired(best, row)) is not None
+        for row in (*comparison.rows, *comparison.baselines)
+        if row is not best and (result := paired(best, row)) is not None
     }
     return dict(zip(found, holm_corrected(tuple(found.values())), strict=True))
 
@@ -149,29 +150,60 @@ class ValueEffect:
 
 @dataclass(frozen=True)
 class AxisEffect:
-    """What one axis of the study decides: its values, best first."""
+    """What one axis of the study decides.
+
+    Attributes:
+        axis: Its key.
+        label: Its words.
+        values: Its values, best first.
+        together: Words of the axes that never change without it; what is said of one is said of all.
+    """
 
     axis: str
     label: str
     values: tuple[ValueEffect, ...]
+    together: tuple[str, ...] = ()
 
 
 def axis_effects(comparison: Comparison) -> tuple[AxisEffect, ...]:
     """Answers, axis by axis, which value wins when all else is equal.
 
     Values are compared only between runs that agree in every other axis and in the seed, so that a value that was
-    tried with weaker networks alone is not blamed for them. The best value is the one that beats most others so.
+    tried with weaker networks alone is not blamed for them. The best value is the one that beats most others so. An
+    axis that decides another one, as full supervision decides the shards, is compared together with it; axes without
+    any such pair are left out.
     """
-    effects = []
-    for axis in comparison.axes:
+    scored = [row for row in comparison.rows if row.finished]
+    axes = [axis for axis in comparison.axes if len({row.settings[axis] for row in scored}) > 1]
+    follows = {axis: [other for other in axes if other != axis and _decides(axis, other, scored)] for axis in axes}
+    effects: list[AxisEffect] = []
+    for axis in distinct_axes(scored, axes):
         blocks: dict[str, dict[tuple[object, ...], float]] = defaultdict(dict)
-        for row in comparison.rows:
-            rest = tuple(value for key, value in row.settings.items() if key != axis)
+        for row in scored:
+            rest = tuple(row.settings[key] for key in axes if key != axis and key not in follows[axis])
             for run in row.finished:
                 blocks[row.settings[axis]][(*rest, run.seed)] = run.metrics["final/jf"]
         if 2 <= len(blocks) <= _MAX_VALUES:
-            effects.append(AxisEffect(axis, axis_label(axis), _ranked(blocks)))
+            values = _ranked(blocks)
+            if any(value.num_pairs for value in values):
+                together = tuple(axis_label(other) for other in follows[axis])
+                effects.append(AxisEffect(axis, axis_label(axis), values, together))
     return tuple(effects)
+
+
+def distinct_axes(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
+    """Returns the axes without those that always change together with an earlier one."""
+    distinct: list[str] = []
+    for axis in axes:
+        if not any(_decides(axis, other, rows) and _decides(other, axis, rows) for other in distinct):
+            distinct.append(axis)
+    return distinct
+
+
+def _decides(axis: str, other: str, rows: Sequence[Row]) -> bool:
+    """Whether the value of one axis tells that of another, as full supervision tells which shards were read."""
+    pairs = {(row.settings[axis], row.settings[other]) for row in rows}
+    return len(pairs) == len({value for value, _ in pairs})
 
 
 def _ranked(blocks: Mapping[str, Mapping[tuple[object, ...], float]]) -> tuple[ValueEffect, ...]:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
 from ovos_ray.track.comparison import Comparison, Row
 
@@ -44,15 +45,14 @@ def render_table(comparison: Comparison) -> Table:
     table.add_column("configuration", min_width=26, overflow="fold")
     for name in ("seeds", "J&F", "J", "F", "labels"):
         table.add_column(name, justify="right", no_wrap=True)
-    if any(row.note for row in _rows(comparison)):
-        table.add_column("note", overflow="fold")
     for rows in (comparison.rows, comparison.baselines):
         for row in rows:
             label, _, _, seeds, jf, j, f, labels, note = _cells(row)
             # Deviations of J and F are in the exports; here they would cost the width of a terminal.
             short = [score.partition(" ±")[0] for score in (j, f)]
-            cells = [label, seeds, jf, *short, f"{labels} %" if labels else "", note]
-            table.add_row(*cells[: len(table.columns)], style="bold" if row is comparison.best else None)
+            cell = Text.assemble(label, (f"\n  {note}" if note else "", "dim not bold"))
+            cells = [seeds, jf, *short, f"{labels} %" if labels else ""]
+            table.add_row(cell, *cells, style="bold" if row is comparison.best else None)
         table.add_section()
     return table
 

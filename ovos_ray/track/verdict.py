@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ovos_ray.track.comparison import Comparison
+from ovos_ray.track.comparison import SUPERVISED, Comparison, Row
 from ovos_ray.track.paper import evaluated_on
 from ovos_ray.track.significance import AxisEffect, Paired
 
@@ -21,6 +21,7 @@ class Verdict:
     Attributes:
         headline: What wins.
         certainty: By how much, and how sure.
+        supervision: How far full supervision is away; empty without it.
         axes: (axis, sentence) for every axis that was compared.
         states: How many trials ended how.
         data: What was scored, under which label budget.
@@ -29,6 +30,7 @@ class Verdict:
 
     headline: str
     certainty: str
+    supervision: str
     axes: tuple[tuple[str, str], ...]
     states: str
     data: str
@@ -46,7 +48,8 @@ def verdict(comparison: Comparison, differences: Mapping[str, Paired], effects: 
     return Verdict(
         _headline(comparison, differences),
         _certainty(comparison, differences),
-        tuple((effect.label, _axis_sentence(effect)) for effect in effects),
+        _supervision(comparison, differences),
+        tuple((_axis_name(effect), _axis_sentence(effect)) for effect in effects),
         _states(comparison),
         _data(comparison),
         tuple(_warnings(comparison, differences)),
@@ -65,19 +68,24 @@ def _headline(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
     score = best.statistic("final/jf")
     assert score is not None
     seeds = f"{score.num} seeds" if score.num > 1 else "a single seed"
-    others = [row for row in comparison.rows if row.finished and row is not best]
-    if not others:
-        return f"{best.label} is the only one scored, with J&F {score.text()} ({seeds})."
-    found = differences.get(others[0].label)
+    second = _second(comparison)
+    if second is None:
+        return f"{best.label} scores J&F {score.text()} ({seeds})."
+    found = differences.get(second.label)
     clear = found is not None and (found.p if found.p_holm is None else found.p_holm) <= _LEVEL
     return f"{best.label} is ahead with J&F {score.text()} ({seeds}){'' if clear else ', not clearly'}."
 
 
+def _second(comparison: Comparison) -> Row | None:
+    """The runner-up; full supervision is no rival."""
+    best = comparison.best
+    return next((r for r in comparison.rows if r.finished and r is not best and r.strategy != SUPERVISED), None)
+
+
 def _certainty(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
-    scored = [row for row in comparison.rows if row.finished]
-    if len(scored) < 2:
-        return "There is nothing to compare it with yet." if scored else ""
-    best, second = scored[0], scored[1]
+    best, second = comparison.best, _second(comparison)
+    if best is None or second is None:
+        return "" if best is None else "No other configuration is scored that it could be compared with."
     one, two = best.statistic("final/jf"), second.statistic("final/jf")
     assert one is not None
     assert two is not None
@@ -98,6 +106,28 @@ def _certainty(comparison: Comparison, differences: Mapping[str, Paired]) -> str
         f"{lead} Over {found.num_sequences} sequences, paired: {found.difference:+.1f} points, 95 % interval "
         f"{found.low:+.1f} to {found.high:+.1f}, better on {found.wins}, {p_text(p)}{corrected}: {sure}."
     )
+
+
+def _supervision(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
+    best, full = comparison.best, comparison.supervised
+    if best is None or full is None:
+        return ""
+    one, two = best.statistic("final/jf"), full.statistic("final/jf")
+    assert one is not None
+    assert two is not None
+    labels = "" if full.label_percent is None else f" with {full.label_percent:.3g} % of the labels"
+    gap = two.mean - one.mean
+    found = differences.get(full.label)
+    p = None if found is None else found.p if found.p_holm is None else found.p_holm
+    sure = "" if found is None or p is None else f" ({found.num_sequences} sequences, paired: {p_text(p)})"
+    return (
+        f"Full supervision{labels} scores {two.text()} ({full.label}): {abs(gap):.1f} points "
+        f"{'more' if gap > 0 else 'less'}{sure}."
+    )
+
+
+def _axis_name(effect: AxisEffect) -> str:
+    return effect.label + (f" (with {', '.join(effect.together)})" if effect.together else "")
 
 
 def _axis_sentence(effect: AxisEffect) -> str:
