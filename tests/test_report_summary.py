@@ -89,11 +89,8 @@ def test_names_are_as_short_as_they_can_be() -> None:
     assert {row.label for row in comparison.rows} == {
         "fully supervised · xmem-tiny", "2-step · xmem-tiny", "T-step · xmem-tiny",
     }  # fmt: skip
-    longer = [
-        run("two", seed, 40.0 + n, method__backward="2-step", data__clip_length=str(n))
-        for n in (3, 8)
-        for seed in (0, 1)
-    ]
+    two_step = {"method__backward": "2-step"}
+    longer = [run("two", seed, 40.0 + n, data__clip_length=str(n), **two_step) for n in (3, 8) for seed in (0, 1)]
     comparison, _ = summary(*longer)
     assert {row.label for row in comparison.rows} == {"2-step · xmem-tiny · n 3", "2-step · xmem-tiny · n 8"}
 
