@@ -188,6 +188,21 @@ def test_scales_are_averaged(network):
     assert both.shape == (3, HEIGHT, WIDTH)
 
 
+@pytest.mark.parametrize(("scale", "size"), [(1.0, (64, 80)), (1.5, (80, 112)), (0.5, (32, 48))])
+def test_a_scale_may_enlarge(network, scale, size):
+    sizes = []
+    encode = network.encode
+
+    def spy(images):
+        sizes.append(tuple(images.shape[-2:]))
+        return encode(images)
+
+    network.encode = spy
+    masks = list(predict_video(network, video(2), {0: first_mask()}, scales=(scale,), shortest_side=0))
+    assert set(sizes) == {size}  # 50 x 70 by the scale, padded to multiples of 16
+    assert masks[1].shape == (HEIGHT, WIDTH)
+
+
 def test_frames_are_scaled_down_and_never_up(network):
     frames = video()
     sizes = []

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,7 +17,8 @@ from ovos_ray.evaluate.background import ReadAhead
 from ovos_ray.evaluate.baselines import copy_first_mask
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.inference import InferenceSettings, NetworkPredictor, predict_video
-from ovos_ray.evaluate.prediction import plan_jobs, predict_dataset, predict_one
+from ovos_ray.evaluate.prediction import predict_dataset, predict_one
+from ovos_ray.evaluate.video_jobs import VideoJob, plan_jobs
 
 SIZE = (32, 48)
 PALETTE = [c for i in range(256) for c in ((40 * i) % 256, 255 - i, i)]
@@ -82,13 +79,13 @@ def test_finished_videos_are_skipped_and_half_written_ones_redone(root, tmp_path
     whole = contents(out)
     stamp = (out / "bear/00002.png").stat().st_mtime_ns
     (out / "swan/00004.png").unlink()  # as if somebody had removed it
-    (out / ".swan.partial").mkdir()  # as a killed run leaves it
-    (out / ".swan.partial/00000.png").write_bytes(b"half")
+    (out / ".swan.0123abcd.partial").mkdir()  # as a killed run leaves it
+    (out / ".swan.0123abcd.partial/00000.png").write_bytes(b"half")
     reports = predict_dataset(copy_first_mask, folder, "val", out)
     assert [r.skipped for r in reports] == [True, False]
     assert contents(out) == whole
     assert (out / "bear/00002.png").stat().st_mtime_ns == stamp
-    assert not (out / ".swan.partial").exists()
+    assert sorted(p.name for p in out.iterdir()) == [".predictions.json", "bear", "swan"]
 
 
 def test_a_failing_video_leaves_nothing_behind(root, tmp_path):
@@ -155,7 +152,6 @@ def test_video_files_are_predicted_frame_by_frame(tmp_path):
     import av
 
     from ovos_ray.data.video import Video
-    from ovos_ray.evaluate.prediction import VideoJob
 
     with av.open(str(tmp_path / "clip.mp4"), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
@@ -213,45 +209,3 @@ def test_reading_ahead_keeps_order_passes_errors_and_stops():
         next(items)
         time.sleep(0.05)
     assert 1 <= len(taken) <= 5
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from ovos_ray import networks
-from ovos_ray.data.layout import open_dataset
-from ovos_ray.evaluate.prediction import predict_dataset
-network = networks.build("stcn-tiny", seed=4)
-encode, count = network.encode, [0]
-def slow(images):
-    count[0] += 1
-    if count[0] == 11 and sys.argv[3] == "stop":   # in the middle of the second video
-        print("there", flush=True)
-        time.sleep(60)
-    return encode(images)
-network.encode = slow
-predict_dataset(network, open_dataset(sys.argv[1]), "val", sys.argv[2])
-"""
-
-
-@pytest.mark.slow
-def test_killed_prediction_run_again_gives_the_same_files(root, tmp_path):
-    def start(out: Path, how: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(root), str(out), how],
-            stdout=subprocess.PIPE,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-    process = start(tmp_path / "killed", "stop")
-    assert process.stdout.readline() == b"there\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (
-        sorted(contents(tmp_path / "killed"))[0].startswith(".swan.partial") or len(contents(tmp_path / "killed")) == 7
-    )
-    assert not (tmp_path / "killed/swan").exists()
-    assert start(tmp_path / "killed", "run").wait() == 0
-    assert start(tmp_path / "whole", "run").wait() == 0
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-    assert len(contents(tmp_path / "whole")) == 14

@@ -153,7 +153,11 @@ def predict(
     network: Annotated[Optional[str], typer.Option(help="Network of a file that does not name its own.")] = None,  # noqa: UP045
     shortest_side: Annotated[Optional[int], typer.Option(help="Predict at this size; 0: at full size.")] = None,  # noqa: UP045
     memory_interval: Annotated[Optional[int], typer.Option(help="Memorise every r-th frame.")] = None,  # noqa: UP045
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored video.")] = False,
+    scales: Annotated[Optional[str], typer.Option(help="Average over sizes, such as 1,1.25.")] = None,  # noqa: UP045
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     reference: Annotated[str, typer.Option(help="`given`, or `empty` (Figure 6).")] = "given",
+    soft: Annotated[Optional[Path], typer.Option(help="Also write probabilities, as FRAME.npz, here.")] = None,  # noqa: UP045
     overlay: Annotated[Optional[Path], typer.Option(help="Also write a video (one video) or a folder of them.")] = None,  # noqa: UP045
     num_workers: Annotated[int, typer.Option(help="Videos predicted at a time, on Ray.")] = 1,
     evaluate: Annotated[bool, typer.Option("--evaluate", help="Score the predictions too.")] = False,
@@ -165,7 +169,8 @@ def predict(
     prediction.predict(
         out, checkpoint=checkpoint, baseline=baseline, root=root,
         split=split, layout=layout, frames=frames, mask=mask, network=network,
-        shortest_side=shortest_side, memory_interval=memory_interval, reference=reference, overlay=overlay,
+        shortest_side=shortest_side, memory_interval=memory_interval, flip=flip, scales=scales, precision=precision,
+        reference=reference, soft=soft, overlay=overlay,
         num_workers=num_workers, evaluate=evaluate, verbose=verbose,
     )  # fmt: skip
 
@@ -176,16 +181,39 @@ def predict(
 )
 def evaluate(
     predictions: Annotated[Path, typer.Option(help="Folder of predicted masks, one folder per video.")],
-    annotations: Annotated[Path, typer.Option(help="Folder of true masks.")],
+    annotations: Annotated[Path, typer.Option(help="Folder of true masks, or the dataset's.")],
     protocol: Annotated[str, typer.Option(help="davis2016, davis2017 or youtube-vos.")] = "davis2017",
+    sequences: Annotated[Optional[str], typer.Option(help="Only these, such as bear,swan.")] = None,  # noqa: UP045
+    seen: Annotated[Optional[Path], typer.Option(help="youtube-vos: meta.json of the training set.")] = None,  # noqa: UP045
+    meta: Annotated[Optional[Path], typer.Option(help="youtube-vos: meta.json of the split.")] = None,  # noqa: UP045
     csv: Annotated[Optional[Path], typer.Option(help="Write scores per sequence and object here.")] = None,  # noqa: UP045
     json: Annotated[Optional[Path], typer.Option(help="Write everything as JSON here.")] = None,  # noqa: UP045
+    brief: Annotated[bool, typer.Option("--brief", help="Print the summary only.")] = False,
     num_processes: Annotated[Optional[int], typer.Option(help="Default: one per CPU.")] = None,  # noqa: UP045
 ) -> None:
-    """Scores predictions as the official toolkit does."""
-    from ovos_ray.cli import prediction
+    """Scores predictions as the official toolkit does. Exits with 1 if they cannot be scored, saying why."""
+    from ovos_ray.cli import scoring
 
-    prediction.evaluate(predictions, annotations, protocol, csv=csv, json=json, num_processes=num_processes)
+    scoring.evaluate(
+        predictions, annotations, protocol, sequences=sequences.split(",") if sequences else None,
+        seen=seen, meta=meta, csv=csv, json=json, brief=brief, num_processes=num_processes,
+    )  # fmt: skip
+
+
+@app.command(
+    epilog="Example: `ovos-ray submission --predictions predictions --benchmark youtube-vos2018 --root YouTube "
+    "--out submission.zip`"
+)
+def submission(
+    benchmark: Annotated[str, typer.Option(help="davis2017-test-dev, youtube-vos2018, youtube-vos2019, …")],
+    root: Annotated[Path, typer.Option(help="The benchmark's dataset.")],
+    out: Annotated[Path, typer.Option(help="The zip; it appears only if every rule is kept.")],
+    predictions: Annotated[Optional[Path], typer.Option(help="Written by `predict`; without: check --out.")] = None,  # noqa: UP045
+) -> None:
+    """Zips predictions for a benchmark's server, and checks every rule of it."""
+    from ovos_ray.cli import scoring
+
+    scoring.submission(benchmark, root, out, predictions)
 
 
 @app.command(epilog="Example: `ovos-ray report backward_strategy --out report`")

@@ -6,21 +6,14 @@ import time
 from pathlib import Path
 from typing import Literal, cast
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from ovos_ray.cli.console import console
+from ovos_ray.cli.progress import progress_bar
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
 from ovos_ray.data.verify import verify
 from ovos_ray.errors import ConfigError
 
-__all__ = ["pack_dataset", "progress_bar", "verify_shards"]
-
-
-def progress_bar() -> Progress:
-    """Returns a progress bar that shows on terminals only."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+__all__ = ["pack_dataset", "verify_shards"]
 
 
 def pack_dataset(

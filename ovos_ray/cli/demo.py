@@ -15,7 +15,7 @@ from rich.table import Table
 
 from ovos_ray import networks
 from ovos_ray.cli.console import console
-from ovos_ray.cli.datasets import progress_bar
+from ovos_ray.cli.progress import progress_bar
 from ovos_ray.cli.training import resolve
 from ovos_ray.config import (
     DataConfig,

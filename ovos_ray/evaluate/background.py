@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -39,16 +41,21 @@ class ReadAhead:
 
 
 class WholeFolder:
-    """A folder of files, written by threads, that appears under its name when all of them are there."""
+    """A folder of files, written by threads, that appears under its name when all of them are there.
+
+    What a killed process left of it is removed. Its own parts have a name of their own, so that a worker which outlives
+    its killed driver for a moment writes into nobody else's folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._partial = path.with_name(f".{path.name}.partial")
+        self._partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="write-behind")
         self._pending: deque[Future[None]] = deque()
 
     def __enter__(self) -> WholeFolder:
-        shutil.rmtree(self._partial, ignore_errors=True)
+        for left in self._path.parent.glob(f".{glob.escape(self._path.name)}.*.partial"):
+            shutil.rmtree(left, ignore_errors=True)
         self._partial.mkdir(parents=True)
         return self
 

@@ -16,13 +16,11 @@ from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.prediction import predict_dataset
 from ovos_ray.evaluate.scoring import evaluate_folders
 from ovos_ray.evaluate.settings import InferenceSettings
-from ovos_ray.evaluate.table import ObjectScore, Protocol, ScoreTable
+from ovos_ray.evaluate.table import ObjectScore, Protocol, ScoreTable, protocol_for
 from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
 
 __all__ = ["Benchmark", "benchmarks", "check_benchmarks", "evaluate_network"]
-
-_PROTOCOLS: dict[str, Protocol] = {"davis2016": "davis2016", "youtube-vos": "youtube-vos"}
 
 
 @dataclass(frozen=True)
@@ -114,7 +112,7 @@ def evaluate_network(
     folder = open_dataset(root, layout=layout)
     changes = {} if shortest_side is None else {"shortest_side": shortest_side}
     settings = InferenceSettings.of(network, **changes)
-    chosen = protocol or _PROTOCOLS.get(folder.description.layout, "davis2017")
+    chosen = protocol or protocol_for(folder.description.layout)
     names = folder.video_names(split)[:num_videos]
     own = names[rank::world_size]
     training = network.training

@@ -99,8 +99,8 @@ class NetworkPredictor:
             if frame.shape[:2] != size:
                 raise DataError(f"frame {t} has {_pixels(frame.shape)} pixels, the first one {_pixels(size)}")
             given, ids = self._given(masks.get(t), t, size)
-            image = torch.from_numpy(np.ascontiguousarray(frame)).to(device).permute(2, 0, 1).float() / 255
-            index = None if given is None else torch.from_numpy(np.ascontiguousarray(given)).to(device)
+            image = torch.from_numpy(np.array(frame, order="C")).to(device).permute(2, 0, 1).float() / 255
+            index = None if given is None else torch.from_numpy(np.array(given, order="C")).to(device)
             with torch.inference_mode(), _autocast(device, settings.precision):
                 outputs = [run.step(image, index, ids, last) for run in runs]
                 prediction = self._prediction(outputs, runs[0].propagator.ids, given, size)
@@ -138,15 +138,13 @@ class _Run:
 
     def __init__(self, network: VOSNetwork, settings: InferenceSettings, scale: float, flip: bool) -> None:
         self.propagator = Propagator(network, settings)
-        self.side, self.flip = round(settings.shortest_side * scale), flip
+        self.shortest_side, self.scale, self.flip = settings.shortest_side, scale, flip
 
     def step(self, image: Tensor, mask: Tensor | None, ids: list[int] | None, last: bool) -> Tensor | None:
         """Takes (3, H, W) and (H, W), returns (1+N, H, W) float32 probabilities at the same size."""
         height, width = image.shape[-2:]
-        small = min(height, width) > self.side > 0
-        if small:
-            factor = self.side / min(height, width)
-            size = (int(height * factor), int(width * factor))
+        size = self._size(height, width)
+        if size != (height, width):
             image = F.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
             if mask is not None:
                 mask = F.interpolate(mask[None, None].float(), size, mode="nearest-exact")[0, 0]
@@ -157,9 +155,15 @@ class _Run:
             return None
         if self.flip:
             probabilities = probabilities.flip(-1)
-        if small:
+        if size != (height, width):
             probabilities = F.interpolate(probabilities[None].float(), (height, width), mode="bilinear")[0]
         return probabilities.float()
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        """Returns the size to run at: frames are made smaller only, unless a scale asks for more."""
+        shortest = min(height, width)
+        side = round(self.scale * (min(shortest, self.shortest_side) if self.shortest_side else shortest))
+        return (height, width) if side == shortest else (height * side // shortest, width * side // shortest)
 
 
 def _with_last(frames: Iterable[Image]) -> Iterator[tuple[Image, bool]]:

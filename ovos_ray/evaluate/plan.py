@@ -42,7 +42,11 @@ class SequencePlan:
 
 
 def plan_sequences(
-    predictions: Path, annotations: Path, protocol: Protocol, sequences: Collection[str] | None = None
+    predictions: Path,
+    annotations: Path,
+    protocol: Protocol,
+    sequences: Collection[str] | None = None,
+    meta: Path | None = None,
 ) -> tuple[list[SequencePlan], list[str]]:
     """Lists what to compare.
 
@@ -52,6 +56,7 @@ def plan_sequences(
         protocol: The protocol.
         sequences: Names of the sequences; None: those of the smallest list in the dataset's `ImageSets` that holds all
             predicted ones, or all annotated ones where there is no such list.
+        meta: youtube-vos: the split's `meta.json`; None: the one beside the masks, if there is one.
 
     Returns:
         The plans, sorted by name, and notes on what was left out.
@@ -62,14 +67,14 @@ def plan_sequences(
     truth, found = _root(annotations, "annotations"), _root(predictions, "predictions")
     annotated, predicted = _folders(truth), _folders(found)
     names = sorted(sequences) if sequences is not None else _expected(truth, annotated, predicted)
-    _require(names, annotated, "annotated", truth)
-    _require(names, predicted, "predicted", found)
+    _require(names, annotated, "annotated", truth, "check their names, and --annotations")
+    _require(names, predicted, "predicted", found, "predict them, or name the sequences to score with --sequences")
     notes = []
     if extra := sorted(set(predicted) - set(names)):
         notes.append(f"predicted but not scored: {_some(extra)}")
     if protocol == "youtube-vos":
-        meta = _meta(truth)
-        return [_plan_youtube(name, found / name, truth / name, meta) for name in names], notes
+        videos = _meta(truth, meta)
+        return [_plan_youtube(name, found / name, truth / name, videos) for name in names], notes
     return [_plan_davis(name, found / name, truth / name, protocol) for name in names], notes
 
 
@@ -80,8 +85,8 @@ def load_seen(path: str | Path) -> frozenset[str]:
         raise EvaluationError(f"{path}: no such list of seen categories", "give the training set's meta.json")
     if path.suffix != ".json":
         return frozenset(line.strip() for line in path.read_text().splitlines() if line.strip())
-    videos = read_json(path).get("videos", {})
-    return frozenset(o["category"] for v in videos.values() for o in v["objects"].values() if "category" in o)
+    videos = _videos(path).values()
+    return frozenset(entry["category"] for v in videos for entry in v["objects"].values() if "category" in entry)
 
 
 def _plan_davis(name: str, pred: Path, gt: Path, protocol: Protocol) -> SequencePlan:
@@ -117,14 +122,14 @@ def _plan_youtube(name: str, pred: Path, gt: Path, meta: dict[str, Any] | None) 
     if meta is not None:
         if name not in meta:
             raise EvaluationError(
-                f"meta.json beside {gt.parent} does not list {name!r}", "use the split's own meta.json"
+                f"meta.json does not list the annotated video {name!r}", "use the split's own meta.json (--meta)"
             )
         for key, entry in meta[name]["objects"].items():
             frames[int(key)] = sorted(stem for stem in entry["frames"] if stem in files)
             categories[int(key)] = entry.get("category")
     else:
         for stem, file in files.items():
-            present = set(np.flatnonzero(np.bincount(read_mask(file).indices.ravel())).tolist()) - {0}
+            present = set(np.unique(read_mask(file).indices).tolist()) - {0, 255}
             for index in present | set(frames):
                 frames.setdefault(index, []).append(stem)
                 categories.setdefault(index)
@@ -163,11 +168,11 @@ def _expected(truth: Path, annotated: Sequence[str], predicted: Sequence[str]) -
     return sorted(annotated)
 
 
-def _require(names: Iterable[str], there: Collection[str], what: str, folder: Path) -> None:
+def _require(names: Iterable[str], there: Collection[str], what: str, folder: Path, remedy: str) -> None:
     if missing := sorted(set(names) - set(there)):
         raise EvaluationError(
             f"{folder}: {len(missing)} sequences are not {what}: {_some(missing)}; there are {_some(sorted(there))}",
-            "predict them, or name the sequences to score with --sequences",
+            remedy,
         )
 
 
@@ -182,11 +187,25 @@ def _require_frames(name: str, pred: Path, pairs: Sequence[FramePair]) -> None:
         )
 
 
-def _meta(truth: Path) -> dict[str, Any] | None:
-    for path in (truth / "meta.json", truth.parent / "meta.json"):
-        if path.is_file():
-            return read_json(path)["videos"]  # type: ignore[no-any-return]
-    return None
+def _meta(truth: Path, given: Path | None) -> dict[str, Any] | None:
+    beside = (truth / "meta.json", truth.parent / "meta.json")
+    path = given or next((path for path in beside if path.is_file()), None)
+    return None if path is None else _videos(path)
+
+
+def _videos(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such meta.json", "give the file that came with the split")
+    try:
+        videos: dict[str, Any] = read_json(path)["videos"]
+        for video in videos.values():
+            for entry in video["objects"].values():
+                entry.setdefault("frames", [])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EvaluationError(
+            f"{path}: not a YouTube-VOS meta.json ({type(error).__name__}: {error})", "download it again"
+        ) from error
+    return videos
 
 
 def _folders(folder: Path) -> list[str]:

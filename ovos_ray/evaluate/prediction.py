@@ -6,17 +6,14 @@ and redoes what a killed one left behind. Frames are read ahead and masks are wr
 
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
 import os
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,47 +22,14 @@ import numpy.typing as npt
 from ovos_ray.data.dataset_folder import DatasetFolder
 from ovos_ray.data.masks import encode_mask, read_palette
 from ovos_ray.data.video import Video
-from ovos_ray.errors import EvaluationError
+from ovos_ray.errors import DataError, EvaluationError
 from ovos_ray.evaluate.background import ReadAhead, WholeFolder
 from ovos_ray.evaluate.inference import InferenceSettings, NetworkPredictor, Prediction, Predictor
 from ovos_ray.evaluate.overlay import OverlayWriter
-from ovos_ray.io import read_json, write_json
+from ovos_ray.evaluate.video_jobs import VideoJob, fingerprint, plan_jobs
 from ovos_ray.networks.base import VOSNetwork
 
-__all__ = ["VideoJob", "VideoReport", "fingerprint", "plan_jobs", "predict_dataset", "predict_one"]
-
-_MARK = ".predictions.json"
-
-
-@dataclass(frozen=True)
-class VideoJob:
-    """What is predicted of one video, and where it goes. Picklable.
-
-    Attributes:
-        video: The video.
-        out: Masks go to `out`/`video.name`.
-        soft: Probabilities go to `soft`/`video.name`/FRAME.npz, as uint8 (0 … 255) beside the object ids; or None.
-        overlay: A video file of the masks over the frames, or None.
-    """
-
-    video: Video
-    out: Path
-    soft: Path | None = None
-    overlay: Path | None = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether everything is there already."""
-        if self.overlay is not None and not self.overlay.is_file():
-            return False
-        folders = [(self.out, ".png")] + ([(self.soft, ".npz")] if self.soft is not None else [])
-        return all(self._complete(folder / self.video.name, suffix) for folder, suffix in folders)
-
-    def _complete(self, folder: Path, suffix: str) -> bool:
-        there = {path.stem for path in folder.glob(f"*{suffix}")}
-        if self.video.file is not None:
-            return bool(there)
-        return there == {name for name in self.video.frame_names if self.video.is_saved(name)}
+__all__ = ["VideoReport", "predict_dataset", "predict_one"]
 
 
 @dataclass(frozen=True)
@@ -124,58 +88,6 @@ def predict_dataset(
     return reports
 
 
-def plan_jobs(
-    folder: DatasetFolder,
-    split: str,
-    out: str | os.PathLike[str],
-    origin: str,
-    *,
-    videos: Collection[str] | None = None,
-    soft: str | os.PathLike[str] | None = None,
-    overlay: str | os.PathLike[str] | None = None,
-    overwrite: bool = False,
-) -> list[VideoJob]:
-    """Claims a folder for predictions of one origin, and lists the videos to predict there.
-
-    The arguments are those of `predict_dataset`, and `origin` is the predictor's `fingerprint`.
-    """
-    out = Path(out)
-    mark = out / _MARK
-    if mark.is_file() and read_json(mark)["origin"] != origin:
-        if not overwrite:
-            raise EvaluationError(
-                f"{out}: holds predictions of other weights or settings",
-                "choose another --out, or remove that folder",
-            )
-        mark.unlink()
-    names = folder.video_names(split) if videos is None else sorted(videos)
-    jobs = [
-        VideoJob(
-            folder.video(split, name),
-            out,
-            None if soft is None else Path(soft),
-            None if overlay is None else Path(overlay) / f"{name}.mp4",
-        )
-        for name in names
-    ]
-    if overwrite:
-        for job in jobs:
-            shutil.rmtree(job.out / job.video.name, ignore_errors=True)
-    write_json(mark, {"origin": origin})
-    return jobs
-
-
-def fingerprint(predictor: Predictor) -> str:
-    """Returns what tells predictions of one origin from others: a digest of weights and settings, or a rule's name."""
-    if not isinstance(predictor, NetworkPredictor):
-        return str(getattr(predictor, "__qualname__", repr(predictor)))
-    digest = hashlib.sha256(repr(predictor.settings).encode())
-    for name, tensor in predictor.network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def predict_one(predictor: Predictor, job: VideoJob) -> VideoReport:
     """Predicts one video, unless it is finished.
 
@@ -195,7 +107,7 @@ def predict_one(predictor: Predictor, job: VideoJob) -> VideoReport:
         video = None if job.overlay is None else stack.enter_context(_Overlay(job.overlay))
         frames: deque[npt.NDArray[np.uint8]] = deque()
         images = stack.enter_context(ReadAhead(job.video.images()))
-        for name, prediction in zip(names, predictor(_kept(images, frames), references), strict=False):
+        for name, prediction in zip(names, predictor(_kept(images, frames, job.video), references), strict=False):
             image = frames.popleft()
             count += 1
             if job.video.is_saved(name):
@@ -217,8 +129,17 @@ class _Overlay(OverlayWriter):
         self.close(keep=kind is None)
 
 
-def _kept(images: Iterable[Any], frames: deque[Any]) -> Iterator[Any]:
-    for image in images:
+def _kept(images: Iterable[Any], frames: deque[Any], video: Video) -> Iterator[Any]:
+    """Passes frames on and keeps them; names the one that has another size."""
+    size = None
+    for t, image in enumerate(images):
+        size = size or image.shape[:2]
+        if image.shape[:2] != size:
+            name = f"{video.file}, frame {t}" if video.file is not None else str(video.frames[t])
+            raise DataError(
+                f"{name}: {image.shape[1]} x {image.shape[0]} pixels, the first frame has {size[1]} x {size[0]}",
+                "all frames of a video must have one size: scale this one, or split the video where it changes",
+            )
         frames.append(image)
         yield image
 

@@ -55,6 +55,7 @@ def evaluate_folders(
     *,
     sequences: Collection[str] | None = None,
     seen: Collection[str] | str | os.PathLike[str] | None = None,
+    meta: str | os.PathLike[str] | None = None,
     num_processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ScoreTable:
@@ -67,13 +68,16 @@ def evaluate_folders(
             last annotated frame) or `youtube-vos` (each object after its first frame; `meta.json` beside the masks).
         sequences: Names of the sequences to score; see `plan_sequences` for the default.
         seen: youtube-vos: the categories of the training set, or a file for `load_seen`.
+        meta: youtube-vos: the split's `meta.json`; None: the one beside the masks.
         num_processes: None: the CPUs there are, fewer for few frames. 1: in this process.
         progress: Called with (frames done, frames in all).
 
     Raises:
         EvaluationError: Something is missing, misnamed, of the wrong size, or no mask of object indices.
     """
-    plans, notes = plan_sequences(Path(predictions), Path(annotations), protocol, sequences)
+    plans, notes = plan_sequences(
+        Path(predictions), Path(annotations), protocol, sequences, None if meta is None else Path(meta)
+    )
     if seen is not None and isinstance(seen, str | os.PathLike):
         seen = load_seen(Path(seen))
     chunks = [

@@ -4,53 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from ovos_ray.errors import ConfigError
-from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.base import InferenceDefaults, VOSNetwork
 
-__all__ = ["InferenceSettings"]
+__all__ = ["InferenceSettings", "Precision", "Reference"]
+
+Precision: TypeAlias = Literal["float32", "float16", "bfloat16"]
+Reference: TypeAlias = Literal["given", "empty"]
 
 _UNBOUNDED_FRAMES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class InferenceSettings:
+class InferenceSettings(InferenceDefaults):
     """Test-time settings; `InferenceSettings.of(network)` gives the published ones (facts/inference section 0).
 
     Attributes:
-        memory_interval: Frames between two memorised frames.
-        top_k: Memory positions each query attends to; None: all.
-        max_frames: Frames in memory, the permanent first one included; None: no bound.
-        min_frames: With long-term memory: frames left by a compression, the first included.
-        long_term: Whether frames beyond `max_frames` become prototypes instead of being dropped.
-        num_prototypes: Prototypes of one compression.
-        max_tokens: Most long-term positions.
-        buffer_tokens: Long-term positions freed at once, beyond the room for new prototypes.
-        exclusive_update: On memory frames only the deep update of the sensory memory (XMem).
-        stagger_updates: Decoder updates of the sensory memory between two memory frames; None: at every frame.
         shortest_side: Larger frames are scaled down to it (bilinear with antialiasing), and masks back up; 0: never.
-        scales: Factors on `shortest_side`; the probabilities of several are averaged.
+        scales: Factors on the size frames would be predicted at; the probabilities of several are averaged.
         flip: Also run the mirrored video, and average.
         precision: Autocast of everything but keys, affinities and the sensory memory.
         reference: `given`, or `empty`: start from a mask without objects (paper section 4.4); one object, id 1.
+
+    The rest, which is about memory, is described with `InferenceDefaults`.
     """
 
-    memory_interval: int = 5
-    top_k: int | None = 30
-    max_frames: int | None = None
-    min_frames: int = 5
-    long_term: bool = False
-    num_prototypes: int = 128
-    max_tokens: int = 10_000
-    buffer_tokens: int = 0
-    exclusive_update: bool = False
-    stagger_updates: int | None = None
     shortest_side: int = 480
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
-    reference: Literal["given", "empty"] = "given"
+    precision: Precision = "float32"
+    reference: Reference = "given"
 
     def __post_init__(self) -> None:
         """Refuses settings that cannot work.
@@ -76,6 +61,9 @@ class InferenceSettings:
             )
         if not self.scales or min(self.scales) <= 0:
             raise ConfigError(f"scales={self.scales}: at least one, all positive")
+        for name, choices in (("precision", get_args(Precision)), ("reference", get_args(Reference))):
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name}={getattr(self, name)}", f"choose one of {', '.join(choices)}")
 
     @classmethod
     def of(cls, network: VOSNetwork, **overrides: Any) -> InferenceSettings:

@@ -11,22 +11,73 @@ import io
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image
 
 from ovos_ray.data.dataset_folder import DatasetFolder
+from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.masks import image_size
 from ovos_ray.data.video import Video
-from ovos_ray.errors import EvaluationError
+from ovos_ray.errors import ConfigError, EvaluationError
 from ovos_ray.io import atomic_path
 
-__all__ = ["check_submission", "write_submission"]
+__all__ = ["BENCHMARKS", "Benchmark", "check_submission", "open_benchmark", "refuse", "write_submission"]
 
 _SHOWN = 10
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark is computed on: a split of a dataset in some layout, with a known number of videos."""
+
+    layout: str
+    split: str
+    num_videos: int
+
+
+BENCHMARKS: dict[str, Benchmark] = {
+    "davis2016": Benchmark("davis2016", "val", 20),
+    "davis2017": Benchmark("davis2017", "val", 30),
+    "davis2017-test-dev": Benchmark("davis2017", "test-dev", 30),
+    "davis2017-test-challenge": Benchmark("davis2017", "test-challenge", 30),
+    "youtube-vos2018": Benchmark("youtube-vos", "valid", 474),
+    "youtube-vos2019": Benchmark("youtube-vos", "valid", 507),
+}
+"""The benchmarks by name."""
+
+
+def open_benchmark(name: str, root: str | os.PathLike[str]) -> tuple[DatasetFolder, str]:
+    """Opens the dataset of a benchmark.
+
+    Args:
+        name: One of `BENCHMARKS`.
+        root: The dataset's folder.
+
+    Returns:
+        The dataset, and the name of the split.
+
+    Raises:
+        ConfigError: There is no such benchmark.
+        DataError: There is no such dataset, or it lacks the split.
+        EvaluationError: The split has another number of videos than the benchmark.
+    """
+    benchmark = BENCHMARKS.get(name)
+    if benchmark is None:
+        raise ConfigError(f"no benchmark {name!r}", f"choose one of {', '.join(BENCHMARKS)}")
+    folder = open_dataset(Path(root), layout=benchmark.layout)
+    count = len(folder.video_names(benchmark.split))
+    if count != benchmark.num_videos:
+        raise EvaluationError(
+            f"{folder.root}: {count} videos in split {benchmark.split!r}, {name} has {benchmark.num_videos}",
+            "give the benchmark's own dataset, of its year and complete, with --root",
+        )
+    return folder, benchmark.split
 
 
 def write_submission(
@@ -54,12 +105,21 @@ def write_submission(
                     archive.writestr(zipfile.ZipInfo(archived, _EPOCH), path.read_bytes())
         problems = check_submission(temporary, folder, split)
         if problems:
-            shown = problems[:_SHOWN] + [f"… and {len(problems) - _SHOWN} more"] * (len(problems) > _SHOWN)
-            raise EvaluationError(
-                f"{predictions}: not fit for submission:\n" + "\n".join(f"  {problem}" for problem in shown),
-                "predict the split again with `ovos-ray predict`, into a fresh folder",
-            )
+            refuse(predictions, problems)
     return len(names)
+
+
+def refuse(what: str | os.PathLike[str], problems: Sequence[str]) -> NoReturn:
+    """Raises an error that lists what is wrong.
+
+    Raises:
+        EvaluationError: Always.
+    """
+    shown = [*problems[:_SHOWN], *[f"… and {len(problems) - _SHOWN} more"] * (len(problems) > _SHOWN)]
+    raise EvaluationError(
+        f"{os.fspath(what)}: not fit for submission:\n" + "\n".join(f"  {problem}" for problem in shown),
+        "predict the split again with `ovos-ray predict`, into a fresh folder",
+    )
 
 
 def check_submission(path: str | os.PathLike[str], folder: DatasetFolder, split: str) -> list[str]:

@@ -16,10 +16,11 @@ from ovos_ray.io import atomic_path, write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["ObjectScore", "Protocol", "ScoreTable"]
+__all__ = ["ObjectScore", "Protocol", "ScoreTable", "protocol_for"]
 
 Protocol = Literal["davis2016", "davis2017", "youtube-vos"]
 
+_BY_LAYOUT: dict[str, Protocol] = {"davis2016": "davis2016", "youtube-vos": "youtube-vos"}
 _COLUMNS = ("j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay")
 
 
@@ -136,26 +137,45 @@ class ScoreTable:
         return {"protocol": self.protocol, "summary": self.summary, "objects": rows, "notes": list(self.notes)}
 
     def render(self, *, per_object: bool = True) -> Table:
-        """Returns a rich table: objects if asked for, and the summary as the last line."""
+        """Returns a rich table: a line per object if asked for, and the means; or the summary in one line."""
         from rich.table import Table
 
-        table = Table(title=f"{self.protocol}, percent", caption="\n".join(self.notes) or None)
-        if per_object:
-            table.add_column("sequence")
-            table.add_column("object", justify="right")
-            for name in ("J mean", "recall", "decay", "F mean", "recall", "decay"):
+        if not per_object:
+            table = Table(title=f"{self.protocol}, percent", min_width=len(self.protocol) + 10)
+            for name in self.summary:
                 table.add_column(name, justify="right")
-            for row in self.rows:
-                table.add_row(row.sequence, str(row.object_id), *(f"{value:.1f}" for value in row.values))
-            means = [_mean(column) for column in zip(*(row.values for row in self.rows), strict=True)]
-            table.add_section()
-            table.add_row("all", str(len(self.rows)), *(f"{value:.1f}" for value in means), style="bold")
-            table.title = f"{table.title}: " + ", ".join(f"{k} {v:.1f}" for k, v in list(self.summary.items())[:5])
+            table.add_row(*(f"{value:.1f}" for value in self.summary.values()))
             return table
-        for name in self.summary:
+        headline = {name: value for name, value in self.summary.items() if not name.endswith(("RECALL", "DECAY"))}
+        numbers = ", ".join(f"{name.removesuffix(' MEAN')} {value:.1f}" for name, value in headline.items())
+        title = f"{self.protocol}, percent: {numbers}"
+        table = Table(title=title, min_width=len(title))
+        table.add_column("sequence")
+        table.add_column("object", justify="right")
+        youtube = self.protocol == "youtube-vos"
+        names = ("J", "F") if youtube else ("J mean", "recall", "decay", "F mean", "recall", "decay")
+        for name in names:
             table.add_column(name, justify="right")
-        table.add_row(*(f"{value:.1f}" for value in self.summary.values()))
+        for name in ("category", "seen") if youtube else ():
+            table.add_column(name)
+        lines = [(row.j.mean, row.f.mean) if youtube else row.values for row in self.rows]
+        for row, values in zip(self.rows, lines, strict=True):
+            seen = {None: "", True: "yes", False: "no"}[row.seen]
+            table.add_row(
+                row.sequence,
+                str(row.object_id),
+                *(f"{value:.1f}" for value in values),
+                *((row.category or "", seen) if youtube else ()),
+            )
+        means = [f"{_mean(column):.1f}" for column in zip(*lines, strict=True)]
+        table.add_section()
+        table.add_row("all", str(len(self.rows)), *means, style="bold")
         return table
+
+
+def protocol_for(layout: str) -> Protocol:
+    """Returns how datasets of a layout are scored, unless somebody says otherwise."""
+    return _BY_LAYOUT.get(layout, "davis2017")
 
 
 def _mean(values: Iterable[float]) -> float:
