@@ -120,7 +120,20 @@ def measure_study() -> dict[str, float]:
         requests = requests_of(space, trials, tags={})
     result["driver_mib"] = round(rss_mib() - before, 1)
     result["request_bytes"] = round(len(pickle.dumps(requests)) / NUM_TRIALS)
+    result["tune_trial_bytes"] = round(_tune_trial_bytes())
     return result
+
+
+def _tune_trial_bytes() -> float:
+    """What Tune's own description of a trial takes in the driver, beside the processes that run it."""
+    from ray.train._internal.storage import StorageContext
+    from ray.tune.experiment import Trial
+
+    with tempfile.TemporaryDirectory() as folder:
+        storage = StorageContext(storage_path=folder, experiment_dir_name="scale")
+        before = rss_mib()
+        trials = [Trial("fn", config={"trial": f"{i}"}, stub=True, storage=storage) for i in range(NUM_TRIALS)]
+        return (rss_mib() - before) * 2**20 / len(trials)
 
 
 def measure_tracking(folder: Path, uri: str, database: str, num_calls: int) -> dict[str, float]:
@@ -139,11 +152,17 @@ def measure_tracking(folder: Path, uri: str, database: str, num_calls: int) -> d
             spool.append("metrics", {"step": 20 * step, "values": {k: v + step for k, v in values.items()}})
     spool.close()
     result["spool_bytes_per_call"] = round(spool.records_path.stat().st_size / (num_calls + 1))
-    before = (folder / database).stat().st_size
+    file = folder / database
+    before = file.stat().st_size if file.exists() else 0
     with timed(result, "send_call", num_calls):
         Sender(spool).drain()
-    grown = (folder / database).stat().st_size - before
-    result["database_bytes_per_point"] = round(grown / num_calls / len(values))
+    if file.exists():
+        result["database_bytes_per_point"] = round((file.stat().st_size - before) / num_calls / len(values))
+    # A resumed run's first record: the server is asked for every point it has of these metrics.
+    again = Spool(folder / f"again-{database}", RunIdentity(uri, "scale", database, "scale"))
+    again.append("metrics", {"step": 20 * (num_calls + 1), "values": values})
+    with timed(result, "resume"):
+        Sender(again).drain()
     result["points_per_s"] = round(1e3 * len(values) / result["send_call_wall_ms"])
     result["points_per_call"] = len(values)
     return result
@@ -180,13 +199,20 @@ def measure_checkpoints(folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=5000, help="log calls that are sent to each store")
-    calls = parser.parse_args().calls
+    parser.add_argument("--tracking-uri", help="measure a running server alone, such as one on PostgreSQL")
+    arguments = parser.parse_args()
+    calls = arguments.calls
     from importlib import metadata
 
     from processes import MlflowServer
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if arguments.tracking_uri:
+            print(
+                json.dumps(measure_tracking(folder, arguments.tracking_uri, f"run-{time.time_ns()}", calls), indent=2)
+            )
+            return
         parts: dict[str, Callable[[], Any]] = {
             "index and plan": lambda: measure_index_and_plan(folder),
             "study": measure_study,

@@ -29,6 +29,7 @@ __all__ = ["Sink", "Unsent", "backlog", "sync"]
 _log = logging.getLogger(__name__)
 _SEND_INTERVAL_S = 2.0
 _MAX_BACKOFF_S = 30.0
+_PATIENCE_WHEN_AWAY_S = 10.0
 _MAX_PARAM_CHARACTERS = 500
 """Older servers cut parameters at 500 characters, newer ones at 6000."""
 
@@ -43,6 +44,7 @@ class Sink:
         self._stop = threading.Event()
         self._idle = threading.Event()
         self._lost = 0
+        self._away = False
         self._thread = threading.Thread(target=self._run, name="ovos-tracking", daemon=True)
         if spool is not None:
             self._thread.start()
@@ -181,13 +183,15 @@ class Sink:
     def finish(self, status: str = "FINISHED", timeout_s: float = 60.0) -> bool:
         """Ends the run (`FINISHED`, `FAILED` or `KILLED`); what is not sent in time stays for `ovos-ray sync`.
 
+        A server that was away already is given ten seconds to be back: the next trial waits for these workers.
+
         Returns:
             Whether the server has everything.
         """
         if self._spool is None or self._stop.is_set():
             return True
         self._append("status", {"status": status})
-        done = self.flush(timeout_s)
+        done = self.flush(min(timeout_s, _PATIENCE_WHEN_AWAY_S) if self._away else timeout_s)
         self._stop.set()
         self._wake.set()
         if done:
@@ -240,12 +244,12 @@ class Sink:
                         self._sender.drain()
                 if pause > _SEND_INTERVAL_S:
                     _log.warning("the tracking server %s is back", self._spool.identity.tracking_uri)
-                pause = _SEND_INTERVAL_S
+                pause, self._away = _SEND_INTERVAL_S, False
             except Exception as error:
                 if pause == _SEND_INTERVAL_S:
                     reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
                     _log.warning("tracking is kept on disk for now: %s", reason)
-                pause = min(pause * 2, _MAX_BACKOFF_S)
+                pause, self._away = min(pause * 2, _MAX_BACKOFF_S), True
             self._idle.set()
 
 
