@@ -89,10 +89,9 @@ def main() -> None:
     print(f"{name}, {arguments.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
     print(f"batch {arguments.batch_size}, {arguments.side} x {arguments.side}, {arguments.objects} objects, ", end="")
     print(f"{arguments.strategy}\n")
-    print(
-        "| network | n | precision | compiled | recomputed | loss s | gradient s | update s | step s (median) | peak MiB |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    columns = ["network", "n", "precision", "compiled", "recomputed", "loss s", "gradient s", "update s"]
+    columns += ["step s (median)", "peak MiB"]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|", flush=True)
     context = multiprocessing.get_context("spawn")
     for cell in itertools.product(
         arguments.networks, arguments.clip_length, arguments.precision, arguments.compile, arguments.recompute

@@ -27,6 +27,7 @@ __all__ = [
     "ResBlock",
     "SkipUpsample",
     "aggregate",
+    "aggregate_logits",
     "fold",
     "other_masks",
     "unfold",
@@ -79,14 +80,22 @@ def other_masks(masks: Tensor) -> Tensor:
     return masks.sum(1, keepdim=True) - masks
 
 
-def aggregate(probabilities: Tensor) -> Tensor:
-    """Joins independent object probabilities (B, N, …) into logits (B, 1+N, …), background first.
+def aggregate(probabilities: Tensor, selector: Tensor | None = None) -> Tensor:
+    """Joins independent object probabilities (B, N, h, w) into logits (B, 1+N, h, w), background first.
 
     The background is where no object is, Π(1 - p). Probabilities are clamped to [1e-7, 1 - 1e-7] (STCN section 3.4).
+    Objects that the selector (B, N) marks with 0 have probability 0.
     """
     probabilities = full_precision(probabilities)
+    if selector is not None:
+        probabilities = probabilities * selector[:, :, None, None]
     background = reduce(torch.mul, (1 - probabilities).unbind(1))
     return torch.logit(torch.cat([background.unsqueeze(1), probabilities], dim=1), eps=_EPSILON)
+
+
+def aggregate_logits(logits: Tensor, objects: int, selector: Tensor | None) -> Tensor:
+    """The same for logits of a decoder, one channel an object: (B·N, 1, h, w) to (B, 1+N, h, w)."""
+    return aggregate(unfold(full_precision(logits).sigmoid(), objects).squeeze(2), selector)
 
 
 class KeyProjection(nn.Module):

@@ -28,6 +28,7 @@ from ovos_ray.networks.blocks import (
     Normalise,
     ResBlock,
     aggregate,
+    aggregate_logits,
     fold,
     other_masks,
     unfold,
@@ -151,10 +152,7 @@ class Cutie(VOSNetwork):
         if aux is not None:
             aux.append({"sensory": self.aux_computer(pixel, sensory, objects, selector), "query": query_logits})
         mask_logits, sensory = self.mask_decoder(f8, f4, refined, sensory, update_sensory)
-        probabilities = unfold(mask_logits.sigmoid(), objects).squeeze(2)
-        if selector is not None:
-            probabilities = probabilities * selector[:, :, None, None]
-        logits = upsample(aggregate(probabilities), 4)
+        logits = upsample(aggregate_logits(mask_logits, objects, selector), 4)
         return logits, State(masks=logits.softmax(1)[:, 1:], sensory=unfold(sensory, objects))
 
 
@@ -270,4 +268,4 @@ class AuxiliaryHeads(nn.Module):
         classifier = unfold(self.sensory_aux.projection(sensory), objects)
         weight, bias = classifier[:, :, :-1], classifier[:, :, -1]
         probabilities = full_precision((weight * pixel.unsqueeze(1)).sum(2) + bias).sigmoid()
-        return aggregate(probabilities if selector is None else probabilities * selector[:, :, None, None])[None]
+        return aggregate(probabilities, selector)[None]

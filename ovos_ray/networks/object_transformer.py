@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ovos_ray.networks.blocks import CAResBlock, aggregate, unfold
+from ovos_ray.networks.blocks import CAResBlock, aggregate_logits
 from ovos_ray.networks.convolutions import PointwiseConv2d
 from ovos_ray.networks.precision import full_precision
 
@@ -218,9 +218,7 @@ class ObjectTransformer(nn.Module):
         return _maps(pixel, height), torch.stack(heads) if aux else None
 
     def _masks(self, index: int, pixel: Tensor, height: int, objects: int, selector: Tensor | None) -> Tensor:
-        logits = unfold(self.mask_pred[index](_maps(pixel, height)), objects).squeeze(2)
-        probabilities = full_precision(logits).sigmoid()
-        return aggregate(probabilities if selector is None else probabilities * selector[:, :, None, None])
+        return aggregate_logits(self.mask_pred[index](_maps(pixel, height)), objects, selector)
 
     @torch.no_grad()
     def _allowed(self, logits: Tensor) -> Tensor:

@@ -26,13 +26,12 @@ from ovos_ray.networks.blocks import (
     KeyProjection,
     Normalise,
     SkipUpsample,
-    aggregate,
+    aggregate_logits,
     fold,
     other_masks,
     unfold,
     upsample,
 )
-from ovos_ray.networks.precision import full_precision
 from ovos_ray.networks.resnet import RESNET18_WITH_BIAS, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
 
 __all__ = ["CONFIGS", "STCN", "STCNConfig"]
@@ -107,10 +106,7 @@ class STCN(VOSNetwork):
         """See `VOSNetwork.segment`."""
         _, f8, f4, thin = features.maps
         mask_logits = self.decoder(thin, f8, f4, fold(readout.value))
-        probabilities = unfold(full_precision(upsample(mask_logits, 4)).sigmoid(), readout.value.shape[1]).squeeze(2)
-        if selector is not None:
-            probabilities = probabilities * selector[:, :, None, None]
-        logits = aggregate(probabilities)
+        logits = aggregate_logits(upsample(mask_logits, 4), readout.value.shape[1], selector)
         return logits, State(masks=logits.softmax(1)[:, 1:])
 
 

@@ -25,13 +25,12 @@ from ovos_ray.networks.blocks import (
     KeyProjection,
     Normalise,
     SkipUpsample,
-    aggregate,
+    aggregate_logits,
     fold,
     other_masks,
     unfold,
     upsample,
 )
-from ovos_ray.networks.precision import full_precision
 from ovos_ray.networks.resnet import RESNET18, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
 from ovos_ray.networks.sensory import DecoderUpdate, DeepUpdate
 
@@ -113,10 +112,7 @@ class XMem(VOSNetwork):
         objects = readout.value.shape[1]
         sensory = None if state.sensory is None else fold(state.sensory)
         mask_logits, sensory = self.decoder(features, fold(readout.value), sensory, update_sensory)
-        probabilities = unfold(full_precision(upsample(mask_logits, 4)).sigmoid(), objects).squeeze(2)
-        if selector is not None:
-            probabilities = probabilities * selector[:, :, None, None]
-        logits = aggregate(probabilities)
+        logits = aggregate_logits(upsample(mask_logits, 4), objects, selector)
         return logits, State(
             masks=logits.softmax(1)[:, 1:], sensory=None if sensory is None else unfold(sensory, objects)
         )
