@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from conftest import REPOSITORY
 from typer.testing import CliRunner
 
 from ovos_ray.cli import job_client
@@ -57,6 +58,16 @@ def test_package_is_what_ray_packs(folder: Path, tmp_path_factory: pytest.TempPa
     assert "videos/cat/frames.mp4" in packed
     assert not {"runs/one/state.pt", "big.log", "notes/drop.log", "videos/dog/frames.mp4"} & packed.keys()
     assert package.mib == pytest.approx(archive.stat().st_size / MIB, rel=0.01)
+
+
+def test_package_of_the_checkout_is_small_and_holds_all_code() -> None:
+    package = JobPackage.of(REPOSITORY)
+    rooms = ("ovos_ray", "trainables", "search_spaces", "datasets")
+    files = [path for room in rooms for path in (REPOSITORY / room).rglob("*") if path.is_file()]
+    needed = {path.relative_to(REPOSITORY).as_posix() for path in files if "__pycache__" not in path.parts}
+    assert needed <= package.sizes.keys()
+    assert not any(name.startswith(("tests/", ".git/")) for name in package.sizes)
+    assert package.mib < 10
 
 
 def test_large_package_is_refused_with_a_remedy_that_works(folder: Path) -> None:

@@ -23,6 +23,8 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 
 def test_run_holds_metrics_on_the_step_axis_parameters_tags_and_config(store: str, client: Any, tmp_path: Path) -> None:
+    import mlflow.data
+
     config = ExperimentConfig(seed=3, train=TrainConfig(steps=77), note="n" * 1200)
     with Sink.open(store, "basic", "one", name="2-step seed 3", tags={"ovos.kind": "trial"}, spool=tmp_path) as sink:
         sink.log_config(config)
@@ -44,6 +46,7 @@ def test_run_holds_metrics_on_the_step_axis_parameters_tags_and_config(store: st
     assert [f.path for f in client.list_artifacts(run.info.run_id, "scores")] == ["scores/scores.csv"]
     dataset = run.inputs.dataset_inputs[0].dataset
     assert (dataset.name, dataset.digest) == ("davis", "d" * 36)
+    assert mlflow.data.get_source(dataset).uri == "/data/shards"
 
 
 def test_artifacts_lie_beside_the_database_not_in_the_current_folder(

@@ -153,8 +153,9 @@ class Sink:
             context: `training`, `selection` or `test`.
             profile: Counts, such as the label budget.
         """
-        scheme = source.partition("://")[0] if "://" in source else "local"
-        data = {"name": name, "digest": digest[:36], "source_type": scheme, "source": json.dumps({"uri": source})}
+        scheme = source.partition("://")[0]
+        kind = scheme if scheme in ("s3", "gs") else "local"  # names that `mlflow.data.get_source` knows
+        data = {"name": name, "digest": digest[:36], "source_type": kind, "source": json.dumps({"uri": source})}
         self._append("dataset", {**data, "profile": json.dumps(profile or {}), "context": context})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
