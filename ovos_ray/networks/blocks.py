@@ -105,12 +105,14 @@ class KeyProjection(nn.Module):
         in_channels: Channels of the feature map.
         key_dim: Ck.
         anisotropic: Whether there are also shrinkage and selection (XMem and Cutie).
+        gain: Scale of the initial weights. Networks without pretrained features need more than the published 1: their
+            affinity is else so flat at first that a read cannot tell objects apart.
     """
 
-    def __init__(self, in_channels: int, key_dim: int, *, anisotropic: bool) -> None:
+    def __init__(self, in_channels: int, key_dim: int, *, anisotropic: bool, gain: float = 1.0) -> None:
         super().__init__()
         self.key_proj = nn.Conv2d(in_channels, key_dim, 3, padding=1)
-        nn.init.orthogonal_(self.key_proj.weight)
+        nn.init.orthogonal_(self.key_proj.weight, gain=gain)
         nn.init.zeros_(self.key_proj.bias)  # type: ignore[arg-type]
         self.anisotropic = anisotropic
         if anisotropic:

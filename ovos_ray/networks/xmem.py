@@ -47,6 +47,8 @@ class XMemConfig:
     value_dim: int = 512
     hidden_dim: int = 64
     decoder_dim: int = 256
+    key_gain: float = 1.0
+    """Scale of the initial key projection; see `KeyProjection`."""
 
 
 CONFIGS = {
@@ -58,6 +60,7 @@ CONFIGS = {
         value_dim=48,
         hidden_dim=16,
         decoder_dim=32,
+        key_gain=2.0,
     ),
 }
 
@@ -76,7 +79,9 @@ class XMem(VOSNetwork):
         self.normalise = Normalise()
         self.key_encoder = ImageEncoder(config.image_encoder)
         self.value_encoder = ValueEncoder(config)
-        self.key_proj = KeyProjection(config.image_encoder.channels[-1], config.key_dim, anisotropic=True)
+        self.key_proj = KeyProjection(
+            config.image_encoder.channels[-1], config.key_dim, anisotropic=True, gain=config.key_gain
+        )
         self.decoder = Decoder(config)
 
     def encode(self, images: Tensor) -> FrameFeatures:
