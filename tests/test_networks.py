@@ -11,15 +11,19 @@ import torch.nn.functional as F
 from seeded_network import one_hot, seeded_clip
 from torch import nn
 
+from ovos_ray.data.synthetic import SyntheticConfig, render_video
 from ovos_ray.errors import ConfigError
 from ovos_ray.methods.propagation import propagate
 from ovos_ray.networks import Readout, State, build, names
 from ovos_ray.networks.base import Padding
 from ovos_ray.networks.blocks import CBAM, EMPTY_LOGIT, CAResBlock, aggregate, other_masks
 from ovos_ray.networks.convolutions import FusingConv2d, PointwiseConv2d
+from ovos_ray.networks.memory import augment_memory, augment_query
 from ovos_ray.networks.object_transformer import ObjectSummarizer, PositionalEncoding
 from ovos_ray.networks.resnet import FrozenBatchNorm2d
 from ovos_ray.networks.sensory import DecoderUpdate, DeepUpdate
+from ovos_ray.networks.xmem import CONFIGS
+from ovos_ray.seeding import generator
 
 TINY = ("stcn-tiny", "xmem-tiny", "cutie-tiny")
 
@@ -107,6 +111,24 @@ def test_each_sensory_update_happens_only_when_asked_for(name: str) -> None:
     readout = Readout(value=memory.value, summary=memory.summary)
     assert torch.equal(network.segment(features[1], readout, deep, update_sensory=False)[1].sensory, deep.sensory)
     assert not torch.equal(network.segment(features[1], readout, deep)[1].sensory, deep.sensory)
+
+
+def test_a_tiny_xmem_starts_with_keys_that_tell_positions_apart() -> None:
+    """From a flat affinity one-shot training does not start: a roll-out would lose which object is which."""
+    frames, _ = render_video(generator(0, 0, "synthetic train"), SyntheticConfig(num_frames=2))
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2).float()[..., :96] / 255
+
+    def effective_matches(gain: float) -> float:
+        features = build("xmem-tiny", seed=0, key_gain=gain).encode(images)
+        assert features.shrinkage is not None
+        assert features.selection is not None
+        keys = features.key.flatten(2)
+        memory = augment_memory(keys[:1], features.shrinkage.flatten(2)[:1], with_selection=True)
+        queries = augment_query(keys[1:], features.selection.flatten(2)[1:], with_shrinkage=True)
+        weights = torch.bmm(memory.transpose(1, 2), queries).softmax(1)
+        return float((weights * weights.log()).sum(1).neg().exp().mean().detach())
+
+    assert effective_matches(CONFIGS["xmem-tiny"].key_gain) < 12 < 18 < effective_matches(1.0)
 
 
 def test_xmem_without_sensory_memory_has_none() -> None:
