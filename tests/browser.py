@@ -88,6 +88,26 @@ class Browser:
         while self.run("document.readyState") != "complete":
             time.sleep(0.02)
 
+    def open(self, url: str) -> None:
+        """Goes to an address, without waiting for what its scripts make of it."""
+        self.send("Emulation.setDeviceMetricsOverride", width=1500, height=1000, deviceScaleFactor=1, mobile=False)
+        self.send("Page.navigate", url=url)
+
+    def wait_for(self, script: str, timeout_s: float = 60) -> Any:
+        """Runs a script until it returns something true, and returns that."""
+        deadline = time.monotonic() + timeout_s
+        while not (value := self.run(script)):
+            assert time.monotonic() < deadline, f"waited {timeout_s} s for {script}"
+            time.sleep(0.2)
+        return value
+
+    def click(self, element: str) -> None:
+        """Presses the mouse in the middle of the element that a script returns."""
+        box = self.wait_for(f"(e => e && (({{x, y, width, height}}) => [x + width / 2, y + height / 2])"
+                            f"(e.getBoundingClientRect()))({element})")  # fmt: skip
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
+
     def key(self, name: str, code: int) -> None:
         text = {"text": "\r"} if name == "Enter" else {}
         for kind in ("keyDown", "keyUp"):

@@ -98,7 +98,7 @@ def write_study(tracking_uri: str, experiment: str, runs: Sequence[RawRun]) -> s
         metrics = [Metric("val/jf", value, now, step) for step, value in raw.curve]
         if raw.scores:
             final = {"final/jf": (raw.j + raw.f) / 2, "final/j": raw.j, "final/f": raw.f}
-            metrics += [Metric(key, value, now, 600) for key, value in final.items()]
+            metrics += [Metric(key, value, now, 0) for key, value in final.items()]
             path = Path(run.info.artifact_uri.removeprefix("file://")) / "scores.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(scores_csv(raw.scores))

@@ -12,9 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ovos_ray.track.strategy import SUPERVISED, strategy_name
 from ovos_ray.track.study import Run, Study, parse_json
 
-__all__ = ["SUPERVISED", "Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_of", "value_label"]
+__all__ = ["Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_of", "value_label"]
 
 # What a run is called, where it writes and on how many machines it runs does not make it another configuration.
 _NOT_AXES = (
@@ -22,7 +23,6 @@ _NOT_AXES = (
     "train.max_failures", "train.checkpoint_every", "train.num_workers", "train.cpus_per_worker",
     "train.gpus_per_worker", "train.num_threads", "train.snapshot_every",
 )  # fmt: skip
-SUPERVISED = "fully supervised"
 _AXIS_LABELS = {
     "method.backward": "backward strategy",
     "network.name": "network",
@@ -232,11 +232,8 @@ def _ordered(rows: list[Row]) -> tuple[Row, ...]:
 
 def strategy_of(run: Run) -> str:
     """Returns how the run was trained, in the paper's words."""
-    if run.param("method.name") == "supervised":
-        return SUPERVISED
-    if run.param("method.reference") == "empty":
-        return "empty reference"
-    return run.param("method.backward") or run.name
+    method, reference, backward = (run.param(f"method.{key}") for key in ("name", "reference", "backward"))
+    return strategy_name(method, reference, backward) or run.name
 
 
 def axis_label(axis: str) -> str:

@@ -11,9 +11,10 @@ import numpy as np
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.masks import decode_mask
 from ovos_ray.data.video import Video
-from ovos_ray.track.comparison import Row, strategy_of
+from ovos_ray.track.comparison import Row
 from ovos_ray.track.pictures import Gallery, Strip, still, tile
 from ovos_ray.track.stored import UNREADABLE, local_folder
+from ovos_ray.track.strategy import EMPTY
 from ovos_ray.track.study import Run
 
 __all__ = ["emergence_galleries"]
@@ -36,7 +37,7 @@ def emergence_galleries(rows: Sequence[Row]) -> tuple[Gallery, ...]:
         rows: Configurations, best first; unfinished ones count too.
     """
     found = [(row, run, folder) for row in rows for run in row.runs if (folder := local_folder(run, "ovos.snapshots"))]
-    found.sort(key=lambda item: strategy_of(item[1]) != "empty reference")
+    found.sort(key=lambda item: item[0].strategy != EMPTY)
     shown: dict[str, tuple[Row, Run, Path]] = {}
     for item in found:
         shown.setdefault(item[0].label, item)

@@ -17,6 +17,7 @@ from ovos_ray.evaluate.overlay import OverlayWriter
 from ovos_ray.track.pictures import Gallery, Strip, animated, still, tile
 from ovos_ray.track.significance import sequence_scores
 from ovos_ray.track.stored import UNREADABLE, Stored
+from ovos_ray.track.strategy import SUPERVISED
 from ovos_ray.track.traces import Trace, mean_copy_score
 
 __all__ = ["choose_sequences", "copying_gallery", "overlay_galleries", "write_films"]
@@ -60,8 +61,8 @@ def choose_sequences(stored: Sequence[Stored], wanted: Sequence[str] = ()) -> di
     chosen = {order[0]: f"worst for {label}"}
     for place, why in ((len(order) // 2, "middle"), (-1, "best")):
         chosen.setdefault(order[place], f"{why} for {label}")
-    supervised = [one.row for one in stored if one.row.strategy == "fully supervised"]
-    one_shot = [one.row for one in stored if one.row.kind == "trial" and one.row.strategy != "fully supervised"]
+    supervised = [one.row for one in stored if one.row.strategy == SUPERVISED]
+    one_shot = [one.row for one in stored if one.row.kind == "trial" and one.row.strategy != SUPERVISED]
     if supervised and one_shot:
         full, single = sequence_scores(supervised[0]), sequence_scores(one_shot[0])
         gaps = {name: full[name] - single[name] for name in full.keys() & single.keys()}

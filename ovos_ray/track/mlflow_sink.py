@@ -23,6 +23,7 @@ from typing import Any
 from ovos_ray.config import ExperimentConfig, digest, flatten, to_dict
 from ovos_ray.track.sender import Sender, resolve_tracking_uri
 from ovos_ray.track.spool import RunIdentity, Spool, find_spools
+from ovos_ray.track.strategy import strategy_name
 
 __all__ = ["Sink", "Unsent", "backlog", "sync"]
 
@@ -102,10 +103,12 @@ class Sink:
             self._append("params", flat)
 
     def log_config(self, config: ExperimentConfig) -> None:
-        """Logs the configuration: whole as `config.json`, flat as parameters, its digest and seed as tags."""
+        """Logs the configuration: whole as `config.json`, flat as parameters; digest, seed and strategy as tags."""
         self.log_artifact(json.dumps(to_dict(config), indent=2).encode(), "config.json")
         self.log_params(flatten(config))
-        self.set_tags({"ovos.digest": digest(config), "ovos.seed": config.seed})
+        method = config.method
+        strategy = strategy_name(method.name, method.reference, method.backward)
+        self.set_tags({"ovos.digest": digest(config), "ovos.seed": config.seed, "ovos.strategy": strategy})
 
     def log_artifact(self, source: Path | bytes, name: str) -> None:
         """Logs a file, a folder or bytes as the artifact `name` (such as `figures/loss.png`); the source may go.

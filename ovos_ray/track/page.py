@@ -9,12 +9,13 @@ from datetime import datetime, timezone
 
 from ovos_ray.errors import MissingExtraError
 from ovos_ray.track import figures
-from ovos_ray.track.comparison import SUPERVISED, Comparison, Row, axis_label
+from ovos_ray.track.comparison import Comparison, Row, axis_label
 from ovos_ray.track.paper import PaperTable
 from ovos_ray.track.paper_exports import contrast_text
 from ovos_ray.track.parallel import search_figure
 from ovos_ray.track.pictures import Gallery
 from ovos_ray.track.significance import AxisEffect, Paired
+from ovos_ray.track.strategy import EMPTY, SUPERVISED
 from ovos_ray.track.traces import Trace
 from ovos_ray.track.verdict import p_text, verdict
 
@@ -142,7 +143,7 @@ def _figures(content: Content) -> list[Figure]:
     trials = [row for row in leading if row.kind == "trial"]
     curves = trials + [row for row in comparison.rows if row not in trials]
     palette = figures.Palette(list(dict.fromkeys(row.label for row in (*leading, *curves, *comparison.baselines))))
-    predicted = [row for row in curves if row.strategy != "empty reference"]
+    predicted = [row for row in curves if row.strategy != EMPTY]
     band = "Mean over seeds, band ± one standard deviation; configurations beyond the first six are faint."
     decay = {label: {name: t.truth for name, t in traces.items()} for label, traces in content.traces.items() if traces}
     made: list[tuple[str, str, str | None, bool]] = [

@@ -15,6 +15,7 @@ from typing import Any
 from ovos_ray.io import read_json
 from ovos_ray.track.comparison import Comparison, Row, Statistic
 from ovos_ray.track.significance import Paired, holm_corrected, paired
+from ovos_ray.track.strategy import EMPTY, SUPERVISED
 from ovos_ray.track.study import Scores
 
 __all__ = ["Contrast", "OurCells", "PaperTable", "TableLine", "evaluated_on", "paper_tables"]
@@ -219,7 +220,7 @@ def _matches(row: Row, match: dict[str, Any]) -> bool:
     run = row.runs[0]
     if row.network.partition("-")[0] != match["network"]:
         return False
-    if match["one_shot"] != (row.strategy != "fully supervised") or row.strategy == "empty reference":
+    if match["one_shot"] != (row.strategy != SUPERVISED) or row.strategy == EMPTY:
         return False
     if "strategy" in match and match["strategy"] != row.strategy:
         return False

@@ -19,8 +19,9 @@ from ovos_ray.track.sender import connect
 from ovos_ray.track.significance import against_best, axis_effects
 from ovos_ray.track.stored import stored_predictions
 from ovos_ray.track.study import load_study
-from ovos_ray.track.tables import csv_table, latex_table, markdown_table, render_table
+from ovos_ray.track.tables import csv_table, latex_table, markdown_table, note_text, render_table
 from ovos_ray.track.traces import traces
+from ovos_ray.track.verdict import verdict
 
 __all__ = ["Report", "build_report", "compare_study", "render_table"]
 
@@ -75,6 +76,7 @@ def build_report(
     comparison = compare(load_study(experiment, tracking_uri))
     tables = paper_tables(comparison)
     leading = leading_rows(comparison)
+    differences, effects = against_best(comparison), axis_effects(comparison)
     texts = {
         "report.md": markdown_table(comparison) + paper_markdown(tables),
         "report.csv": csv_table(comparison),
@@ -90,8 +92,8 @@ def build_report(
     page = render_page(
         Content(
             comparison,
-            against_best(comparison),
-            axis_effects(comparison),
+            differences,
+            effects,
             tables,
             found,
             galleries,
@@ -107,12 +109,12 @@ def build_report(
     films = write_films(stored, chosen, out / "films")
     report = Report(out / "report.html", out / "report.md", out / "report.csv", out / "report.tex", comparison)
     if attach:
-        _attach(report, galleries, films)
+        _attach(report, note_text(comparison, verdict(comparison, differences, effects)), galleries, films)
     return report
 
 
-def _attach(report: Report, galleries: Sequence[Gallery], films: Sequence[Path]) -> None:
-    """Puts page and table where a reader of MLflow's own pages finds them, at the sweep; the overlays at their runs."""
+def _attach(report: Report, note: str, galleries: Sequence[Gallery], films: Sequence[Path]) -> None:
+    """Puts page and summary where a reader of MLflow finds them, at the sweep, and the overlays at their runs."""
     study = report.comparison.study
     client = connect(study.tracking_uri)
     for run in study.of_kind("sweep"):
@@ -120,7 +122,7 @@ def _attach(report: Report, galleries: Sequence[Gallery], films: Sequence[Path])
             client.log_artifact(run.run_id, str(path), "report")
         for film in films:
             client.log_artifact(run.run_id, str(film), "report/films")
-        client.set_tag(run.run_id, "mlflow.note.content", markdown_table(report.comparison)[:5000])
+        client.set_tag(run.run_id, "mlflow.note.content", note)
     for gallery in galleries:
         for strip in gallery.strips:
             if strip.run_id:

@@ -10,11 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from ovos_ray.track.comparison import Comparison, Row
+from ovos_ray.track.verdict import Verdict
 
-__all__ = ["csv_table", "latex_escape", "latex_table", "markdown_table", "render_table"]
+__all__ = ["csv_table", "latex_escape", "latex_table", "markdown_table", "note_text", "render_table"]
 
 _SCORES = (("final/jf", "J&F"), ("final/j", "J"), ("final/f", "F"))
 _HEADER = ("configuration", "strategy", "network", "seeds", *(name for _, name in _SCORES), "labels %", "note")
+_NOTE_ROWS = 30
+"""MLflow cuts tags at 8,000 characters."""
 
 
 def _cells(row: Row) -> list[str]:
@@ -59,7 +62,24 @@ def render_table(comparison: Comparison) -> Table:
 
 def markdown_table(comparison: Comparison) -> str:
     """Returns the comparison as a Markdown table."""
-    lines = [_HEADER, tuple("---" for _ in _HEADER), *(_cells(row) for row in _rows(comparison))]
+    return _markdown([_HEADER, tuple("---" for _ in _HEADER), *(_cells(row) for row in _rows(comparison))])
+
+
+def note_text(comparison: Comparison, words: Verdict) -> str:
+    """Returns summary and a short table in Markdown, for the description of the sweep's run in MLflow."""
+    sentences = [f"**{words.headline}** {words.certainty}", words.supervision, *words.warnings]
+    lines = [("configuration", "seeds", *(name for _, name in _SCORES), "labels %", "note")]
+    lines.append(tuple("---" for _ in lines[0]))
+    rows = _rows(comparison)
+    for row in rows[:_NOTE_ROWS]:
+        label, _, _, *rest = _cells(row)
+        lines.append((label, *rest))
+    more = f"{len(rows) - _NOTE_ROWS} more rows are in the page. " if len(rows) > _NOTE_ROWS else ""
+    where = f"{more}Plots, pictures and the paper's tables: artifact `report/report.html`."
+    return "\n\n".join([*filter(None, sentences), _markdown(lines), where])
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
 
 

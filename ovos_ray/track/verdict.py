@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ovos_ray.track.comparison import SUPERVISED, Comparison, Row
+from ovos_ray.track.comparison import Comparison, Row
 from ovos_ray.track.paper import evaluated_on
 from ovos_ray.track.significance import AxisEffect, Paired
+from ovos_ray.track.strategy import SUPERVISED
 
 __all__ = ["Verdict", "p_text", "verdict"]
 

@@ -310,7 +310,8 @@ class Worker:
                     "ovos.checkpoint": f"{choice['rule']}, step {choice['step']}",
                 }
             )
-            self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, config.train.steps)
+            # A run has one final score, whatever its length; at step 0 MLflow draws it as a bar, not as a curve.
+            self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, 0)
             if self.request.parent_key is None:  # of a study's runs only the best is kept as a model, by the sweep
                 self.sink.log_model(weights, network=config.network.name)
             self.sink.finish()

@@ -1,0 +1,24 @@
+"""What a way of training is called: one word for runs, tables and filters."""
+
+from __future__ import annotations
+
+__all__ = ["EMPTY", "SUPERVISED", "strategy_name"]
+
+SUPERVISED = "fully supervised"
+EMPTY = "empty reference"
+
+
+def strategy_name(method: str, reference: str, backward: str) -> str:
+    """Returns how a network was trained, in the paper's words.
+
+    Args:
+        method: `method.name` of the configuration.
+        reference: `method.reference`.
+        backward: `method.backward`.
+
+    Returns:
+        `fully supervised`, `empty reference`, or the backward strategy, such as `T-step`.
+    """
+    if method == "supervised":
+        return SUPERVISED
+    return EMPTY if reference == "empty" else backward
