@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -259,6 +261,32 @@ def test_memory_is_bounded_on_long_videos(network):
         sizes.append(propagator.banks[0].num_positions)
     assert max(sizes) <= 4 * 4 + 16
     assert max(sizes[30:]) == max(sizes[45:])
+
+
+@pytest.mark.slow
+def test_nothing_accumulates_over_hundreds_of_frames(network):
+    """Counts the elements of every living tensor: exact, where resident memory is noisy."""
+    long_term = {"long_term": True, "max_frames": 6, "min_frames": 3, "num_prototypes": 8, "max_tokens": 40}
+    changes = long_term if network.recurrent else {"max_frames": 6}
+    propagator = Propagator(network, InferenceSettings.of(network, memory_interval=2, buffer_tokens=8, **changes))
+    frames = tensors(video(10))[:, :, :32, :32]
+    outside, most = [], []
+
+    def outside_the_bank() -> int:
+        gc.collect()
+        living = sum(x.numel() for x in gc.get_objects() if isinstance(x, torch.Tensor))
+        columns = [*bank._columns.values(), *([] if bank._augmented is None else [bank._augmented])]
+        return living - sum(column.numel() for column in columns)
+
+    for t in range(241):
+        propagator.step(frames[t % 10], torch.from_numpy(first_mask()[:32, :32]) if t == 0 else None)
+        bank = propagator.banks[0]
+        most.append(bank.num_positions)
+        if t in (80, 160, 240):
+            outside.append(outside_the_bank())
+    assert len(set(outside)) == 1
+    assert max(most[40:100]) == max(most[100:160]) == max(most[160:])
+    assert max(most) <= 6 * 4 + (40 if propagator.settings.long_term else 0)
 
 
 def test_videos_without_frames_or_masks(network):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 from pathlib import Path
 
@@ -166,6 +167,31 @@ def test_video_files_are_predicted_frame_by_frame(tmp_path):
     report = predict_one(NetworkPredictor(network, InferenceSettings.of(network)), job)
     assert (report.num_frames, job.finished) == (5, True)
     assert sorted(contents(tmp_path / "out")) == [f"clip/{t:05d}.png" for t in range(5)]
+
+
+def test_video_files_are_read_upright(tmp_path):
+    import av
+
+    from ovos_ray.data.video import read_video_file
+
+    stored = np.zeros((*SIZE, 3), np.uint8)
+    stored[:16, :24] = 200  # the upper left quarter
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(stored, format="rgb24")))
+        container.mux(stream.encode())
+    data = bytearray((tmp_path / "clip.mp4").read_bytes())
+    # The track header's matrix, 16.16 fixed point, as phones held upright write it: (x, y) is shown at (-y, x).
+    matrix = data.index(b"tkhd") + 4 + 40
+    assert struct.unpack_from(">9i", data, matrix) == (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    struct.pack_into(">9i", data, matrix, 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
+    (tmp_path / "clip.mp4").write_bytes(data)
+    (shown,) = read_video_file(tmp_path / "clip.mp4")
+    assert shown.shape == (*SIZE[::-1], 3)
+    bright = shown.mean(2) > 100
+    assert bright[:24, 16:].mean() > 0.95  # the upper right quarter
+    assert bright.mean() < 0.27
 
 
 def test_youtube_vos_saves_the_listed_frames_and_meets_later_objects(tmp_path):

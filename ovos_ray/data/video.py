@@ -22,11 +22,11 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 
 
 def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yields the frames of a video file as (H, W, 3) uint8 RGB.
+    """Yields the frames of a video file as (H, W, 3) uint8 RGB, upright as players show them.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        DataError: The file is missing, damaged, has no video, or is stored rotated.
+        DataError: The file is missing, damaged, has no video, or is to be turned by other than a right angle.
     """
     try:
         import av
@@ -37,12 +37,14 @@ def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
             if not container.streams.video:
                 raise DataError(f"{path}: no video stream")
             for frame in container.decode(video=0):
-                if getattr(frame, "rotation", 0):
+                turns, rest = divmod(getattr(frame, "rotation", 0), 90)
+                if rest:
                     raise DataError(
-                        f"{path}: frames are stored rotated by {frame.rotation} degrees",
+                        f"{path}: frames are to be shown turned by {frame.rotation} degrees, no multiple of 90",
                         f"turn them upright: ffmpeg -i {path.name} upright.mp4",
                     )
-                yield frame.to_ndarray(format="rgb24")
+                image = frame.to_ndarray(format="rgb24")
+                yield np.ascontiguousarray(np.rot90(image, turns)) if turns else image
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
