@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -220,3 +221,24 @@ def test_precision_settings() -> None:
     assert numerics_of(TrainConfig(precision="bfloat16"), CPU).rollout is torch.bfloat16
     only_rollout = numerics_of(TrainConfig(rollout_precision="bfloat16", gradient_checkpointing=True), CPU)
     assert (only_rollout.autocast, only_rollout.rollout, only_rollout.recompute) == (None, torch.bfloat16, True)
+
+
+@pytest.mark.slow
+def test_compiled_parts_are_whole_graphs_and_soon_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    # The same capture as for code that runs fast, without the minutes of a C++ compiler.
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    torch.compiler.reset()
+    counters.clear()
+    settings = {"method__loss__cross_entropy": "points", "method__loss__num_points": 100}
+    first, _ = train(configure(train__compile=True, **settings), 2, "cutie-tiny")
+    captured = counters["stats"]["unique_graphs"]
+    again, _ = train(configure(**settings), 2, "cutie-tiny")
+    assert torch.equal(weights(first), weights(again))
+    assert not counters["graph_break"]
+    assert 0 < captured < 40
+    train_step(
+        first, make_batch(2, seed=9), build_optimizer(first.network, first.config.optimizer, CPU), first.config, 9
+    )
+    assert counters["stats"]["unique_graphs"] == captured

@@ -43,8 +43,10 @@ class TrainingModule(nn.Module):
         if config.train.channels_last:
             network.to(memory_format=torch.channels_last)
         if config.train.compile:
-            for name in ("encode", "memorise", "segment"):
-                setattr(network, name, torch.compile(getattr(network, name)))
+            # Part by part: the methods of the protocol would be compiled anew for every length of the list of
+            # auxiliary outputs and every combination of updates.
+            for part in network.children():
+                part.compile()
 
     def forward(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns loss and scalars of a batch; every random draw follows from the seed and the step."""
