@@ -8,7 +8,7 @@ from pathlib import Path
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.video import Video
-from ovos_ray.errors import ConfigError
+from ovos_ray.errors import ConfigError, WeightsError
 from ovos_ray.evaluate.evaluation import benchmarks
 from ovos_ray.train.budget import validated_videos
 
@@ -20,6 +20,7 @@ def check_config(config: ExperimentConfig) -> None:
 
     Raises:
         ConfigError: Names the settings and the way around.
+        WeightsError: The weights to start from are not there.
         DataError: A split that must be compared with another cannot be read.
     """
     data = config.data
@@ -29,6 +30,12 @@ def check_config(config: ExperimentConfig) -> None:
         raise ConfigError(
             f"{keys} need a label on every frame of a video, which one-shot training and static images do not have",
             "set " + " ".join(f"data.{key}=0" for key in needs_labels) + ", or method.name=supervised on videos",
+        )
+    init = config.network.init
+    if init not in ("random", "imagenet") and config.pretrain is None and not Path(init).is_file():
+        raise WeightsError(
+            f"there is no weights file {init}",
+            "give its path: network.init=FILE.pth, an official release or a run's network.safetensors",
         )
     check_validation(config)
 
