@@ -134,7 +134,7 @@ class Storage:
         with self.fs.open_input_file(self.path(*parts)) as file:
             return bytes(file.read())
 
-    def write(self, content: bytes, *parts: str) -> None:
+    def write(self, content: bytes | memoryview, *parts: str) -> None:
         """Writes a file, atomically; folders are made as needed."""
         path = self.path(*parts)
         if self.local:

@@ -1,7 +1,7 @@
 """What a run will cost, before anything starts: two real steps on small random clips, scaled to the asked-for size.
 
 What a step stores grows with the pixels p of a frame as a·p + b·p² (features, and affinities of every position with
-every other); so does its time. Two sizes give a and b.
+every other); so does its time. Two sizes give a and b. `benchmarks/memory.py` compares with measured runs.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from ovos_ray.train.step import TrainingModule
 
 __all__ = ["Cost", "checkpoint_bytes", "estimate"]
 
-_PROCESS_GIB = 0.6  # interpreter, torch and Ray in one worker, seen on CPU
+_PROCESS_GIB = 0.82  # interpreter, torch and Ray in one worker, seen on CPU
 _OPTIMISER_COPIES = 4  # weights, gradients, and Adam's two moments
+_CHECKPOINT_COPIES = 3  # weights and moments, beside what the allocator has kept of a step
+_BESIDE_STORED = 1.6  # a step's activations, their gradients and workspaces, relative to what it stores; seen on CPU
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,9 @@ def estimate(config: ExperimentConfig) -> Cost:
     size = float(config.data.crop_size**2)
     bytes_per_clip, seconds_per_clip = size * growth[0] + size**2 * growth[1]
     clips = config.data.batch_size / config.train.num_workers
-    memory = _PROCESS_GIB + (_OPTIMISER_COPIES * 4 * parameters + clips * bytes_per_clip) / 2**30
+    # A checkpoint is written from the machine's memory, which is the worker's own on a CPU only.
+    copies = _OPTIMISER_COPIES + (_CHECKPOINT_COPIES if device.type == "cpu" else 0)
+    memory = _PROCESS_GIB + (copies * 4 * parameters + _BESIDE_STORED * clips * bytes_per_clip) / 2**30
     return Cost(float(memory), float(config.train.steps * clips * seconds_per_clip), str(device), parameters)
 
 

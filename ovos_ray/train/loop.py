@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.train import UserCallback
 from ray.train.torch import TorchTrainer
 
@@ -20,6 +21,7 @@ from ovos_ray.data.stream import PlanSlices, StreamSpec, load_plan
 from ovos_ray.errors import ConfigError, OvosError, ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.train.checks import check_config
+from ovos_ray.train.memory import killed_workers
 from ovos_ray.train.pretraining import alone, pretraining_folder, pretraining_stage
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.snapshots import snapshot_videos
@@ -147,6 +149,8 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
     except Exception as error:
         if (cause := own_cause(error)) is not None:
             raise cause from None
+        if any(isinstance(e, RayActorError | WorkerCrashedError | OutOfMemoryError) for e in _within(error)):
+            raise killed_workers(config, store.latest() or 0) from error
         raise
 
 
@@ -180,6 +184,11 @@ class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyp
 
 def own_cause(error: BaseException | None) -> OvosError | None:
     """Returns the project's own error at the root of what Ray raised, or None."""
+    return next((e for e in _within(error) if isinstance(e, OvosError)), None)
+
+
+def _within(error: BaseException | None) -> Iterator[BaseException]:
+    """Yields an error and every error that Ray or Python has wrapped in it."""
     seen: set[int] = set()
     todo = [error]
     while todo:
@@ -187,13 +196,12 @@ def own_cause(error: BaseException | None) -> OvosError | None:
         if current is None or id(current) in seen:
             continue
         seen.add(id(current))
-        if isinstance(current, OvosError):
-            return current
-        nested = [getattr(current, name, None) for name in ("cause", "_base_exc", "controller_failure")]
+        yield current
+        names = ("cause", "_base_exc", "controller_failure", "health_check_failure")
+        nested = [getattr(current, name, None) for name in names]
         failures = getattr(current, "worker_failures", None)
         nested += list(failures.values()) if isinstance(failures, dict) else []
         todo += [current.__cause__, current.__context__, *(n for n in nested if isinstance(n, BaseException))]
-    return None
 
 
 def check_resources(config: ExperimentConfig) -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ResourceError
 
-__all__ = ["out_of_memory"]
+__all__ = ["killed_workers", "out_of_memory"]
+
+
+_LESS = (
+    "lower data.batch_size, data.crop_size, data.clip_length or data.max_objects, raise train.num_workers, "
+    "or set train.gradient_checkpointing=true"
+)
 
 
 def out_of_memory(config: ExperimentConfig, details: str) -> ResourceError:
@@ -15,11 +21,28 @@ def out_of_memory(config: ExperimentConfig, details: str) -> ResourceError:
         config: Of the run.
         details: What was seen; its first line is quoted.
     """
-    data, workers = config.data, config.train.num_workers
     quoted = (details.strip().splitlines() or ["no details"])[0]
+    return ResourceError(f"out of memory with {_size(config)} ({quoted})", _LESS)
+
+
+def killed_workers(config: ExperimentConfig, step: int) -> ResourceError:
+    """Returns the error for workers that were killed from outside again and again, which says nothing of the reason.
+
+    Args:
+        config: Of the run.
+        step: Of the newest checkpoint.
+    """
+    times = config.train.max_failures + 1
     return ResourceError(
-        f"out of memory with {data.batch_size // workers} clips of {data.clip_length} frames at {data.crop_size} "
-        f"pixels and {data.max_objects} objects per worker ({quoted})",
-        "lower data.batch_size, data.crop_size, data.clip_length or data.max_objects, raise train.num_workers, "
-        "or set train.gradient_checkpointing=true",
+        f"a training worker was killed from outside {times} time{'s' if times > 1 else ''}, the last time after the "
+        f"checkpoint of step {step}. Most often the system does so because memory ran out: with {_size(config)}",
+        f"`dmesg` or the cluster's log tells; {_LESS}; the same command goes on from step {step}",
+    )
+
+
+def _size(config: ExperimentConfig) -> str:
+    data = config.data
+    return (
+        f"{data.batch_size // config.train.num_workers} clips of {data.clip_length} frames at {data.crop_size} pixels "
+        f"and {data.max_objects} objects per worker"
     )
