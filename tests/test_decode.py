@@ -19,6 +19,7 @@ from ovos_ray.data.masks import decode_image, decode_mask
 from ovos_ray.data.pack import pack
 from ovos_ray.data.plan import Plan
 from ovos_ray.data.shards import ShardIndex, ShardReader
+from ovos_ray.data.static_clips import cutie_static_augmentation
 from ovos_ray.errors import DataError
 
 
@@ -95,6 +96,22 @@ def test_all_labels_are_renumbered_alike(folder: Path) -> None:
         for number, object_id in enumerate(kept, start=1):
             # Rows were stretched from 48 to 64 and columns kept: areas grow by 4/3.
             assert abs((label == number).sum() - (truth == object_id).sum() * 4 / 3) < 40
+
+
+def test_clips_of_single_images_have_a_label_for_every_frame(folder: Path) -> None:
+    augmentation = dataclasses.replace(cutie_static_augmentation(), spline=1.0)
+    plan, decoder = make(folder, "all", source="static", max_objects=1, augmentation=augmentation)
+    samples = [decoder(plan.clip(p)) for p in range(12)]
+    shown = [sample for sample in samples if sample.weight]
+    assert len(shown) > 8, "a zoom of two may lose a small object"
+    for sample in shown:
+        assert sample.labels.shape == (3, 48, 48)
+        assert (sample.num_objects, set(np.unique(sample.labels[0]))) == (1, {0, 1})
+        assert not np.array_equal(sample.frames[0], sample.frames[1])
+    again = decoder(plan.clip(3))
+    assert np.array_equal(again.frames, samples[3].frames)
+    only_first = ClipDecoder(plan.data, all_labels=False)(plan.clip(3))
+    assert np.array_equal(only_first.labels, samples[3].labels[:1])
 
 
 def test_the_supervised_method_needs_all_labels(folder: Path) -> None:

@@ -71,8 +71,11 @@ def naive_propagation(
     return logits
 
 
-def naive_one_shot(network: VOSNetwork, batch: dict[str, Tensor], backward: str) -> Tensor:
-    """Section 3 of the paper, clip by clip; cross-entropy and dice by their formulas."""
+def naive_one_shot(network: VOSNetwork, batch: dict[str, Tensor], backward: str, reference: str = "soft") -> Tensor:
+    """Section 3 of the paper, clip by clip; cross-entropy and dice by their formulas.
+
+    The reference of the backward walk is `soft`, `hard` or `empty` (section 4.4, with all objects as one).
+    """
     losses = []
     for b in range(len(batch["frames"])):
         draws = BatchRng.of(rng(), batch["position"].tolist())
@@ -84,13 +87,19 @@ def naive_one_shot(network: VOSNetwork, batch: dict[str, Tensor], backward: str)
             number = int(backward[0]) - 1
             drawn = draws.shared.choice(last - 1, number, replace=False).tolist() if number else []
             between = sorted((1 + t for t in drawn), reverse=True)
-        masks = torch.stack([batch["label"][b] == 1 + k for k in range(count)])[None].double()
-        with torch.no_grad():
-            forward = naive_propagation(network, frames, masks, range(last + 1), draws)
-            predicted = torch.softmax(forward, 1)[:, 1:]
+        label = batch["label"][b].long()
+        if reference == "empty":
+            label, count = (label > 0).long(), 1
+            predicted = torch.zeros(1, 1, *label.shape, dtype=torch.float64)
+        else:
+            masks = torch.stack([label == 1 + k for k in range(count)])[None].double()
+            with torch.no_grad():
+                forward = naive_propagation(network, frames, masks, range(last + 1), draws)
+                predicted = torch.softmax(forward, 1)[:, 1:]
+            if reference == "hard":
+                predicted = torch.stack([forward[0].argmax(0) == 1 + k for k in range(count)])[None].double()
         logits = naive_propagation(network, frames, predicted, [last, *between, 0], draws)
         probability = torch.softmax(logits, 1)[0]
-        label = batch["label"][b].long()
         entropy = -probability.gather(0, label[None]).log().mean()
         # The second of two objects is padding where there is one: an empty target and a probability of about 1e-7.
         per_object = [
@@ -99,7 +108,7 @@ def naive_one_shot(network: VOSNetwork, batch: dict[str, Tensor], backward: str)
             / (probability[1 + k].sum() + (label == 1 + k).sum() + 1)
             for k in range(count)
         ]
-        losses.append(entropy + torch.stack(per_object).sum() / 2)
+        losses.append(entropy + torch.stack(per_object).sum() / (1 if reference == "empty" else 2))
     return torch.stack(losses).mean()
 
 
@@ -118,6 +127,21 @@ def test_strategies_equal_two_plain_propagations(name: str, backward: str) -> No
     assert largest_difference(gradients, wanted) < 1e-9
     if backward in ("2-step", "3-step"):
         assert other.item() != pytest.approx(expected.item(), rel=1e-7)
+
+
+@pytest.mark.parametrize("name", ["stcn-tiny", "xmem-tiny", "cutie-tiny"])
+@pytest.mark.parametrize("reference", ["hard", "empty"])
+def test_hard_and_empty_references_equal_plain_propagations(name: str, reference: str) -> None:
+    both = part(make_batch(4), slice(1, None, 2))
+    hard = MethodConfig(backward="2-step", loss=PLAIN, reference_mask="hard")
+    empty = MethodConfig(backward="2-step", loss=PLAIN, reference="empty", empty_objects="merge")
+    config, network = hard if reference == "hard" else empty, double_network(name)
+    loss, gradients = loss_and_gradients(network, lambda n: one_shot_loss(n, both, config, rng()))
+    expected, wanted = loss_and_gradients(network, lambda n: (naive_one_shot(n, both, "2-step", reference), {}))
+    soft = naive_one_shot(network, both, "2-step")
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
+    assert largest_difference(gradients, wanted) < 1e-9
+    assert loss.item() != pytest.approx(soft.item(), rel=1e-7)
 
 
 @pytest.mark.parametrize(("name", "backward"), STRATEGIES)

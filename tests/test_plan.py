@@ -114,6 +114,51 @@ def test_every_eligible_video_is_visited_exactly_as_often_as_its_multiplier_says
     assert "2 frames" in made.excluded[0].reason
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=6), min_size=1, max_size=3),
+    multipliers=st.lists(st.integers(1, 5), min_size=3, max_size=3),
+    n=st.integers(2, 6),
+    seed=st.integers(0, 1000),
+)
+def test_epochs_visit_every_long_enough_video_exactly_and_list_the_others(
+    lengths: list[list[int]], multipliers: list[int], n: int, seed: int
+) -> None:
+    sources = [
+        index(*(video(f"v{i}", length) for i, length in enumerate(part)), dataset=f"d{source}")
+        for source, part in enumerate(lengths)
+    ]
+    times = tuple(multipliers[: len(sources)])
+    expected = {
+        (source, f"v{i}"): times[source]
+        for source, part in enumerate(lengths)
+        for i, length in enumerate(part)
+        if length >= n
+    }
+    if not expected:
+        with pytest.raises(DataError, match="no video can give a clip"):
+            plan(*sources, multipliers=times, clip_length=n, seed=seed)
+        return
+    made = plan(*sources, multipliers=times, clip_length=n, seed=seed)
+    assert made.epoch_length == sum(expected.values())
+    for epoch in range(3):
+        clips = [made.clip(epoch * made.epoch_length + place) for place in range(made.epoch_length)]
+        assert Counter((clip.source, clip.video) for clip in clips) == expected
+    short = {(f"d{s}", f"v{i}") for s, part in enumerate(lengths) for i, length in enumerate(part) if length < n}
+    assert {(e.dataset, e.video) for e in made.excluded} == short
+    assert made.num_videos == len(expected)
+
+
+def test_every_gap_of_a_clip_is_uniform_where_there_is_room() -> None:
+    made = plan(index(*(video(f"v{i}", 60) for i in range(5))), clip_length=5, max_skip=((0.0, 4),))
+    clips = [made.clip(p).frames for p in range(4000)]
+    for place in range(4):
+        counts = Counter(int(np.diff(frames)[place]) for frames in clips)
+        assert sorted(counts) == [1, 2, 3, 4]
+        # Chi-squared with 3 degrees of freedom exceeds 16.3 with probability 0.001.
+        assert sum((count - 1000) ** 2 / 1000 for count in counts.values()) < 16.3
+
+
 def test_frame_interval_divides_the_skip() -> None:
     made = plan(index(*(video(f"v{i}", 60) for i in range(30)), interval=5), clip_length=3, max_skip=((0.0, 12),))
     gaps = [gap for p in range(300) for gap in np.diff(made.clip(p).frames)]

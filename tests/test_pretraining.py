@@ -22,6 +22,7 @@ from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
 from ovos_ray.errors import ConfigError
 from ovos_ray.io import exclusive
+from ovos_ray.recipes import make
 from ovos_ray.train.budget import count_labels
 from ovos_ray.train.initial import initial_network
 from ovos_ray.train.pretraining import pin_pretraining, pretraining_folder, pretraining_stage
@@ -153,9 +154,35 @@ def test_labels_of_pretraining_and_validation_are_counted_apart(here: Path) -> N
     assert (alone.percent, str(alone)) == (20.0, "3 of 15 frames labelled (20.0 %)")
 
 
+def test_a_dry_run_prices_the_stage_and_counts_its_labels(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ovos_ray.cli.training import train
+
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=5)
+    synthetic.generate(here / "dataset", seed=3, num_videos={"train": 3, "val": 2}, config=small)
+    source = open_dataset(here / "dataset")
+    pack(source, here / "shards/videos", labels="first", split="train")
+    pack(source, here / "shards/static", labels="all", split="val")
+    (here / "my_runs.py").write_text(
+        "from ovos_ray.config import *\n"
+        "def my_run() -> ExperimentConfig:\n"
+        "    data = DataConfig(shards=('shards/videos',), batch_size=2, crop_size=48)\n"
+        "    return ExperimentConfig(name='mine', data=data, pretrain=PretrainConfig(recipe='my_stages.stage'))\n"
+    )
+    train("my_runs.my_run", [], dry_run=True, verbose=False)
+    printed = " ".join(capsys.readouterr().out.split())
+    stage = pretraining_stage(pin_pretraining(make("my_runs.my_run", ExperimentConfig)))
+    assert stage is not None
+    assert f"pretraining {digest(stage)} (my_stages.stage) dataset val: 2 videos, 10 of 10 frames" in printed
+    assert "6 steps x 2 clips" in printed
+    assert printed.count("estimate: about") == 2, "one for the stage, one for the run"
+    assert "3 of 15 frames labelled (20.0 %); pretraining uses 10 labelled images" in printed
+    assert not (here / "runs").exists()
+
+
 HOLDER = """
 import sys, time
 from ovos_ray.io import exclusive
+from ovos_ray.recipes import make
 with exclusive(sys.argv[1]):
     print("inside", flush=True)
     time.sleep(60)

@@ -12,20 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
-import torch
+from runs import result_of, same, train_alone
 
 from ovos_ray.config import ExperimentConfig, override, resolve_paths
 from ovos_ray.data import synthetic
-from ovos_ray.data.decode import ClipDecoder
 from ovos_ray.data.layout import open_dataset
-from ovos_ray.data.local import LocalStream
 from ovos_ray.data.pack import pack
-from ovos_ray.data.plan import Plan
-from ovos_ray.data.shards import ShardIndex
 from ovos_ray.recipes import make
 from ovos_ray.train.run_folder import RunFolder
-from ovos_ray.train.worker import RunRequest, Worker
 from ovos_ray.tune.space import SearchSpace, expand
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -68,16 +62,6 @@ def kill_when_somebody_waits(driver: subprocess.Popen[bytes], board: Any) -> thr
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     return thread
-
-
-def trained_alone(config: ExperimentConfig) -> dict[str, torch.Tensor]:
-    """The same run in this process, without Ray and undisturbed."""
-    plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
-    try:
-        Worker(RunRequest(config, "none", "none"), LocalStream(plan, ClipDecoder(config.data, all_labels=True))).run()
-    finally:
-        torch.use_deterministic_algorithms(False)
-    return safetensors.torch.load(RunFolder.of(config).storage.read("network.safetensors"))
 
 
 @pytest.mark.ray
@@ -128,13 +112,11 @@ def test_a_pretraining_outlives_the_driver_that_trains_it(tmp_path: Path, monkey
     assert len(resumed) == 1
     assert resumed[0] >= 20, "what the killed driver had done is not done again"
 
-    folder = RunFolder.at(str(stage.parent), stage.name)
-    weights = safetensors.torch.load(folder.storage.read("network.safetensors"))
-    stage_config = override(folder.config(), {"storage": str(tmp_path / "alone"), "tracking_uri": ""})
-    undisturbed = trained_alone(stage_config)
-    assert all(torch.equal(weights[name], undisturbed[name]) for name in undisturbed)
-    other = trained_alone(override(stage_config, {"seed": 1, "name": "other"}))
-    assert not all(torch.equal(weights[name], other[name]) for name in other)
+    stage_config = RunFolder.at(str(stage.parent), stage.name).config()
+    weights = result_of(stage_config)
+    undisturbed = override(stage_config, {"storage": str(tmp_path / "alone"), "tracking_uri": ""})
+    assert same(weights, train_alone(undisturbed))
+    assert not same(weights, train_alone(override(undisturbed, {"seed": 1, "name": "other"})))
 
     (values,) = result.results.values()
     assert values["labels"] == {

@@ -18,7 +18,7 @@ from ovos_ray.seeding import BatchRng, generator
 CONFIG = MethodConfig(name="supervised", loss=LossConfig(cross_entropy="plain"))
 
 
-@pytest.mark.parametrize("name", ["stcn-tiny", "xmem-tiny"])
+@pytest.mark.parametrize("name", ["stcn-tiny", "xmem-tiny", "cutie-tiny"])
 def test_the_loss_is_a_sum_over_all_later_frames(name: str) -> None:
     batch = make_batch(2)
     network = double_network(name)
