@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import platform
 import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
+from common import name_of
 
 from ovos_ray.networks.memory import ReadPath, read
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
 
-    name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
+    name = name_of(torch.device(arguments.device))
     print(f"{name}, {arguments.threads} threads, torch {torch.__version__}, {OBJECTS} objects, 480 x 854, float32")
     print("\n| memory frames | path | wall s | processor s | peak MiB above the inputs |\n|---|---|---|---|---|")
     context = multiprocessing.get_context("spawn")

@@ -14,11 +14,10 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from common import clock_of, make_batch, name_of
 from torch.utils.flop_counter import FlopCounterMode
 
 from ovos_ray.config import ExperimentConfig, override
@@ -53,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
-    name = torch.cuda.get_device_name() if device.type == "cuda" else processor()
+    name = name_of(device)
     print(f"{name}, {arguments.threads} thread(s), torch {torch.__version__}, Python {platform.python_version()}")
     print(f"{arguments.batch_size} clips of {arguments.clip_length} frames, {arguments.side} pixels square, ", end="")
     print(f"{arguments.objects} objects, {arguments.repeats} repetitions, precision {arguments.precision}\n")
@@ -83,7 +82,7 @@ def measure(network: str, strategy: str, arguments: argparse.Namespace, device: 
         net = build(network).to(device)
         runs.append((config, TrainingModule(net, config), build_optimizer(net, config.optimizer, device)))
     batch = make_batch(arguments, device)
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    clock = clock_of(device, arguments.threads)
     times: list[list[float]] = [[] for _ in runs]
     work = [count_operations(module, batch) for _, module, _ in runs]
     memory = [kept_mib(module, batch) for _, module, _ in runs]
@@ -93,11 +92,11 @@ def measure(network: str, strategy: str, arguments: argparse.Namespace, device: 
                 torch.cuda.reset_peak_memory_stats()
             began = clock()
             train_step(module, batch, optimizer, config, repetition)
+            ended = clock()
             if device.type == "cuda":
-                torch.cuda.synchronize()
                 memory[i] = torch.cuda.max_memory_allocated() / 2**20
             if repetition:  # the first one warms up
-                times[i].append(clock() - began)
+                times[i].append(ended - began)
     base = statistics.median(times[0])
     cells = [f"{base:.3f} s"]
     cells += [f"{statistics.median(times[i]) / base:.2f} ({work[i] / work[0]:.2f})" for i in range(1, len(runs))]
@@ -130,31 +129,6 @@ def kept_mib(module: TrainingModule, batch: dict[str, torch.Tensor]) -> float:
         graph = module(batch, 0)
     del graph
     return sum(storages.values()) / 2**20
-
-
-def make_batch(arguments: argparse.Namespace, device: torch.device) -> dict[str, torch.Tensor]:
-    """Noise with one square an object: time does not depend on what is to be seen."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (arguments.batch_size, arguments.clip_length, 3, arguments.side, arguments.side)
-    label = torch.zeros(arguments.batch_size, arguments.side, arguments.side, dtype=torch.uint8)
-    for index in range(arguments.objects):
-        first = index * arguments.side // arguments.objects
-        label[:, first : first + arguments.side // (2 * arguments.objects), : arguments.side // 2] = 1 + index
-    batch = {
-        "frames": torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8),
-        "label": label,
-        "num_objects": torch.full((arguments.batch_size,), arguments.objects),
-        "weight": torch.ones(arguments.batch_size),
-        "position": torch.arange(arguments.batch_size),
-    }
-    return {key: value.to(device) for key, value in batch.items()}
-
-
-def processor() -> str:
-    """The name of the CPU, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@
 
 Weights are random, which costs the same time. Cutie is measured next to the `InferenceCore` of rf-cutie (`pip install
 'ovos-ray[dev]'`) with the same settings: for speed, both take turns at every frame, so that what else the machine does
-meets both; for memory, each runs in a process of its own. The first frames, in which memory fills, are not counted.
+meets both; for memory, each runs in a process of its own. The first frames are all memorised, so that memory is full
+soon, and are not counted. The long video is small, and its long-term memory so small that it has to forget.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -20,6 +22,7 @@ import queue
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +30,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-
-WARM_UP = 12
 
 
 def frames_of(folder: Path, count: int, size: tuple[int, int] | None = None) -> Iterator[torch.Tensor]:
@@ -39,43 +40,58 @@ def frames_of(folder: Path, count: int, size: tuple[int, int] | None = None) -> 
     return itertools.islice(itertools.cycle(arrays + arrays[-2:0:-1]), count)
 
 
-def ours(name: str, args: argparse.Namespace) -> Any:
-    from ovos_ray import networks
-    from ovos_ray.evaluate.propagator import Propagator
-    from ovos_ray.evaluate.settings import InferenceSettings
+class Ours:
+    """Our inference, with published settings."""
 
-    network = networks.build(name).eval().to(args.device)
-    propagator = Propagator(network, InferenceSettings.of(network))
-    return lambda image, mask: propagator.step(image, mask)
+    def __init__(self, name: str, args: argparse.Namespace, **changes: Any) -> None:
+        from ovos_ray import networks
+        from ovos_ray.evaluate.propagator import Propagator
+        from ovos_ray.evaluate.settings import InferenceSettings
+
+        network = networks.build(name).eval().to(args.device)
+        self.propagator = Propagator(network, InferenceSettings.of(network, **changes))
+
+    def memorise_every(self, interval: int) -> None:
+        """Sets the memory interval from the next frame on."""
+        self.propagator.settings = dataclasses.replace(self.propagator.settings, memory_interval=interval)
+
+    def step(self, image: torch.Tensor, mask: torch.Tensor | None) -> Any:
+        """Goes on to the next frame, (3, H, W), given its mask or none."""
+        return self.propagator.step(image, mask)
 
 
-def rf_cutie(name: str, args: argparse.Namespace) -> Any:
-    import cutie.model.utils.resnet as resnet
-    from omegaconf import OmegaConf
+class Published:
+    """The `InferenceCore` of rf-cutie, with the same settings."""
 
-    resnet.model_zoo.load_url = lambda *_, **__: {}
-    resnet.load_weights_add_extra_dim = lambda *_, **__: None
-    from cutie.inference.inference_core import InferenceCore
-    from cutie.model.cutie import CUTIE
+    def __init__(self, name: str, args: argparse.Namespace) -> None:
+        warnings.simplefilter("ignore", FutureWarning)
+        import cutie.model.utils.resnet as resnet
+        from omegaconf import OmegaConf
 
-    folder = Path(resnet.__file__).parents[2] / "config"
-    model = OmegaConf.load(folder / "model/base.yaml")
-    if name == "cutie-small":
-        small = OmegaConf.load(folder / "model/small.yaml")
-        small.pop("defaults")
-        model = OmegaConf.merge(model, small)
-    config = OmegaConf.load(folder / "eval_config.yaml")
-    config = OmegaConf.create(
-        {k: v for k, v in OmegaConf.to_container(config).items() if k not in ("hydra", "defaults")}
-    )
-    config.update(model=model, mem_every=5, use_long_term=False)
-    core = InferenceCore(CUTIE(config).eval().to(args.device), config)
+        resnet.model_zoo.load_url = lambda *_, **__: {}
+        resnet.load_weights_add_extra_dim = lambda *_, **__: None
+        from cutie.inference.inference_core import InferenceCore
+        from cutie.model.cutie import CUTIE
 
-    def step(image: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        folder = Path(resnet.__file__).parents[2] / "config"
+        model = OmegaConf.load(folder / "model/base.yaml")
+        if name == "cutie-small":
+            small = OmegaConf.load(folder / "model/small.yaml")
+            small.pop("defaults")
+            model = OmegaConf.merge(model, small)
+        evaluation = OmegaConf.to_container(OmegaConf.load(folder / "eval_config.yaml"))
+        config = OmegaConf.create({k: v for k, v in evaluation.items() if k not in ("hydra", "defaults")})
+        config.update(model=model, mem_every=5, use_long_term=False)
+        self.core = InferenceCore(CUTIE(config).eval().to(args.device), config)
+
+    def memorise_every(self, interval: int) -> None:
+        """Sets the memory interval from the next frame on."""
+        self.core.mem_every = interval
+
+    def step(self, image: torch.Tensor, mask: torch.Tensor | None) -> Any:
+        """Goes on to the next frame, (3, H, W), given its mask or none."""
         ids = None if mask is None else [i for i in mask.unique().tolist() if i]
-        return core.step(image, mask, ids)
-
-    return step
+        return self.core.step(image, mask, ids)
 
 
 def sides_of(name: str) -> tuple[str, ...]:
@@ -84,7 +100,7 @@ def sides_of(name: str) -> tuple[str, ...]:
 
 def build(side: str, name: str, args: argparse.Namespace) -> Any:
     torch.set_num_threads(args.threads)
-    return {"ovos-ray": ours, "rf-cutie": rf_cutie}[side](name, args)
+    return {"ovos-ray": Ours, "rf-cutie": Published}[side](name, args)
 
 
 def mask_of(args: argparse.Namespace, size: tuple[int, int] | None = None) -> torch.Tensor:
@@ -95,47 +111,56 @@ def mask_of(args: argparse.Namespace, size: tuple[int, int] | None = None) -> to
 
 @torch.inference_mode()
 def measure_speed(name: str, args: argparse.Namespace, results: Any) -> None:
-    steps = {side: build(side, name, args) for side in sides_of(name)}
-    wall: dict[str, list[float]] = {side: [] for side in steps}
-    cpu: dict[str, list[float]] = {side: [] for side in steps}
-    for t, image in enumerate(frames_of(args.frames, args.count + WARM_UP)):
-        for side, step in steps.items():
+    sides = {side: build(side, name, args) for side in sides_of(name)}
+    wall: dict[str, list[float]] = {side: [] for side in sides}
+    cpu: dict[str, list[float]] = {side: [] for side in sides}
+    for t, image in enumerate(frames_of(args.frames, args.warm_up + args.count)):
+        for side, runner in sides.items():
+            runner.memorise_every(1 if t < args.warm_up else 5)
             synchronise(args.device)
             start, busy = time.perf_counter(), time.process_time()
-            step(image.to(args.device), mask_of(args) if t == 0 else None)
+            runner.step(image.to(args.device), mask_of(args) if t == 0 else None)
             synchronise(args.device)
             wall[side].append(time.perf_counter() - start)
             cpu[side].append(time.process_time() - busy)
-    results.put(
-        {
-            side: {
-                "fps": round(args.count / sum(wall[side][WARM_UP:]), 3),
-                "fps_of_median_frame": round(1 / float(np.median(wall[side][WARM_UP:])), 3),
-                "cpu_s_per_frame": round(float(np.mean(cpu[side][WARM_UP:])), 3),
-            }
-            for side in steps
+    found = {
+        side: {
+            "fps": round(args.count / sum(wall[side][args.warm_up :]), 3),
+            "cpu_s_per_frame": round(float(np.mean(cpu[side][args.warm_up :])), 3),
+            "cpu_s_of_each": [round(seconds, 2) for seconds in cpu[side][args.warm_up :]],
         }
-    )
+        for side in sides
+    }
+    if len(sides) == 1:
+        found["ovos-ray"]["peak_mib"] = round(peak_mib(args.device))
+    results.put(found)
 
 
 @torch.inference_mode()
 def measure_memory(name: str, side: str, args: argparse.Namespace, results: Any) -> None:
-    step = build(side, name, args)
-    for t, image in enumerate(frames_of(args.frames, WARM_UP + 18)):
-        step(image.to(args.device), mask_of(args) if t == 0 else None)
+    runner = build(side, name, args)
+    runner.memorise_every(1)
+    for t, image in enumerate(frames_of(args.frames, args.warm_up + 1)):
+        runner.step(image.to(args.device), mask_of(args) if t == 0 else None)
     results.put(round(peak_mib(args.device)))
 
 
+LONG_TERM = {"long_term": True, "max_frames": 10, "min_frames": 5, "max_tokens": 1000, "buffer_tokens": 0}
+
+
 def long_video(name: str, args: argparse.Namespace, results: Any) -> None:
-    step = build("ovos-ray", name, args)
+    torch.set_num_threads(args.threads)
     size = (128, 80)
-    resident = {}
+    runner = Ours(name, args, **({} if name.startswith("stcn") else LONG_TERM))
+    resident, positions = {}, []
     for t, image in enumerate(frames_of(args.frames, 2000, size)):
-        step(image.to(args.device), mask_of(args, size) if t == 0 else None)
+        runner.step(image.to(args.device), mask_of(args, size) if t == 0 else None)
+        positions.append(runner.propagator.banks[0].num_positions)
         if (t + 1) % 250 == 0:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             resident[t + 1] = round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
-    results.put({"resident_mib_after_frames": resident})
+    most = {t: max(positions[t - 250 : t]) for t in resident}
+    results.put({"resident_mib_after_frames": resident, "most_memory_positions_in_the_250_before": most})
 
 
 def synchronise(device: str) -> None:
@@ -168,7 +193,8 @@ def main() -> None:
     parser.add_argument("--mask", type=Path, default=Path("../shared/multi-object/masks/00000.png"))
     parser.add_argument("--networks", nargs="*", default=["stcn", "xmem", "cutie-small", "cutie-base"])
     parser.add_argument("--long", nargs="*", default=["stcn-tiny", "xmem-tiny", "cutie-tiny"])
-    parser.add_argument("--count", type=int, default=20, help="frames timed, after 12 to warm up")
+    parser.add_argument("--count", type=int, default=10, help="frames timed")
+    parser.add_argument("--warm-up", type=int, default=10, help="frames before, all memorised")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--out", type=Path)
@@ -176,11 +202,12 @@ def main() -> None:
     report: dict[str, Any] = {
         "machine": platform.machine(), "cpus": os.cpu_count(), "threads": args.threads, "device": args.device,
         "python": sys.version.split()[0], "torch": torch.__version__, "load_average": os.getloadavg()[0],
+        "warm_up": args.warm_up, "count": args.count,
         "size": Image.open(next(args.frames.glob("*.jpg"))).size,
     }  # fmt: skip
     for name in args.networks:
         report[name] = alone(measure_speed, name, args)
-        for side in sides_of(name):
+        for side in sides_of(name) if len(sides_of(name)) > 1 else ():
             report[name][side]["peak_mib"] = alone(measure_memory, name, side, args)
         print(name, report[name], flush=True)
     for name in args.long:

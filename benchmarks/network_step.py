@@ -1,11 +1,13 @@
-"""One training step of each network: encoding, forward roll-out, 2-step backward propagation, gradient, update.
+"""One training step of each network: encoding, forward roll-out, backward propagation, gradient, update.
 
     python benchmarks/network_step.py --side 64 --networks stcn-tiny xmem-tiny cutie-tiny   # a quick look
     python benchmarks/network_step.py                                  # full size, 384 x 384; minutes on a CPU
     python benchmarks/network_step.py --precision float32 bfloat16 --compile off on          # on a GPU
+    python benchmarks/network_step.py --strategy T-step --recompute off on                   # what recomputation saves
 
 Every row is measured in a process of its own, so that peaks of memory do not mix. On a CPU the peak is that of the
-whole process, weights and optimiser included; on a GPU that of the allocator.
+whole process, weights and optimiser included, and with one thread the time is processor time; on a GPU the peak is
+that of the allocator.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ import multiprocessing
 import platform
 import resource
 import statistics
-import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import torch
+from common import clock_of, make_batch, name_of
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.networks import build
@@ -37,24 +39,25 @@ def measure(options: dict[str, Any]) -> tuple[float, ...]:
         {
             "data.clip_length": options["clip_length"],
             "data.max_objects": options["objects"],
-            "method.backward": "2-step",
+            "method.backward": options["strategy"],
             "train.precision": options["precision"],
             "train.compile": options["compile"] == "on",
+            "train.gradient_checkpointing": options["recompute"] == "on",
         },
     )
     network = build(options["network"]).to(device).train()
     module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, device)
-    batch = make_batch(options, device)
+    batch, clock = make_batch(argparse.Namespace(**options), device), clock_of(device, options["threads"])
     rows = []
     for step in range(options["warm_up"] + options["repeats"]):
         optimizer.zero_grad(set_to_none=True)
-        marks = [_now(device)]
+        marks = [clock()]
         loss, _ = module(batch, step)
-        marks.append(_now(device))
+        marks.append(clock())
         loss.backward()
-        marks.append(_now(device))
+        marks.append(clock())
         optimizer.step()
-        marks.append(_now(device))
+        marks.append(clock())
         if step >= options["warm_up"]:
             rows.append([after - before for before, after in itertools.pairwise(marks)])
     if device.type == "cuda":
@@ -65,37 +68,14 @@ def measure(options: dict[str, Any]) -> tuple[float, ...]:
     return (*best, sum(best), statistics.median(map(sum, rows)), mib)
 
 
-def make_batch(options: dict[str, Any], device: torch.device) -> dict[str, torch.Tensor]:
-    """Noise with one square an object: time does not depend on what is to be seen."""
-    side, samples, objects = options["side"], options["batch_size"], options["objects"]
-    rng = torch.Generator().manual_seed(0)
-    frames = torch.randint(0, 256, (samples, options["clip_length"], 3, side, side), dtype=torch.uint8, generator=rng)
-    label = torch.zeros(samples, side, side, dtype=torch.uint8)
-    for index in range(objects):
-        left = index * side // objects
-        label[:, : side // 2, left : left + side // (2 * objects)] = 1 + index
-    batch = {
-        "frames": frames,
-        "label": label,
-        "num_objects": torch.full((samples,), objects),
-        "weight": torch.ones(samples),
-        "position": torch.arange(samples),
-    }
-    return {key: value.to(device) for key, value in batch.items()}
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["stcn", "xmem", "cutie-base", "cutie-small"])
     parser.add_argument("--clip-length", type=int, nargs="+", default=[3, 8])
     parser.add_argument("--precision", nargs="+", default=["float32"], choices=["float32", "bfloat16"])
     parser.add_argument("--compile", nargs="+", default=["off"], choices=["off", "on"])
+    parser.add_argument("--strategy", default="2-step")
+    parser.add_argument("--recompute", nargs="+", default=["off"], choices=["off", "on"])
     parser.add_argument("--side", type=int, default=384)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--objects", type=int, default=2)
@@ -105,20 +85,22 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
 
-    name = torch.cuda.get_device_name() if arguments.device == "cuda" else platform.processor() or platform.machine()
+    name = name_of(torch.device(arguments.device))
     print(f"{name}, {arguments.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")
-    print(f"batch {arguments.batch_size}, {arguments.side} x {arguments.side}, {arguments.objects} objects, 2-step\n")
-    print("| network | n | precision | compiled | loss s | gradient s | update s | step s (median) | peak MiB |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    print(f"batch {arguments.batch_size}, {arguments.side} x {arguments.side}, {arguments.objects} objects, ", end="")
+    print(f"{arguments.strategy}\n")
+    columns = ["network", "n", "precision", "compiled", "recomputed", "loss s", "gradient s", "update s"]
+    columns += ["step s (median)", "peak MiB"]
+    print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|", flush=True)
     context = multiprocessing.get_context("spawn")
-    for network, clip_length, precision, compiled in itertools.product(
-        arguments.networks, arguments.clip_length, arguments.precision, arguments.compile
+    for cell in itertools.product(
+        arguments.networks, arguments.clip_length, arguments.precision, arguments.compile, arguments.recompute
     ):
-        row = {"network": network, "clip_length": clip_length, "precision": precision, "compile": compiled}
+        row = dict(zip(("network", "clip_length", "precision", "compile", "recompute"), cell, strict=True))
         with ProcessPoolExecutor(1, mp_context=context) as pool:
             loss, gradient, update, step, median, mib = pool.submit(measure, {**vars(arguments), **row}).result()
         print(
-            f"| {network} | {clip_length} | {precision} | {compiled} | {loss:.2f} | {gradient:.2f} | {update:.2f} "
+            f"| {' | '.join(map(str, cell))} | {loss:.2f} | {gradient:.2f} | {update:.2f} "
             f"| {step:.2f} ({median:.2f}) | {mib:.0f} |",
             flush=True,
         )
