@@ -1,6 +1,6 @@
 """Do the paper's claims hold on the synthetic videos? Makes data and shards in `study/`, trains, and answers.
 
-    python benchmarks/paper_claims.py [--num-processes 2] [--answer-only] [KEY=VALUE …]
+    python benchmarks/paper_claims.py [--longer] [--num-processes 2] [--answer-only] [KEY=VALUE …]
 
 Run from the checkout. Without Ray; stopped and started again, it goes on where it was. The study itself is
 `search_spaces/paper_claims.py`; what is claimed and when a claim counts as reproduced stands in `answers` below.
@@ -56,11 +56,12 @@ AS_GOOD = -1.0  # points of J&F by which "at least as good" may miss
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-processes", type=int, default=2, help="trials at a time")
+    parser.add_argument("--longer", action="store_true", help="one seed and four times the steps")
     parser.add_argument("--answer-only", action="store_true", help="train nothing; answer with what is finished")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_args()
     folder = prepare()
-    space = make("search_spaces.paper_claims", SearchSpace)
+    space = make(f"search_spaces.paper_claims{'.longer' if arguments.longer else ''}", SearchSpace)
     trials, _ = expand(space, override(make(space.trainable, ExperimentConfig), arguments.overrides))
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
     if not arguments.answer_only:
@@ -68,7 +69,7 @@ def main() -> None:
         tags = provenance_tags(kind="trial")
         result = run_plain(space, trials, tags=tags, watcher=watcher, num_processes=arguments.num_processes)
         print_results(space, trials, result.results)
-    answers(folder, trials)
+    answers(folder, trials, space.name)
 
 
 def prepare() -> DatasetFolder:
@@ -79,7 +80,7 @@ def prepare() -> DatasetFolder:
     return folder
 
 
-def answers(folder: DatasetFolder, trials: list[Trial]) -> None:
+def answers(folder: DatasetFolder, trials: list[Trial], study: str) -> None:
     """Prints the scores, and each claim with its numbers and its verdict."""
     runs: dict[str, dict[int, Path]] = defaultdict(dict)
     for trial in trials:
@@ -133,7 +134,7 @@ def answers(folder: DatasetFolder, trials: list[Trial]) -> None:
             found = interval(difference(emptied[row], emptied[chance]))
             claim(f"XMem: an empty reference gives coarse masks: better {text}", found, 0.0, "points of merged J")
     print_gradients(trials)
-    (STUDY / "answers.json").write_text(
+    (STUDY / f"{study}.json").write_text(
         json.dumps({"jf": scores, "copy": copying, "empty": emptied}, indent=1), encoding="utf-8"
     )
 

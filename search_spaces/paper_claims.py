@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from ovos_ray.tune.space import SearchSpace
 
 _FIRST, _ALL = ("study/shards/first",), ("study/shards/all",)
@@ -24,4 +26,18 @@ def paper_claims() -> SearchSpace:
             )
         },
         table="Tables 1 and 4 and Figures 6 and 7, with tiny networks on synthetic videos",
+    )
+
+
+def longer() -> SearchSpace:
+    """The same with one seed and four times the steps: does one-shot training catch up?"""
+    study = paper_claims()
+    ((keys, rows),) = study.axes.items()
+    kept = [row for row in rows if row[2] != "1-step" and row[3] != "empty"]
+    return dataclasses.replace(
+        study,
+        name="paper_claims_longer",
+        axes={keys: kept},
+        seeds=(0,),
+        overrides={"train.steps": 1600, "optimizer.decay_steps": (1280,), "validation.every": 200},
     )
