@@ -22,6 +22,7 @@ import numpy.typing as npt
 __all__ = [
     "BOUND_TH",
     "Statistics",
+    "binary_scores",
     "boundary_accuracy",
     "boundary_radius",
     "object_scores",
@@ -75,8 +76,8 @@ def boundary_accuracy(
     radius = boundary_radius(pred.shape[1], pred.shape[2], bound_th)
     scores = []
     for p, g in frames:
-        y, x = _box(cv2.bitwise_or(p, g))
-        scores.append(_boundary(p[y, x], g[y, x], radius))
+        box = _box(cv2.bitwise_or(p, g))
+        scores.append(_boundary(p[box], g[box], radius))
     return np.array(scores, np.float64)
 
 
@@ -91,12 +92,23 @@ def object_scores(pred: Mask, gt: Mask, ids: Sequence[int]) -> Floats:
     Returns:
         (K, 2) float64: J and F of each id.
     """
+    if len(ids) == 1:
+        return np.array([binary_scores(pred == ids[0], gt == ids[0])])
     radius = boundary_radius(gt.shape[0], gt.shape[1])
     scores = np.ones((len(ids), 2))
     for row, (a, b) in enumerate(_objects(pred, gt, ids)):
         if a.size:
             scores[row] = _region(a, b), _boundary(a, b, radius)
     return scores
+
+
+def binary_scores(pred: BoolArray, gt: BoolArray) -> tuple[float, float]:
+    """Returns J and F of one frame, given boolean masks (H, W)."""
+    radius = boundary_radius(gt.shape[0], gt.shape[1])
+    a, b = pred.view(np.uint8), gt.view(np.uint8)
+    box = _box(cv2.bitwise_or(a, b))
+    a, b = a[box], b[box]
+    return _region(a, b), _boundary(a, b, radius)
 
 
 @dataclass(frozen=True)
@@ -157,11 +169,6 @@ def _objects(pred: Mask, gt: Mask, ids: Sequence[int]) -> Iterator[tuple[Mask, M
 
     Eight ids take one pass over the frame, a bit each.
     """
-    if len(ids) == 1:
-        a, b = (pred == ids[0]).view(np.uint8), (gt == ids[0]).view(np.uint8)
-        box = _box(cv2.bitwise_or(a, b))
-        yield a[box], b[box]
-        return
     frame = _box(cv2.bitwise_or(pred, gt))
     pred, gt = pred[frame], gt[frame]
     for start in range(0, len(ids), 8):
@@ -177,7 +184,7 @@ def _objects(pred: Mask, gt: Mask, ids: Sequence[int]) -> Iterator[tuple[Mask, M
 
 def _span(marks: Mask) -> slice:
     """Returns from the first to the last mark, one wider on both sides; empty if there is none."""
-    marked = np.flatnonzero(marks)
+    marked = marks.nonzero()[0]
     return slice(max(marked[0] - 1, 0), marked[-1] + 2) if len(marked) else slice(0)
 
 

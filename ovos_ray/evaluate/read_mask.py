@@ -99,7 +99,7 @@ def _pixels(compressed: bytes, height: int, width: int) -> npt.NDArray[np.uint8]
     if len(raw) != height * (width + 1):
         return None
     rows = np.frombuffer(raw, np.uint8).reshape(height, width + 1)
-    filtered = np.flatnonzero(rows[:, 0])
+    filtered = rows[:, 0].nonzero()[0]
     if len(filtered) == 0:
         return rows[:, 1:]
     # A filter refers to the row above; the first one has none.

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovos_ray.errors import EvaluationError
-from ovos_ray.evaluate.metrics import Statistics, object_scores, statistics
+from ovos_ray.evaluate.metrics import Statistics, binary_scores, object_scores, statistics
 from ovos_ray.evaluate.plan import FramePair, SequencePlan, load_seen, plan_sequences
 from ovos_ray.evaluate.read_mask import StoredMask, read_mask
 from ovos_ray.evaluate.table import ObjectScore, Protocol, ScoreTable
@@ -168,11 +168,10 @@ def _score(chunk: _Chunk, protocol: Protocol) -> _Scores:
             )
         if protocol == "davis2016":
             _refuse_smoothed(pred, pair.pred)
-            masks = [(mask.indices > 0).view(np.uint8) for mask in (pred, gt)]
+            scores.append(np.array([binary_scores(pred.indices > 0, gt.indices > 0)]))
         else:
             _refuse_unknown_ids(pred, pair.pred, chunk)
-            masks = [pred.indices, gt.indices]
-        scores.append(object_scores(masks[0], masks[1], pair.ids))
+            scores.append(object_scores(pred.indices, gt.indices, pair.ids))
     return scores
 
 
