@@ -66,22 +66,43 @@ def test_full_supervision_is_a_yardstick_and_no_rival() -> None:
     assert words.supervision == ""
 
 
-def test_settings_that_change_together_are_judged_together() -> None:
-    comparison, words = summary(*study())
-    effects = {effect.axis: effect for effect in axis_effects(comparison)}
-    assert set(effects) == {"method.backward", "method.name"}, "the shards are said with the training"
-    assert effects["method.name"].together == ("shards",)
-    best, other = effects["method.name"].values
-    assert (best.value, other.value, other.num_pairs, other.difference) == ("supervised", "one-shot", 2, 20.0)
-    assert "training (with shards)" in dict(words.axes)
+def test_strategies_are_one_setting_in_which_full_supervision_is_no_rival() -> None:
+    comparison, _ = summary(*study())
+    assert set(comparison.axes) == {"strategy", "data.shards"}
+    (effect,) = axis_effects(comparison)
+    assert (effect.axis, effect.together) == ("strategy", ())
+    best, other = effect.values
+    assert (best.value, other.value, other.num_pairs, other.difference) == ("2-step", "T-step", 2, 5.0)
 
-    # With a run of full supervision on the labels of first frames alone, the two can be told apart.
-    extra = run("both", 0, 50.0, data__shards='["/data/first"]', method__backward="2-step", method__name="supervised")
-    comparison, _ = summary(*study(), extra)
+    # Full supervision with the labels of first frames alone tells what the other labels are worth.
+    few = run("few", 0, 50.0, data__shards='["/data/first"]', method__backward="2-step", method__name="supervised")
+    comparison, _ = summary(*study(), few)
     effects = {effect.axis: effect for effect in axis_effects(comparison)}
-    assert effects["method.name"].together == ()
-    assert effects["method.name"].values[1].difference == pytest.approx(10.0)
+    assert set(effects) == {"strategy", "data.shards"}
     assert effects["data.shards"].values[1].difference == pytest.approx(10.0)
+    assert {row.label for row in comparison.rows if row.strategy == "fully supervised"} == {
+        "fully supervised · xmem-tiny · shards all", "fully supervised · xmem-tiny · shards first",
+    }  # fmt: skip
+
+
+def test_settings_that_change_together_are_judged_together() -> None:
+    runs = [
+        run(name, seed, mean, method__backward="2-step", network__name=name, optimizer__learning_rate=rate)
+        for name, mean, rate in (("xmem-tiny", 40.0, "0.001"), ("stcn-tiny", 30.0, "0.0001"))
+        for seed in (0, 1)
+    ]
+    comparison, words = summary(*runs)
+    (effect,) = axis_effects(comparison)
+    assert (effect.axis, effect.together) == ("network.name", ("learning rate",))
+    assert effect.values[1].difference == pytest.approx(10.0)
+    assert "network (with learning rate)" in dict(words.axes)
+
+    fast = run("fast", 0, 35.0, method__backward="2-step", network__name="xmem-tiny", optimizer__learning_rate="0.0001")
+    comparison, _ = summary(*runs, fast)
+    effects = {effect.axis: effect for effect in axis_effects(comparison)}
+    assert effects["network.name"].together == effects["optimizer.learning_rate"].together == ()
+    assert effects["network.name"].values[1].difference == pytest.approx(5.0)
+    assert effects["optimizer.learning_rate"].values[1].difference == pytest.approx(5.0)
 
 
 def test_names_are_as_short_as_they_can_be() -> None:

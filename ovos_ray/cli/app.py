@@ -222,12 +222,15 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("report"),
     tracking_uri: Annotated[str, typer.Option(help="MLflow store.")] = "sqlite:///mlflow.db",
     sequence: Annotated[Optional[list[str]], typer.Option(help="Show pictures of this one; may be repeated.")] = None,  # noqa: UP045
+    attach: Annotated[bool, typer.Option(help="Also store page and pictures with the runs in MLflow.")] = True,
     terminal: Annotated[bool, typer.Option("--terminal", help="Print the summary and the tables only.")] = False,
 ) -> None:
     """Compares the trials of a study: tables beside the paper's, plots, overlays, one HTML page."""
     from ovos_ray.cli import reporting
 
-    reporting.report(experiment, out, tracking_uri=tracking_uri, sequences=tuple(sequence or ()), terminal=terminal)
+    reporting.report(
+        experiment, out, tracking_uri=tracking_uri, sequences=tuple(sequence or ()), attach=attach, terminal=terminal
+    )
 
 
 @app.command(

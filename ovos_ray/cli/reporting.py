@@ -9,7 +9,9 @@ from ovos_ray.cli.console import console
 __all__ = ["report", "sync"]
 
 
-def report(experiment: str, out: Path, *, tracking_uri: str, sequences: tuple[str, ...], terminal: bool) -> None:
+def report(
+    experiment: str, out: Path, *, tracking_uri: str, sequences: tuple[str, ...], attach: bool, terminal: bool
+) -> None:
     """Writes the comparison of a study, or prints its summary and tables.
 
     Raises:
@@ -22,7 +24,7 @@ def report(experiment: str, out: Path, *, tracking_uri: str, sequences: tuple[st
         for part in render_report(compare_study(experiment, tracking_uri)):
             console.print(part)
         return
-    written = build_report(experiment, tracking_uri, out, sequences=sequences)
+    written = build_report(experiment, tracking_uri, out, sequences=sequences, attach=attach)
     console.print(render_table(written.comparison))
     console.print(f"report: {written.html}", soft_wrap=True)
 

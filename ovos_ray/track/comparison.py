@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ovos_ray.track.strategy import SUPERVISED, strategy_name
+from ovos_ray.track.strategy import EMPTY, SUPERVISED, strategy_name
 from ovos_ray.track.study import Run, Study, parse_json
 
-__all__ = ["Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_of", "value_label"]
+__all__ = ["STRATEGY", "Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_of", "value_label"]
 
 # What a run is called, where it writes and on how many machines it runs does not make it another configuration.
 _NOT_AXES = (
@@ -23,7 +23,11 @@ _NOT_AXES = (
     "train.max_failures", "train.checkpoint_every", "train.num_workers", "train.cpus_per_worker",
     "train.gpus_per_worker", "train.num_threads", "train.snapshot_every",
 )  # fmt: skip
+STRATEGY = "strategy"
+"""Stands as an axis for `_STRATEGY_AXES` where more than the backward strategy differs."""
+_STRATEGY_AXES = ("method.name", "method.reference", "method.backward")
 _AXIS_LABELS = {
+    STRATEGY: "strategy",
     "method.backward": "backward strategy",
     "network.name": "network",
     "data.clip_length": "clip length n",
@@ -160,7 +164,7 @@ def compare(study: Study) -> Comparison:
     axes = _axes(trials)
     groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in trials:
-        groups[tuple(run.param(axis) for axis in axes)].append(run)
+        groups[tuple(_value(run, axis) for axis in axes)].append(run)
     named = _naming_axes(axes, groups)
     rows = []
     for values, runs in groups.items():
@@ -206,12 +210,28 @@ def _axes(trials: Sequence[Run]) -> tuple[str, ...]:
     axes = [
         key
         for key in keys
-        if key not in _NOT_AXES and key not in pieces and len({run.param(key) for run in trials}) > 1
+        if key not in _NOT_AXES and key not in pieces and len({_value(run, key) for run in trials} - _silent(key)) > 1
     ]
+    if "method.name" in axes or "method.reference" in axes:
+        axes = [STRATEGY, *(axis for axis in axes if axis not in _STRATEGY_AXES)]
     # `pretrain` is null where there is none and has parts where there is one: the parts tell it all.
     axes = [axis for axis in axes if axis != "pretrain" or "pretrain.recipe" not in axes]
     known = list(_AXIS_LABELS)
     return tuple(sorted(axes, key=lambda axis: known.index(axis) if axis in known else len(known)))
+
+
+def _value(run: Run, axis: str) -> str:
+    """The value of a setting, empty where it has no say, as that for an empty reference where there is none."""
+    if axis == STRATEGY:
+        return strategy_of(run)
+    if axis == "method.empty_objects" and strategy_of(run) != EMPTY:
+        return ""
+    return run.param(axis)
+
+
+def _silent(axis: str) -> set[str]:
+    """Values that do not make a setting vary: that it has no say elsewhere."""
+    return {""} if axis == "method.empty_objects" else set()
 
 
 def _newest_per_seed(runs: Sequence[Run]) -> tuple[Run, ...]:

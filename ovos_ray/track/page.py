@@ -14,7 +14,7 @@ from ovos_ray.track.paper import PaperTable
 from ovos_ray.track.paper_exports import contrast_text
 from ovos_ray.track.parallel import search_figure
 from ovos_ray.track.pictures import Gallery
-from ovos_ray.track.significance import AxisEffect, Paired
+from ovos_ray.track.significance import AxisEffect, Paired, distinct_axes
 from ovos_ray.track.strategy import EMPTY, SUPERVISED
 from ovos_ray.track.traces import Trace
 from ovos_ray.track.verdict import p_text, verdict
@@ -216,7 +216,7 @@ def _scale(comparison: Comparison) -> tuple[float, float]:
 def _facets(comparison: Comparison) -> dict[str, list[str]]:
     """The axes to filter by, with their values."""
     facets = {}
-    for axis in comparison.axes:
+    for axis in distinct_axes(comparison.rows, comparison.axes):
         values = sorted({row.settings[axis] for row in comparison.rows})
         if 2 <= len(values) <= _MAX_FACET_VALUES:
             facets[axis] = values

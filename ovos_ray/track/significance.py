@@ -11,7 +11,8 @@ import numpy as np
 
 from ovos_ray.errors import MissingExtraError
 from ovos_ray.seeding import generator
-from ovos_ray.track.comparison import Comparison, Row, axis_label
+from ovos_ray.track.comparison import STRATEGY, Comparison, Row, axis_label
+from ovos_ray.track.strategy import SUPERVISED
 
 __all__ = [
     "AxisEffect",
@@ -173,29 +174,30 @@ def axis_effects(comparison: Comparison) -> tuple[AxisEffect, ...]:
     axis that decides another one, as full supervision decides the shards, is compared together with it; axes without
     any such pair are left out.
     """
-    scored = [row for row in comparison.rows if row.finished]
-    axes = [axis for axis in comparison.axes if len({row.settings[axis] for row in scored}) > 1]
-    follows = {axis: [other for other in axes if other != axis and _decides(axis, other, scored)] for axis in axes}
-    effects: list[AxisEffect] = []
-    for axis in distinct_axes(scored, axes):
+    finished = [row for row in comparison.rows if row.finished]
+    effects = []
+    for axis in distinct_axes(finished, comparison.axes):
+        # Full supervision is compared on its own: no rival, and other labels.
+        rows = [row for row in finished if axis != STRATEGY or row.strategy != SUPERVISED]
+        others = [key for key in comparison.axes if key != axis and len({row.settings[key] for row in rows}) > 1]
+        follow = [key for key in others if _decides(axis, key, rows)]
         blocks: dict[str, dict[tuple[object, ...], float]] = defaultdict(dict)
-        for row in scored:
-            rest = tuple(row.settings[key] for key in axes if key != axis and key not in follows[axis])
+        for row in rows:
+            rest = tuple(row.settings[key] for key in others if key not in follow)
             for run in row.finished:
                 blocks[row.settings[axis]][(*rest, run.seed)] = run.metrics["final/jf"]
         if 2 <= len(blocks) <= _MAX_VALUES:
             values = _ranked(blocks)
             if any(value.num_pairs for value in values):
-                together = tuple(axis_label(other) for other in follows[axis])
-                effects.append(AxisEffect(axis, axis_label(axis), values, together))
+                effects.append(AxisEffect(axis, axis_label(axis), values, tuple(map(axis_label, follow))))
     return tuple(effects)
 
 
 def distinct_axes(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
-    """Returns the axes without those that always change together with an earlier one."""
+    """Returns the axes without those that never change but with an earlier one."""
     distinct: list[str] = []
     for axis in axes:
-        if not any(_decides(axis, other, rows) and _decides(other, axis, rows) for other in distinct):
+        if not any(_decides(other, axis, rows) for other in distinct):
             distinct.append(axis)
     return distinct
 
