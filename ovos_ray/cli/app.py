@@ -294,7 +294,7 @@ def demo(
 
 @app.command(epilog="Example: `ovos-ray doctor --shards shards/davis --recipe trainables.one_shot.stcn --bench-ingest`")
 def doctor(
-    shards: Annotated[Optional[list[Path]], typer.Option(help="Shards to look at; may be repeated.")] = None,  # noqa: UP045
+    shards: Annotated[Optional[list[str]], typer.Option(help="Shards to look at; may be repeated.")] = None,  # noqa: UP045
     storage: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "runs",
     tracking_uri: Annotated[str, typer.Option(help="MLflow store.")] = "sqlite:///mlflow.db",
     recipe: Annotated[Optional[str], typer.Option(help="A run that is to fit, such as trainables.one_shot.")] = None,  # noqa: UP045

@@ -48,7 +48,7 @@ Check = Callable[[], Iterator[Finding]]
 
 
 def examine(
-    shards: tuple[Path, ...],
+    shards: tuple[str, ...],
     storage: str,
     tracking_uri: str,
     *,
@@ -58,7 +58,7 @@ def examine(
     """Prints what is there and what is not; returns whether nothing that was asked for is missing.
 
     Args:
-        shards: Folders to look at.
+        shards: Folders or bucket URIs to look at.
         storage: Where runs are to be kept.
         tracking_uri: MLflow store.
         config: A run that is to fit: its checkpoints into the storage, its clips into the measured decoding.
@@ -176,7 +176,7 @@ def _cluster() -> Iterator[Finding]:
         ray.shutdown()
 
 
-def _shards(folder: Path) -> Iterator[Finding]:
+def _shards(folder: str) -> Iterator[Finding]:
     from ovos_ray.data.masks import decode_image
     from ovos_ray.data.shards import ShardIndex, ShardReader
 

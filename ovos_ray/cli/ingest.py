@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.config import ExperimentConfig, override, resolve_paths
 from ovos_ray.errors import ConfigError
 
 __all__ = ["ingest_speed"]
@@ -16,7 +16,7 @@ __all__ = ["ingest_speed"]
 _SECONDS = 8.0
 
 
-def ingest_speed(config: ExperimentConfig, shards: Sequence[Path]) -> Iterator[str]:
+def ingest_speed(config: ExperimentConfig, shards: Sequence[str]) -> Iterator[str]:
     """Yields clips per second of one thread of this process and of Ray Data on all CPUs of a local cluster.
 
     Args:
@@ -35,11 +35,11 @@ def ingest_speed(config: ExperimentConfig, shards: Sequence[Path]) -> Iterator[s
 
     if not shards:
         raise ConfigError("--bench-ingest needs data", "add --shards FOLDER")
-    config = override(config, {"data.shards": tuple(str(folder.absolute()) for folder in shards)})
+    config = resolve_paths(override(config, {"data.shards": tuple(shards)}), Path.cwd())
     config = override(config, {"data.multipliers": (), "data.frame_intervals": (), "train.steps": 1_000_000})
     data, all_labels = config.data, config.method.name == "supervised"
     yield f"clips of {data.clip_length} frames at {data.crop_size} pixels"
-    plan = Plan([ShardIndex.load(folder) for folder in shards], data, seed=config.seed, steps=config.train.steps)
+    plan = Plan([ShardIndex.load(folder) for folder in data.shards], data, seed=config.seed, steps=config.train.steps)
     speed = _speed(LocalStream(plan, ClipDecoder(data, all_labels=all_labels)).batches(), data.batch_size)
     yield f"{speed:.1f} clips/s on one thread"
     with ray_session():

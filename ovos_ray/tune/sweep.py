@@ -24,6 +24,7 @@ from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.loop import check_resources, pretraining_request
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, spool_folder
+from ovos_ray.tune.best import log_best_network
 from ovos_ray.tune.pretraining import distinct_pretrainings, without_failed_pretraining
 from ovos_ray.tune.space import SearchSpace, Trial
 from ovos_ray.tune.trial import run_trial
@@ -146,7 +147,10 @@ def finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
     failed = tuple(t.name for t in trials if t.name not in results)
     best = max((r["scores"].get("jf", -math.inf) for r in results.values()), default=-math.inf)
     if math.isfinite(best):
-        parent.log_metrics({"best/jf": best, "trials/finished": len(results), "trials/failed": len(failed)}, 0)
+        parent.log_metrics(
+            {"best/jf": best, "trials/finished": len(results), "trials/failed": len(failed)}, len(results)
+        )
+        log_best_network(parent, trials, results)
     parent.finish("FAILED" if failed else "FINISHED")
     return SweepResult(results, failed)
 
