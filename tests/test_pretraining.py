@@ -117,6 +117,28 @@ def test_the_trials_of_all_studies_share_one_folder_and_one_stage_per_digest() -
     assert {stage.storage for stage in stages} == {"runs/pretraining"}
 
 
+def test_a_study_runs_each_stage_once_and_no_trial_whose_stage_failed(here: Path) -> None:
+    from ovos_ray.tune.pretraining import distinct_pretrainings, without_failed_pretraining
+    from ovos_ray.tune.sweep import requests_of
+
+    axes = {"pretrain": (None, PretrainConfig(recipe="my_stages.stage"))}
+    space = SearchSpace(name="s", trainable="none", axes=axes, seeds=(0, 1, 2))
+    trials, _ = expand(space, config_of(storage=str(here / "runs")))
+    records: list[dict[str, Any]] = []
+    requests = requests_of(space, trials, tags={"ovos.git_commit": "1a"}, watcher=records.append)
+    assert len(requests) == 6
+    (stage,) = distinct_pretrainings(requests).values()
+    assert (stage.experiment, stage.shared, stage.tags["ovos.kind"]) == ("pretraining", True, "pretraining")
+    assert stage.config.data.shards == (str(here / "shards/static"),)
+    without = without_failed_pretraining(requests)
+    assert len(without) == 3
+    assert all(request.pretraining is None for request in without.values())
+    assert [record["event"] for record in records] == [f"not run: its pretraining {stage.config.name} has failed"] * 3
+    RunFolder.of(stage.config).finish({})
+    assert not distinct_pretrainings(requests)
+    assert len(without_failed_pretraining(requests)) == 6
+
+
 @pytest.mark.parametrize("single_object", [True, False])
 def test_a_run_starts_from_the_weights_of_its_pretraining(single_object: bool) -> None:
     config = pin_pretraining(config_of())

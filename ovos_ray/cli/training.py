@@ -72,6 +72,8 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
         console.print(f"{config.name} was finished before; nothing to do (another name=… starts another run)")
     else:
         console.print(f"finished in {time.perf_counter() - began:.0f} s")
+    if (choice := result.values.get("checkpoint", {})).get("rule") == "best":
+        console.print(f"chosen: step {choice['step']}, the best of {config.validation.split} ({choice['val/jf']:.1f})")
     _print_scores(result.values["scores"])
     console.print(f"run folder: {result.folder.storage.folder}", soft_wrap=True)
 
