@@ -18,6 +18,7 @@ from ovos_ray.errors import ConfigError
 from ovos_ray.overrides import flatten, from_dict, override, to_dict
 
 __all__ = [
+    "INITS",
     "AugmentationConfig",
     "DataConfig",
     "EvaluationConfig",
@@ -45,8 +46,9 @@ class NetworkConfig:
 
     name: str = "xmem-tiny"
     """A name known to `ovos_ray.networks.build`."""
-    init: str = "random"
-    """`random`, `imagenet` (ResNet weights, fetched by torchvision) or the path of a weights file, ours or official."""
+    init: str = "auto"
+    """`imagenet` (ResNet weights, fetched by torchvision), `random`, or the path of a weights file, ours or official.
+    `auto`: ImageNet where there are such weights, random for the tiny networks, which have none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,6 +321,10 @@ def digest(config: ExperimentConfig) -> str:
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:12]
 
 
+INITS = ("auto", "imagenet", "random")
+"""What `network.init` may be beside the path of a weights file."""
+
+
 def resolve_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
     """Returns the configuration with paths made absolute, since workers run in other folders. URIs stay as they are.
 
@@ -334,7 +340,7 @@ def resolve_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
     changes: dict[str, object] = {
         "storage": absolute(config.storage),
         "data.shards": tuple(absolute(path) for path in config.data.shards),
-        "network.init": init if init in ("random", "imagenet") else absolute(init),
+        "network.init": init if init in INITS else absolute(init),
     }
     changes["evaluation.also"] = tuple(f"{name}={absolute(root)}:{split}" for name, root, split in _also(config))
     folders = {"validation.root": config.validation.root, "evaluation.root": config.evaluation.root}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ovos_ray.config import (
+    INITS,
     DataConfig,
     ExperimentConfig,
     digest,
@@ -97,4 +98,8 @@ def test_paths_become_absolute_and_uris_stay(tmp_path: Path) -> None:
     resolved = resolve_paths(config, tmp_path)
     assert resolved.data.shards == (str(tmp_path / "shards/a"), "s3://bucket/b")
     assert resolved.storage == str(tmp_path / "runs")
-    assert resolved.network.init == "random"
+    assert resolved.network.init == "auto"
+    for init in INITS:
+        assert resolve_paths(override(config, {"network.init": init}), tmp_path).network.init == init
+    weights = resolve_paths(override(config, {"network.init": "stcn.pth"}), tmp_path).network.init
+    assert weights == str(tmp_path / "stcn.pth")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import math
@@ -219,6 +220,14 @@ def test_older_runs_of_a_seed_are_left_out_and_counted() -> None:
     assert score is not None
     assert score.mean == 50.0
     assert row.note == "single seed, 2 older runs left out"
+
+
+def test_random_initial_weights_are_noted() -> None:
+    runs = [memory_run("2-step", seed, {("a", 1): (50.0, 50.0)}, run_id=str(seed)) for seed in (0, 1)]
+    asked = [dataclasses.replace(run, params={**run.params, "network.init": "random"}) for run in runs]
+    staged = [dataclasses.replace(run, params={**run.params, "pretrain.recipe": "trainables.x"}) for run in asked]
+    notes = [compare(Study("s", "1", "uri", tuple(some))).rows[0].note for some in (runs, asked, staged)]
+    assert notes == ["", "from random weights", ""]
 
 
 def test_study_without_any_finished_trial_makes_a_page_that_says_so(study_uri: str, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ import pytest
 import torch
 from torchvision.models import resnet18, resnet50
 
+from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import WeightsError
 from ovos_ray.networks import build, export_weights, load_imagenet, load_weights
+from ovos_ray.train.initial import initial_network
 
 
 def _state(name: str, **options) -> dict[str, torch.Tensor]:
@@ -213,3 +215,21 @@ def test_imagenet_weights_out_of_reach_say_what_to_do(tmp_path: Path, monkeypatc
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
     with pytest.raises(WeightsError, match=r"(?s)cannot be fetched: no route.*OVOS_IMAGENET.*network\.init=random"):
         load_imagenet(network)
+
+
+def test_published_networks_start_from_random_weights_only_when_asked(
+    tmp_path: Path, imagenet_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = override(ExperimentConfig(), {"network.name": "cutie-small"})
+    monkeypatch.setenv("OVOS_IMAGENET", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"holds no resnet18\*\.pth"):
+        initial_network(config)
+    random = initial_network(override(config, {"network.init": "random"})).state_dict()
+    assert all(torch.equal(value, random[key]) for key, value in _state("cutie-small").items())
+    tiny = initial_network(override(config, {"network.name": "cutie-tiny"})).state_dict()
+    assert all(torch.equal(value, tiny[key]) for key, value in _state("cutie-tiny").items())
+    monkeypatch.setenv("OVOS_IMAGENET", str(imagenet_folder))
+    key, own = "pixel_encoder.res2.1.conv2.weight", "layer1.1.conv2.weight"
+    given = torch.load(imagenet_folder / "resnet18-f37072fd.pth", weights_only=True)[own]
+    assert torch.equal(initial_network(config).state_dict()[key], given)
+    assert not torch.equal(random[key], given)

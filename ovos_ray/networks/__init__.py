@@ -11,7 +11,7 @@ import torch
 from ovos_ray.errors import ConfigError
 from ovos_ray.networks import cutie, stcn, xmem
 from ovos_ray.networks.base import FrameFeatures, InferenceDefaults, MemoryFrame, Readout, State, VOSNetwork
-from ovos_ray.networks.weights import LoadReport, export_weights, load_imagenet, load_weights
+from ovos_ray.networks.weights import LoadReport, export_weights, has_imagenet, load_imagenet, load_weights
 
 __all__ = [
     "FrameFeatures",
@@ -23,6 +23,7 @@ __all__ = [
     "VOSNetwork",
     "build",
     "export_weights",
+    "has_imagenet",
     "load_imagenet",
     "load_weights",
     "names",

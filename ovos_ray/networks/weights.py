@@ -23,7 +23,7 @@ from ovos_ray.io import atomic_path
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.networks.resnet import ImageEncoder, MaskEncoder
 
-__all__ = ["LoadReport", "export_weights", "load_imagenet", "load_weights"]
+__all__ = ["LoadReport", "export_weights", "has_imagenet", "load_imagenet", "load_weights"]
 
 _log = logging.getLogger(__name__)
 
@@ -163,11 +163,9 @@ def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = N
     """
     folder = folder if folder is not None else os.environ.get("OVOS_IMAGENET")
     loaded, missing = 0, []
-    for prefix, encoder in network.named_children():
-        if not isinstance(encoder, ImageEncoder | MaskEncoder):
-            continue
-        known = _IMAGENET.get(encoder.config.depths)
-        if known is None or encoder.config.norm != "batch" or encoder.config.width != 64:
+    for prefix, encoder in _encoders(network):
+        known = _imagenet_file(encoder)
+        if known is None:
             raise WeightsError(
                 f"there are no ImageNet weights for {prefix} of this {type(network).__name__}",
                 "set network.init=random: tiny networks start from random weights",
@@ -187,6 +185,21 @@ def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = N
     if not loaded:
         raise WeightsError(f"{type(network).__name__} has no ResNet encoders", "set network.init=random")
     return LoadReport(loaded=loaded, missing=tuple(missing))
+
+
+def has_imagenet(network: VOSNetwork) -> bool:
+    """Returns whether there are ImageNet weights for all encoders of a network, wherever they lie."""
+    files = [_imagenet_file(encoder) for _, encoder in _encoders(network)]
+    return bool(files) and None not in files
+
+
+def _encoders(network: VOSNetwork) -> list[tuple[str, ImageEncoder | MaskEncoder]]:
+    return [(name, part) for name, part in network.named_children() if isinstance(part, ImageEncoder | MaskEncoder)]
+
+
+def _imagenet_file(encoder: ImageEncoder | MaskEncoder) -> tuple[str, str] | None:
+    plain = encoder.config.norm == "batch" and encoder.config.width == 64
+    return _IMAGENET.get(encoder.config.depths) if plain else None
 
 
 def _imagenet(name: str, url: str, folder: str | os.PathLike[str] | None) -> dict[str, Tensor]:

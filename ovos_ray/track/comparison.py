@@ -107,7 +107,7 @@ class Row:
 
     @property
     def note(self) -> str:
-        """What a reader must know: seeds that failed, still run, were stopped or were not scored."""
+        """What a reader must know: random initial weights; seeds that failed, still run, were stopped or not scored."""
         counts: dict[str, int] = defaultdict(int)
         for run in self.runs:
             if run.status == "finished":
@@ -115,6 +115,8 @@ class Row:
             else:
                 counts["stopped early" if run.status == "stopped" else run.status] += 1
         parts = [f"{number} {what}" for what, number in counts.items() if number]
+        if any(run.param("network.init") == "random" and not run.param("pretrain.recipe") for run in self.runs):
+            parts.append("from random weights")
         if len(self.finished) == 1 and self.kind == "trial":
             parts.append("single seed")
         if self.superseded:

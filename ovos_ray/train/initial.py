@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ovos_ray import networks
-from ovos_ray.config import ExperimentConfig
+from ovos_ray.config import INITS, ExperimentConfig
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.train.pretraining import pretrained_weights
 
@@ -17,11 +17,11 @@ def initial_network(config: ExperimentConfig) -> VOSNetwork:
         WeightsError: ImageNet weights or the weights file cannot be had, or do not fit.
         FileNotFoundError: The pretraining is not finished.
     """
-    network = networks.build(config.network.name, seed=config.seed)
+    network, init = networks.build(config.network.name, seed=config.seed), config.network.init
     if config.pretrain is not None:
         networks.load_weights(network, pretrained_weights(config), strict=True)
-    elif config.network.init == "imagenet":
+    elif init not in INITS:
+        networks.load_weights(network, init, strict=True)
+    elif init == "imagenet" or (init == "auto" and networks.has_imagenet(network)):
         networks.load_imagenet(network)
-    elif config.network.init != "random":
-        networks.load_weights(network, config.network.init, strict=True)
     return network

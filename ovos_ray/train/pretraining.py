@@ -19,7 +19,7 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from ovos_ray.config import ExperimentConfig, digest, override, resolve_paths
+from ovos_ray.config import INITS, ExperimentConfig, digest, override, resolve_paths
 from ovos_ray.errors import ConfigError
 from ovos_ray.io import exclusive
 from ovos_ray.recipes import make
@@ -56,7 +56,7 @@ def pin_pretraining(config: ExperimentConfig) -> ExperimentConfig:
     """
     if config.pretrain is None:
         return config
-    if config.network.init not in ("random", "imagenet"):
+    if config.network.init not in INITS:
         return dataclasses.replace(config, pretrain=None)
     return override(
         config,
