@@ -48,7 +48,8 @@ class Ours:
         from ovos_ray.evaluate.propagator import Propagator
         from ovos_ray.evaluate.settings import InferenceSettings
 
-        network = networks.build(name).eval().to(args.device)
+        # As `load_network` returns it.
+        network = networks.build(name).eval().to(args.device, memory_format=torch.channels_last)
         self.propagator = Propagator(network, InferenceSettings.of(network, **changes))
 
     def memorise_every(self, interval: int) -> None:

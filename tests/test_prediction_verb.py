@@ -14,6 +14,7 @@ from ovos_ray import networks
 from ovos_ray.cli import prediction
 from ovos_ray.data.masks import encode_jpeg, encode_mask
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
+from ovos_ray.evaluate.checkpoint_file import load_network
 from ovos_ray.evaluate.inference import InferenceSettings, NetworkPredictor
 
 SIZE = (48, 64)
@@ -58,7 +59,7 @@ def predict(clip: Path, **changes: Any) -> Path:
 def test_options_reach_the_network(clip):
     soft = clip.parent / "soft"
     out = predict(clip, soft=soft, flip=True, scales="1,1.5", precision="bfloat16", shortest_side=32)
-    network = networks.build("stcn-tiny", seed=2)
+    network = load_network(clip.parent / "weights.pt")
     settings = InferenceSettings.of(network, flip=True, scales=(1.0, 1.5), precision="bfloat16", shortest_side=32)
     frames = [np.asarray(Image.open(path)) for path in sorted(clip.iterdir())]
     expected = NetworkPredictor(network, settings, soft=True)(frames, {0: np.asarray(Image.open(clip / "../mask.png"))})

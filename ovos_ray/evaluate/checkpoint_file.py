@@ -19,7 +19,7 @@ __all__ = ["load_network"]
 
 
 def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
-    """Loads a network in evaluation mode, on the CPU.
+    """Loads a network in evaluation mode, on the CPU, its convolutions laid out channels last, which is faster.
 
     Args:
         path: A run folder (its result, or its newest checkpoint), a `.safetensors` file, one of our checkpoints, or an
@@ -44,8 +44,7 @@ def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
         raise WeightsError(
             f"{path} does not say which network it is for", f"add --network {'|'.join(networks.names())}"
         )
-    network = networks.build(name)
-    network.eval()
+    network = networks.build(name).eval().to(memory_format=torch.channels_last)
     report = networks.load_weights(network, source)
     if report.missing and len(report.missing) > len(network.state_dict()) // 2:
         raise WeightsError(f"{path} is no weights file of {name}: {report}", "name the right network with --network")
