@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,3 +222,15 @@ def test_dockerfile_copies_what_is_there_and_builds_on_the_tested_ray() -> None:
     sources = [word for line in lines if line.startswith("COPY") for word in line.split()[2:-1]]
     assert "ovos_ray" in sources
     assert all((REPOSITORY / source).exists() for source in sources)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="the image has Python 3.11, whose tomllib the script needs")
+def test_dockerfile_installs_the_project_s_dependencies_and_leaves_ray_alone() -> None:
+    found = re.search(r"<<'EOF'[^\n]*\n(.*?)\nEOF\n", (DEPLOY / "Dockerfile").read_text(), re.DOTALL)
+    assert found is not None
+    printed = subprocess.run(
+        [sys.executable, "-c", found[1]], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    names = {Requirement(line).name for line in printed.splitlines()}
+    assert {"torch", "mlflow", "psutil", "matplotlib", "av"} <= names
+    assert "ray" not in names

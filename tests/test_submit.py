@@ -176,6 +176,17 @@ def test_cluster_that_does_not_answer_is_a_named_error(monkeypatch: pytest.Monke
         connect("http://127.0.0.1:9", tmp_path / "absent")
 
 
+def test_address_of_a_job_server_is_no_cluster_to_attach_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ovos_ray.cli.session import ray_session
+
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:8265")
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(ClusterError, match="where jobs are submitted") as caught, ray_session():
+        pass
+    assert "ovos-ray submit --" in str(caught.value.remedy)
+
+
 class Job:
     """A job server whose connections break."""
 

@@ -14,6 +14,8 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
+from ovos_ray.cli.job_package import JobPackage
+from ovos_ray.errors import ClusterError
 from ovos_ray.train.progress import ProgressBoard, format_progress
 
 __all__ = ["print_record", "ray_session", "watching"]
@@ -27,6 +29,10 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
 
     Workers find the modules of the current folder: by path on this machine, in the job's working directory in a job,
     and shipped along otherwise.
+
+    Raises:
+        ClusterError: `RAY_ADDRESS` is that of a job server.
+        ResourceError: The current folder is too large to ship.
     """
     if ray.is_initialized():
         yield
@@ -50,7 +56,14 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(**options)
     else:
-        ray.init(address, runtime_env={"working_dir": here, "excludes": [".venv", ".git", "runs", "shards"]}, **options)
+        if address.startswith(("http://", "https://")):
+            raise ClusterError(
+                f"RAY_ADDRESS = {address} is where jobs are submitted, not a cluster to attach to",
+                "put `ovos-ray submit --` before the verb, or unset RAY_ADDRESS to run on this machine",
+            )
+        excludes = [".venv", ".git", "/runs", "/shards"]
+        JobPackage.of(Path(here), excludes).check()
+        ray.init(address, runtime_env={"working_dir": here, "excludes": excludes}, **options)
     try:
         yield
     finally:
