@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from PIL import Image
 
 from ovos_ray import networks
 from ovos_ray.cli import prediction
+from ovos_ray.cli.workers import predict_in_parallel
 from ovos_ray.data.masks import encode_jpeg, encode_mask
-from ovos_ray.errors import ConfigError, DataError, EvaluationError
+from ovos_ray.errors import ConfigError, DataError, EvaluationError, ResourceError
+from ovos_ray.evaluate.baselines import copy_first_mask
 from ovos_ray.evaluate.checkpoint_file import load_network
 from ovos_ray.evaluate.inference import InferenceSettings, NetworkPredictor
 
@@ -99,6 +102,18 @@ def test_a_video_of_one_frame(clip):
     out = predict(clip)
     assert [path.name for path in out.iterdir()] == ["00000.png"]
     assert (out / "00000.png").read_bytes() == (clip.parent / "mask.png").read_bytes()
+
+
+def test_more_workers_than_the_cluster_has_are_refused_instead_of_waited_for(monkeypatch):
+    import ray
+
+    monkeypatch.setattr("ovos_ray.cli.session.ray_session", lambda **_: contextlib.nullcontext())
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(ResourceError, match="--num-workers 3: needs 3 CPUs, the cluster has 2"):
+        list(predict_in_parallel(copy_first_mask, [None] * 5, 3, verbose=False))
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 64.0, "GPU": 1.0})
+    with pytest.raises(ResourceError, match="needs 2 GPUs, the cluster has 1"):
+        list(predict_in_parallel(copy_first_mask, [None] * 2, 3, verbose=False))
 
 
 @pytest.mark.parametrize(

@@ -96,17 +96,20 @@ def predict(
         claim(out, jobs, fingerprint(predictor))
     began = time.perf_counter()
     done: list[VideoReport] = []
-    reports: Iterator[VideoReport]
-    if num_workers == 1:
-        predictor = on_device(predictor)
-        reports = (predict_one(predictor, job) for job in jobs)
-    else:
-        reports = predict_in_parallel(predictor, jobs, num_workers, verbose=verbose)
+    to_do = [job.video for job in jobs if not job.finished]
+    total = None if any(video.file for video in to_do) else sum(len(video.frames) for video in to_do)
     with progress_bar() as bar:
-        task = bar.add_task("predicting", total=len(jobs))
+        task = bar.add_task("predicting frames", total=total)
+        reports: Iterator[VideoReport]
+        if num_workers == 1:
+            predictor = on_device(predictor)
+            reports = (predict_one(predictor, job, on_frame=lambda: bar.advance(task)) for job in jobs)
+        else:
+            reports = predict_in_parallel(predictor, jobs, num_workers, verbose=verbose)
         for report in reports:
             done.append(report)
-            bar.advance(task)
+            if num_workers > 1:
+                bar.advance(task, report.num_frames)
             state = "there already" if report.skipped else f"{report.num_frames / report.seconds:.1f} frames/s"
             console.print(f"{report.name}: {state}", highlight=False)
     console.print(f"{len(done)} videos in {time.perf_counter() - began:.1f} s: {out}", highlight=False, soft_wrap=True)

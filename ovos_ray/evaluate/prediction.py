@@ -88,8 +88,13 @@ def predict_dataset(
     return reports
 
 
-def predict_one(predictor: Predictor, job: VideoJob) -> VideoReport:
+def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], object] | None = None) -> VideoReport:
     """Predicts one video, unless it is finished.
+
+    Args:
+        predictor: What predicts.
+        job: The video, and where its masks go.
+        on_frame: Called after each frame.
 
     Raises:
         DataError: The video cannot be read, or has no usable mask.
@@ -116,6 +121,8 @@ def predict_one(predictor: Predictor, job: VideoJob) -> VideoReport:
                     soft.write(f"{name}.npz", _encode_soft, prediction)
             if video is not None:
                 video.write(image, prediction.mask, palette)
+            if on_frame is not None:
+                on_frame()
     return VideoReport(job.video.name, count, time.perf_counter() - start)
 
 
