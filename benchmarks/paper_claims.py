@@ -56,7 +56,7 @@ AS_GOOD = -1.0  # points of J&F by which "at least as good" may miss
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-processes", type=int, default=2, help="trials at a time")
-    parser.add_argument("--longer", action="store_true", help="one seed and four times the steps")
+    parser.add_argument("--longer", action="store_true", help="one seed and three times the steps")
     parser.add_argument("--answer-only", action="store_true", help="train nothing; answer with what is finished")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_args()
