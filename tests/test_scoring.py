@@ -97,16 +97,16 @@ def test_processes_give_the_same_table(davis):
 def test_helpers_are_copies_only_where_no_thread_can_hold_a_lock(davis):
     code = f"""
 import sys, threading
-from ovos_ray.evaluate import scoring
-assert scoring._context().get_start_method() == "fork"
+from ovos_ray.evaluate import frame_scores, scoring
+assert frame_scores._context().get_start_method() == "fork"
 alone = scoring.evaluate_folders({str(davis[0])!r}, {str(davis[1])!r}, "davis2017", num_processes=2)
 assert alone == scoring.evaluate_folders({str(davis[0])!r}, {str(davis[1])!r}, "davis2017", num_processes=1)
 stop = threading.Event()
 threading.Thread(target=stop.wait).start()
-threaded = scoring._context().get_start_method()
+threaded = frame_scores._context().get_start_method()
 stop.set()
 sys.modules["torch"] = sys
-assert {{threaded, scoring._context().get_start_method()}} == {{"forkserver"}}
+assert {{threaded, frame_scores._context().get_start_method()}} == {{"forkserver"}}
 """
     if sys.platform != "linux":
         pytest.skip("elsewhere helpers are never copies")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scored_masks import disk, iou, make_youtube_masks
+from PIL import Image
+from scored_masks import disk, iou, make_youtube_masks, save
 
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.scoring import evaluate_folders
@@ -45,6 +46,29 @@ def test_youtube_vos_without_seen_list_or_meta(youtube):
     assert [
         (r.object_id, r.num_frames, r.j) for r in evaluate_folders(pred, gt, "youtube-vos", num_processes=1).rows
     ] == [(r.object_id, r.num_frames, r.j) for r in table.rows]
+
+
+def test_why_g_is_not_there_is_said(youtube):
+    pred, gt = youtube
+    table = evaluate_folders(pred, gt, "youtube-vos", seen={"bird", "okapi"}, num_processes=1)
+    assert table.notes == ("G is the mean over seen and unseen categories, and there are not both",)
+    meta = json.loads((gt / "meta.json").read_text())
+    del meta["videos"]["vid"]["objects"]["7"]["category"]
+    (gt / "meta.json").write_text(json.dumps(meta))
+    table = evaluate_folders(pred, gt, "youtube-vos", seen={"bird"}, num_processes=1)
+    assert table.notes[0] == "1 of 2 objects have no category in meta.json, and are neither seen nor unseen"
+    assert "G" not in table.summary
+    assert table.summary["J_s"] == table.rows[0].j.mean
+
+
+def test_void_is_no_object(youtube):
+    pred, gt = youtube
+    (gt / "meta.json").unlink()
+    for path in (gt / "Annotations/vid").iterdir():
+        mask = np.array(Image.open(path))
+        mask[:2] = 255
+        save(path, mask)
+    assert [row.object_id for row in evaluate_folders(pred, gt, "youtube-vos", num_processes=1).rows] == [2, 7]
 
 
 def test_objects_without_a_second_frame_are_counted_in_a_note(youtube):
