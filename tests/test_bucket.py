@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from processes import answers, free_port, wait_for
 from pyarrow import fs
+from tracked import history, the_run
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data import synthetic
@@ -20,6 +23,8 @@ from ovos_ray.data.pack import pack
 from ovos_ray.data.shards import ShardIndex, ShardReader
 from ovos_ray.io import Storage
 from ovos_ray.recipes import make
+from ovos_ray.track.bucket_spool import finish_and_keep, sync_bucket
+from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.checkpoint import CheckpointStore
 from ovos_ray.train.plain import fit_here
 from ovos_ray.train.worker import RunRequest
@@ -138,3 +143,32 @@ def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
     assert any(event.startswith("resuming at step 2") for event in said), said
     assert run.read("network.safetensors") == weights
     assert json.loads(run.read("result.json"))["scores"] == first["scores"]
+
+
+def test_records_that_were_not_sent_outlive_the_machine_and_are_sent_from_another(
+    bucket: str, store: str, client: Any, tmp_path: Path, impatient: None
+) -> None:
+    storage = Storage(bucket) / "away" / "study"
+    runs = {"sweep": None, "one": "sweep", "two": "sweep"}
+    for name, parent in runs.items():
+        sink = Sink.open(store, "bucket", name, name=name, parent_key=parent, spool=tmp_path / "node" / name)
+        # The server is away: nobody sends, as far as this machine lives.
+        sink._sender.drain = lambda: (_ for _ in ()).throw(ConnectionError("away"))
+        sink.log_metrics({"a": 1.0}, 1)
+        sink.log_artifact(b"text", "note.txt")
+        sink.flush(0.5)
+        assert not finish_and_keep(sink, storage / name)
+    shutil.rmtree(tmp_path / "node")
+
+    assert not client.get_experiment_by_name("bucket")
+    assert sync_bucket(Storage(bucket) / "away") == []
+    parent = the_run(client, "bucket", "sweep")
+    for name in ("one", "two"):
+        run = the_run(client, "bucket", name)
+        assert run.info.status == "FINISHED"
+        assert history(client, run, "a") == [(1, 1.0)]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["note.txt"]
+    assert not any((storage / name).exists("tracking", "run.json") for name in runs)
+    assert [(storage / name / "tracking").folders() for name in runs] == [[], [], []], "what was sent is removed"
+    assert sync_bucket(Storage(bucket) / "away") == []

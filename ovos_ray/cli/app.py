@@ -271,7 +271,7 @@ def submit(
 
 
 @app.command(epilog="Example: `ovos-ray sync runs`")
-def sync(folder: Annotated[Path, typer.Argument(help="Where runs keep what was not sent.")] = Path("runs")) -> None:
+def sync(folder: Annotated[str, typer.Argument(help="Folder or bucket URI of the runs.")] = "runs") -> None:
     """Sends what the tracking spools still hold; exits with 1 if something could not be sent."""
     from ovos_ray.cli import reporting
 

@@ -229,7 +229,7 @@ def _backlog(storage: str) -> Iterator[Finding]:
         yield f"{number} of {len(waiting)} runs"
         yield Concern(str(waiting[0]), f"when the server is back: ovos-ray sync {storage}")
     else:
-        yield "none" if folder.local else "not looked for: they lie on the nodes, in ~/.cache/ovos_ray/tracking"
+        yield "none" if folder.local else f"not looked for in a bucket; `ovos-ray sync {storage}` sends what there is"
 
 
 def _tracking(tracking_uri: str) -> Iterator[Finding]:

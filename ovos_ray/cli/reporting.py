@@ -29,11 +29,14 @@ def report(
     console.print(f"report: {written.html}", soft_wrap=True)
 
 
-def sync(folder: Path) -> bool:
-    """Sends what tracking spools below a folder still hold; returns whether nothing is left."""
+def sync(folder: str) -> bool:
+    """Sends what tracking spools below a folder or bucket URI still hold; returns whether nothing is left."""
+    from ovos_ray.io import Storage
+    from ovos_ray.track.bucket_spool import sync_bucket
     from ovos_ray.track.mlflow_sink import sync as send
 
-    left = send(folder)
+    storage = Storage(folder)
+    left = send(Path(storage.root)) if storage.local else sync_bucket(storage)
     for unsent in left:
         console.print(str(unsent), soft_wrap=True)
     console.print("nothing is left to send" if not left else f"{len(left)} run(s) could not be sent; try again later")

@@ -171,6 +171,11 @@ class Sink:
         """The MLflow run id, once the server was reached."""
         return None if self._sender is None else self._sender.run_id
 
+    @property
+    def spool_folder(self) -> Path | None:
+        """Where the run's records lie; None where nothing is kept."""
+        return None if self._spool is None else self._spool.folder
+
     def flush(self, timeout_s: float = 30.0) -> bool:
         """Waits until the server has everything logged so far, at most `timeout_s`; returns whether it has."""
         if self._sender is None or not self._thread.is_alive():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ovos_ray.config import ExperimentConfig
+from ovos_ray.config import INITS, ExperimentConfig
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.video import Video
 from ovos_ray.errors import ConfigError, WeightsError
@@ -32,7 +32,7 @@ def check_config(config: ExperimentConfig) -> None:
             "set " + " ".join(f"data.{key}=0" for key in needs_labels) + ", or method.name=supervised on videos",
         )
     init = config.network.init
-    if init not in ("random", "imagenet") and config.pretrain is None and not Path(init).is_file():
+    if init not in INITS and config.pretrain is None and not Path(init).is_file():
         raise WeightsError(
             f"there is no weights file {init}",
             "give its path: network.init=FILE.pth, an official release or a run's network.safetensors",

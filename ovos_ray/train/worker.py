@@ -20,6 +20,7 @@ from ovos_ray.data.shards import ShardIndex
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.evaluation import benchmarks, evaluate_network
 from ovos_ray.overrides import to_dict
+from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.track.system import SystemMeter
 from ovos_ray.train.budget import labels_of_run
@@ -314,7 +315,7 @@ class Worker:
             self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, 0)
             if self.request.parent_key is None:  # of a study's runs only the best is kept as a model, by the sweep
                 self.sink.log_model(weights, network=config.network.name)
-            self.sink.finish()
+            finish_and_keep(self.sink, folder)
             values["tracking_run"] = self.sink.run_id
         self.folder.finish(values)
         summary = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())

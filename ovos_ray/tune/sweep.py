@@ -20,6 +20,7 @@ from ray import tune
 
 from ovos_ray.config import ExperimentConfig, digest
 from ovos_ray.io import Storage
+from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.loop import check_resources, pretraining_request
 from ovos_ray.train.run_folder import RunFolder
@@ -151,7 +152,7 @@ def finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
             {"best/jf": best, "trials/finished": len(results), "trials/failed": len(failed)}, len(results)
         )
         log_best_network(parent, trials, results)
-    parent.finish("FAILED" if failed else "FINISHED")
+    finish_and_keep(parent, Storage(trials[0].config.storage), "FAILED" if failed else "FINISHED")
     return SweepResult(results, failed)
 
 

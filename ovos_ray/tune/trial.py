@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from ovos_ray.errors import OvosError
+from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.loop import fit, own_cause
+from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, spool_folder
 
 __all__ = ["mark_failed", "run_trial"]
@@ -44,5 +46,5 @@ def mark_failed(request: RunRequest, cause: BaseException) -> None:
         tags=with_error,
         spool=spool_folder(config),
     )
-    sink.finish("FAILED")
+    finish_and_keep(sink, RunFolder.of(config).storage, "FAILED")
     request.post(0, event=f"failed: {cause}", failed=True)
