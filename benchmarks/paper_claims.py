@@ -43,8 +43,9 @@ from ovos_ray.recipes import make
 from ovos_ray.track.claims import Interval, difference, interval, judge
 from ovos_ray.track.provenance import provenance_tags
 from ovos_ray.train.plain import local_stream
+from ovos_ray.tune.expand import expand
 from ovos_ray.tune.plain import run_plain
-from ovos_ray.tune.space import SearchSpace, Trial, expand
+from ovos_ray.tune.space import SearchSpace, Trial
 
 Scores = dict[int, dict[str, float]]
 STUDY = Path("study")

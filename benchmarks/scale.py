@@ -104,7 +104,8 @@ def measure_index_and_plan(folder: Path) -> dict[str, float]:
 
 def measure_study() -> dict[str, float]:
     """Expanding, describing and keeping 1,000 trials in the driver."""
-    from ovos_ray.tune.space import SearchSpace, expand
+    from ovos_ray.tune.expand import expand
+    from ovos_ray.tune.space import SearchSpace
     from ovos_ray.tune.sweep import requests_of
 
     result: dict[str, float] = {}

@@ -16,7 +16,8 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.tune.best import log_best_network
-from ovos_ray.tune.space import SearchSpace, Trial, expand
+from ovos_ray.tune.expand import expand
+from ovos_ray.tune.space import SearchSpace, Trial
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

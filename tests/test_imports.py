@@ -31,6 +31,7 @@ ROOMS = {
     "train.progress": 3,
     "train.estimate": 3,
     "train.numerics": 3,
+    "train.resources": 3,
     "evaluate": 4,
     "track": 4,
     "train": 5,

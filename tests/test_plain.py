@@ -22,8 +22,9 @@ from ovos_ray.data.pack import pack
 from ovos_ray.train.plain import fit_here
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest
+from ovos_ray.tune.expand import expand
 from ovos_ray.tune.plain import run_plain
-from ovos_ray.tune.space import SearchSpace, expand
+from ovos_ray.tune.space import SearchSpace
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_a_study_without_ray_survives_a_kill_and_a_failure_and_runs_again_only_w
     killer = _kill_when_checkpointed(trials[0].config)
     result = run_plain(space, trials, watcher=events.append, num_processes=2)
     killer.join()
-    assert result.failed == (trials[2].name,)
+    assert [failure.name for failure in result.failed] == [trials[2].name]
     assert set(result.results) == {trial.name for trial in trials[:2]}
 
     # What was killed went on from a checkpoint, and computed what an undisturbed run computes.

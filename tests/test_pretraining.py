@@ -27,7 +27,8 @@ from ovos_ray.train.budget import count_labels
 from ovos_ray.train.initial import initial_network
 from ovos_ray.train.pretraining import pin_pretraining, pretraining_folder, pretraining_stage
 from ovos_ray.train.run_folder import RunFolder
-from ovos_ray.tune.space import SearchSpace, expand
+from ovos_ray.tune.expand import expand
+from ovos_ray.tune.space import SearchSpace
 
 RECIPE = """
 from ovos_ray.config import DataConfig, ExperimentConfig, LossConfig, MethodConfig, NetworkConfig, OptimizerConfig

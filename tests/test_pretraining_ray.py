@@ -20,7 +20,8 @@ from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
 from ovos_ray.recipes import make
 from ovos_ray.train.run_folder import RunFolder
-from ovos_ray.tune.space import SearchSpace, expand
+from ovos_ray.tune.expand import expand
+from ovos_ray.tune.space import SearchSpace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RECIPES = """

@@ -9,7 +9,8 @@ import pytest
 from ovos_ray.config import ExperimentConfig, digest, override
 from ovos_ray.errors import ConfigError
 from ovos_ray.recipes import find, list_recipes, make
-from ovos_ray.tune.space import Range, SearchSpace, expand
+from ovos_ray.tune.expand import expand
+from ovos_ray.tune.space import Range, SearchSpace
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -31,7 +32,7 @@ def test_every_recipe_and_study_can_be_made() -> None:
     assert len(set(names)) == len(names), "two recipes would share a run folder"
     for study in list_recipes("search_spaces"):
         space = study.make()
-        trials, _ = expand(space, make(space.trainable, ExperimentConfig))
+        trials, _ = expand(space)
         assert len({trial.config.name for trial in trials}) == len(trials)
 
 

@@ -104,6 +104,17 @@ def test_what_a_recipe_leaves_relative_is_refused_and_the_remedy_is_accepted(mon
     refuse_relative_paths("train", {"trainable": "trainables.one_shot", "overrides": written})
 
 
+def test_every_relative_path_of_a_study_is_named_and_the_remedy_is_accepted() -> None:
+    parameters = {"search_space": "search_spaces.networks.paper", "overrides": ["seeds=0,1"]}
+    with pytest.raises(ConfigError) as caught:
+        refuse_relative_paths("sweep", parameters)
+    written = [word.rstrip(";") for word in str(caught.value.remedy).split() if "=/" in word or "=sqlite:" in word]
+    keys = {"data.shards", "evaluation.root", "evaluation.also", "storage", "tracking_uri"}
+    assert {word.partition("=")[0] for word in written} == keys
+    assert f"evaluation.also=davis2016={Path.cwd()}/DAVIS/2016," in str(caught.value.remedy)
+    refuse_relative_paths("sweep", {**parameters, "overrides": ["seeds=0,1", *written]})
+
+
 def test_paths_of_other_verbs_are_refused_too() -> None:
     with pytest.raises(ConfigError, match="--out = masks") as caught:
         refuse_relative_paths("predict", {"out": Path("masks"), "root": Path("/data"), "split": "val"})

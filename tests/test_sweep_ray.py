@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from processes import wait_for
 
 from ovos_ray.config import (
     DataConfig,
@@ -20,9 +22,12 @@ from ovos_ray.config import (
 from ovos_ray.data import synthetic
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
+from ovos_ray.errors import ConfigError
 from ovos_ray.train.run_folder import RunFolder
-from ovos_ray.tune.space import SearchSpace, expand
-from ovos_ray.tune.sweep import max_concurrent_trials, run_sweep
+from ovos_ray.tune.expand import expand
+from ovos_ray.tune.space import SearchSpace
+from ovos_ray.tune.summary import summarise
+from ovos_ray.tune.sweep import run_sweep
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +110,10 @@ def test_a_failing_trial_is_counted_and_the_others_finish(base: ExperimentConfig
     )
     trials, _ = expand(space, override(base, {"evaluation.root": None}))
     result = run_sweep(space, trials)
-    assert len(result.failed) == 1
+    (failure,) = result.failed
+    assert failure.name == trials[0].name
+    assert failure.reason.startswith("DataError: ")
+    assert failure.remedy
     assert len(result.results) == 1
     client = MlflowClient(base.tracking_uri)
     experiment = client.get_experiment_by_name("failing")
@@ -119,26 +127,87 @@ def test_a_failing_trial_is_counted_and_the_others_finish(base: ExperimentConfig
     assert "DataError" in by_kind["trial", "FAILED"].data.tags["ovos.error"]
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
+    base: ExperimentConfig, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    # At a rate of 1e-2 the network loses every object in five steps; at 0 it stays as it was made.
+    space = SearchSpace(
+        name="stopping",
+        trainable="none",
+        axes={"optimizer.learning_rate": (0.0, 1e-2)},
+        seeds=(0,),
+        metric="val/jf",
+        scheduler="asha",
+    )
+    selection = {"validation.root": base.evaluation.root, "validation.split": "train", "validation.every": 5}
+    trials, _ = expand(space, override(base, {**selection, "train.steps": 40}))
+    kept, stopped = (trial.name for trial in trials)
+    idle = alive_actors()
+    result = run_sweep(space, trials, max_concurrent=1)
+    assert not result.failed
+    assert result.results[kept]["steps"] == 40
+    assert result.results[kept]["validation"]["jf"] > 1
+    assert "stopped" not in result.results[kept]
+    last = result.results[stopped]
+    assert (last["stopped"], last["scores"]) == (True, {})
+    assert 5 <= last["steps"] < 40
+    assert last["validation"]["jf"] < result.results[kept]["validation"]["jf"]
+
+    wait_for(lambda: alive_actors() == idle, 30)
+    client = MlflowClient(base.tracking_uri)
+    experiment = client.get_experiment_by_name("stopping")
+    assert experiment is not None
+    runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert len(runs) == 3
+    assert {run.info.status for run in runs.values()} == {"FINISHED"}
+    tags = {name: run.data.tags.get("ovos.stopped_early") for name, run in runs.items()}
+    assert tags[trials[0].config.name] is None
+    assert tags[trials[1].config.name] == str(last["steps"])
+
+    again = run_sweep(space, trials)
+    assert again.results == result.results
+    rows = summarise(space, trials, again.results)
+    assert [(row.num_finished, row.num_stopped) for row in rows] == [(1, 0), (0, 1)]
+
+
+def alive_actors() -> int:
+    from ray._private.state import actors
+
+    return sum(actor["State"] != "DEAD" for actor in actors().values())
+
+
 @pytest.mark.parametrize(
-    ("workers", "cpus", "gpus", "resources", "expected"),
+    ("changes", "settings", "words"),
     [
-        (1, 0.45, 0, {"CPU": 2}, 2),  # (2 - 1) / 0.46
-        (1, 0.5, 0, {"CPU": 2}, 1),  # (2 - 1) / 0.51: two would leave less than one CPU for decoding
-        (1, 1.0, 0, {"CPU": 2}, 1),
-        (2, 1.0, 0, {"CPU": 8}, 3),  # 7 / 2.01
-        (2, 4.0, 1, {"CPU": 128, "GPU": 8}, 4),
-        (1, 1.0, 0.25, {"CPU": 64, "GPU": 2}, 8),
-        (1, 4.0, 0, {"CPU": 2}, 1),
+        ({"scheduler": "asha", "metric": "final/jf"}, {}, "'final/jf' is only known at the end"),
+        ({"scheduler": "asha", "metric": "val/jf"}, {}, "validation.root = None"),
+        (
+            {"scheduler": "median", "metric": "val/jf"},
+            {"validation.root": "ROOT", "validation.split": "train"},
+            "validation.every = 0 of 3 steps",
+        ),
+        (
+            {"scheduler": "asha", "metric": "val/jf"},
+            {"validation.root": "ROOT", "validation.split": "val", "validation.every": 1},
+            "masks that are reported too",
+        ),
+        ({"scheduler": "pbt", "metric": "val/jf"}, {}, "no configuration or digest says what a run has computed"),
     ],
 )
-def test_concurrency_is_what_the_cluster_holds(
-    workers: int, cpus: float, gpus: float, resources: dict[str, float], expected: int
+def test_a_scheduler_that_cannot_compare_is_refused_before_anything_starts(
+    base: ExperimentConfig, changes: dict[str, Any], settings: dict[str, Any], words: str
 ) -> None:
-    config = override(
-        ExperimentConfig(),
-        {"train.num_workers": workers, "train.cpus_per_worker": cpus, "train.gpus_per_worker": gpus},
-    )
-    assert max_concurrent_trials(config, resources) == expected
+    settings = {key: base.evaluation.root if value == "ROOT" else value for key, value in settings.items()}
+    space = SearchSpace(name="refused", trainable="none", seeds=(0,), **changes)
+    trials, _ = expand(space, override(base, settings))
+    with pytest.raises(ConfigError, match=words):
+        run_sweep(space, trials)
+    assert not RunFolder.of(trials[0].config).storage.exists("config.json")
 
 
 def test_results_are_plain_json(base: ExperimentConfig) -> None:

@@ -109,10 +109,12 @@ def test_global_batches_do_not_depend_on_workers_blocks_or_resuming(shards: Path
 def gradients_under_train(arguments: dict[str, Any]) -> None:
     import ray.train
 
+    from ovos_ray.train.loop import rank_stream
     from ovos_ray.train.step import TrainingModule
 
-    config, rank = arguments["config"], ray.train.get_context().get_world_rank()
-    stream = ray.train.get_dataset_shard("train")
+    config, context = arguments["config"], ray.train.get_context()
+    rank = context.get_world_rank()
+    stream = rank_stream(config, rank, context.get_world_size())
     module = TrainingModule(networks.build(config.network.name).to(arguments["dtype"]), config)
     if stream.world_size > 1:
         module = torch.nn.parallel.DistributedDataParallel(module)
@@ -129,9 +131,6 @@ def test_gradients_of_one_and_two_workers_agree(shards: Path, tmp_path: Path, dt
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    from ovos_ray.data.stream import PlanSlices
-    from ovos_ray.train.loop import _no_dataset, stream_spec
-
     config = config_of(shards, tmp_path, **{"train.channels_last": False})
     gradients = []
     for world_size in (1, 2):
@@ -141,8 +140,6 @@ def test_gradients_of_one_and_two_workers_agree(shards: Path, tmp_path: Path, dt
             train_loop_config={"config": config, "out": str(out), "dtype": dtype},
             scaling_config=ray.train.ScalingConfig(num_workers=world_size, resources_per_worker={"CPU": 0.5}),
             run_config=ray.train.RunConfig(name=f"w{world_size}", storage_path=str(tmp_path / "ray")),
-            datasets={"train": _no_dataset},
-            dataset_config=PlanSlices(stream_spec(config), lambda: 0),
         ).fit()
         gradients.append(torch.load(out, weights_only=True))
     one, two = gradients

@@ -41,7 +41,8 @@ from ovos_ray.evaluate.table import ScoreTable
 from ovos_ray.io import write_json
 from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.track.provenance import provenance_tags
-from ovos_ray.tune.space import SearchSpace, Trial, expand
+from ovos_ray.tune.expand import expand
+from ovos_ray.tune.space import SearchSpace, Trial
 
 __all__ = ["demo", "demo_config", "demo_space"]
 
@@ -114,7 +115,8 @@ def demo(out: Path, *, steps: int | None, verbose: bool) -> bool:
     with ray_session(verbose=verbose, num_cpus=2), watching(console, show_run=True) as watcher:
         result = run_sweep(space, trials, tags=provenance_tags(kind="trial"), watcher=watcher)
     if result.failed:
-        raise OvosError(f"{len(result.failed)} trials failed: {', '.join(result.failed)}", "run it with --verbose")
+        reasons = "; ".join(f"{failure.name}: {failure.reason}" for failure in result.failed)
+        raise OvosError(f"{len(result.failed)} trials failed: {reasons}", "run it with --verbose")
     for name, table in tables.items():
         _log_baseline(space, trials[0].config, name, table, out.absolute())
     trained = {trial.name.removesuffix(" seed 0"): result.results[trial.name]["scores"] for trial in trials}

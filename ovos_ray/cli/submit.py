@@ -133,23 +133,35 @@ def _relative_settings(recipe: str, overrides: Sequence[str]) -> dict[str, str]:
     from ovos_ray.cli.training import resolve
     from ovos_ray.config import ExperimentConfig, flatten, override
     from ovos_ray.recipes import find, make
+    from ovos_ray.tune.budget import group_trials
+    from ovos_ray.tune.expand import expand_study
     from ovos_ray.tune.space import SearchSpace
 
     made = find(recipe).make()
-    trainable = made.trainable if isinstance(made, SearchSpace) else recipe
-    config = override(make(trainable, ExperimentConfig), list(overrides))
-    relative = {}
-    for (key, value), there in zip(flatten(config).items(), flatten(resolve(config)).values(), strict=True):
-        parts = value if isinstance(value, tuple) else (value,)
-        # What resolving changes is a path; an absolute one may change too, where it leads over a link.
-        if value != there and not all(str(part).startswith(("/", "sqlite:////")) for part in parts):
-            relative[key] = ",".join(map(str, parts))
+    if isinstance(made, SearchSpace):
+        space, trials, _ = expand_study(made, overrides)
+        configs = [group.config for group in group_trials(trials)]
+        configs = [override(config, {"storage": config.storage.removesuffix(f"/{space.name}")}) for config in configs]
+    else:
+        configs = [override(make(recipe, ExperimentConfig), list(overrides))]
+    relative: dict[str, str] = {}
+    for config in configs:
+        for (key, value), there in zip(flatten(config).items(), flatten(resolve(config)).values(), strict=True):
+            parts = value if isinstance(value, tuple) else (value,)
+            if key == "evaluation.also":  # NAME=FOLDER each
+                parts = tuple(part.partition("=")[2] for part in parts)
+            # What resolving changes is a path; an absolute one may change too, where it leads over a link.
+            if value != there and not all(str(part).startswith(("/", "sqlite:////")) for part in parts):
+                relative.setdefault(key, ",".join(map(str, value if isinstance(value, tuple) else (value,))))
+    if "storage" in relative:
+        relative.pop("pretrain.storage", None)  # it lies there unless said otherwise
     return relative
 
 
 def _absolute(name: str, value: str) -> str:
     prefix = "sqlite:///" if value.startswith("sqlite:///") else ""
-    paths = ",".join(prefix + os.path.abspath(part.removeprefix(prefix)) for part in value.split(","))
+    named = [part.removeprefix(prefix).rpartition("=") for part in value.split(",")]  # evaluation.also has NAME=FOLDER
+    paths = ",".join(prefix + before + equals + os.path.abspath(path) for before, equals, path in named)
     return f"{name} {paths}" if name.startswith("--") else f"{name}={paths}"
 
 

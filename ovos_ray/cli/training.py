@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import functools
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from ovos_ray.cli import studies
 from ovos_ray.cli.console import console
 from ovos_ray.config import ExperimentConfig, digest, flatten, override, resolve_paths
 from ovos_ray.errors import ConfigError
 from ovos_ray.recipes import find, list_recipes, make
-from ovos_ray.train.budget import count_labels
 from ovos_ray.train.checks import check_config
-from ovos_ray.train.pretraining import pin_pretraining, pretraining_stage
-from ovos_ray.train.run_folder import RunFolder
-from ovos_ray.tune.space import SearchSpace, Skipped, Trial, expand
+from ovos_ray.train.pretraining import pin_pretraining
+from ovos_ray.tune.budget import Group, group_trials, pretraining_groups
+from ovos_ray.tune.expand import expand_study
+from ovos_ray.tune.space import SearchSpace, Trial
 
 __all__ = ["list_all", "print_config", "resolve", "show", "sweep", "train"]
 
@@ -45,8 +44,9 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
     if not config.data.shards:
         raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
     print_config(config)
-    _print_stages([config])
-    _print_plan(config)
+    for stage in pretraining_groups([_alone(config)]):
+        _print_plan(stage)
+    _print_plan(_alone(config))
     check_config(config)
     if dry_run:
         return
@@ -92,18 +92,22 @@ def sweep(
     Raises:
         OvosError: The study or the data cannot be used.
     """
-    space = make(search_space, SearchSpace)
-    trials, skipped = expand(space, override(make(space.trainable, ExperimentConfig), overrides))
-    _print_trials(space, trials, skipped)
-    if not trials[0].config.data.shards:
-        raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
-    _print_stages([trial.config for trial in trials])
-    _print_plan(trials[0].config, num_trials=len(trials))
-    check_config(trials[0].config)
+    space, trials, skipped = expand_study(make(search_space, SearchSpace), overrides)
+    groups = group_trials(trials)
+    studies.print_study(space, groups, skipped)
+    stages = pretraining_groups(groups)
+    problems = studies.print_label_budgets([*stages, *groups])
+    problems += studies.problems_of(space, groups)
     if dry_run:
+        studies.print_cost(space, [*stages, *groups])
+        for problem in problems:
+            console.print(f"[yellow]it cannot run yet:[/] {escape(str(problem))}", soft_wrap=True, highlight=False)
         return True
+    if problems:
+        raise problems[0]
     from ovos_ray.cli.session import print_record, ray_session, watching
     from ovos_ray.track.provenance import provenance_tags
+    from ovos_ray.tune.learned_search import describe_draws
     from ovos_ray.tune.plain import run_plain
     from ovos_ray.tune.sweep import run_sweep
 
@@ -115,9 +119,9 @@ def sweep(
     else:
         with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
             result = run_sweep(space, trials, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
-    print_results(space, trials, result.results)
-    for name in result.failed:
-        console.print(f"[red]failed:[/] {escape(name)}")
+    names = describe_draws(space, trials) if space.searcher == "optuna" else None
+    studies.print_results(space, trials, result.results, names)
+    studies.print_failures(result.failed, " ".join(["ovos-ray sweep", search_space, *overrides]))
     console.print(
         f"compare: ovos-ray report {space.name} --tracking-uri {trials[0].config.tracking_uri}", soft_wrap=True
     )
@@ -128,8 +132,8 @@ def show(recipe: str, overrides: Sequence[str]) -> None:
     """Prints the resolved configuration of a recipe, or the trials of a study."""
     made = find(recipe).make()
     if isinstance(made, SearchSpace):
-        trials, skipped = expand(made, override(make(made.trainable, ExperimentConfig), overrides))
-        _print_trials(made, trials, skipped)
+        space, trials, skipped = expand_study(made, overrides)
+        studies.print_study(space, group_trials(trials), skipped)
         print_config(trials[0].config)
     elif isinstance(made, ExperimentConfig):
         print_config(pin_pretraining(override(made, overrides)))
@@ -162,77 +166,21 @@ def print_config(config: ExperimentConfig) -> None:
     console.print(f"digest {digest(config)}", highlight=False)
 
 
-def print_results(space: SearchSpace, trials: Sequence[Trial], results: Any) -> None:
-    """Prints J&F, J and F of every finished trial."""
-    table = Table("trial", "J&F", "J", "F", "labels", "time", title=space.name, title_justify="left")
-    for trial in trials:
-        result = results.get(trial.name)
-        if result is None:
-            continue
-        scores = [f"{result['scores'][name]:.1f}" if name in result["scores"] else "–" for name in ("jf", "j", "f")]
-        table.add_row(trial.name, *scores, f"{result['label_percent']:.1f} %", f"{result['seconds']:.0f} s")
-    console.print(table)
-
-
 def _print_scores(scores: dict[str, float]) -> None:
     if scores:
         console.print("  ".join(f"{name} {value:.1f}" for name, value in scores.items()))
 
 
-def _print_stages(configs: Sequence[ExperimentConfig]) -> None:
-    """Prints every pretraining that is needed first, once, with its own cost."""
-    stages = {stage.name: stage for config in configs if (stage := pretraining_stage(config)) is not None}
-    for digest_, stage in stages.items():
-        recipe = next(c.pretrain.recipe for c in configs if c.pretrain is not None and c.pretrain.digest == digest_)
-        done = RunFolder.of(stage).result() is not None
-        console.print(f"pretraining {digest_} ({recipe})" + (": finished before" if done else ""), highlight=False)
-        if not done:
-            _print_stages([stage])
-            _print_plan(stage)
+def _alone(config: ExperimentConfig) -> Group:
+    return Group(config.name, (Trial(config.name, {}, config),))
 
 
-def _print_plan(config: ExperimentConfig, num_trials: int = 1) -> None:
+def _print_plan(run: Group) -> None:
     """Prints label budget, epochs and the estimated cost of a run."""
-    from ovos_ray.data.plan import Plan
-    from ovos_ray.data.shards import ShardIndex
     from ovos_ray.train.estimate import estimate
 
-    if not config.data.shards:
+    if not run.config.data.shards:
         raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
-    indices = [ShardIndex.load(folder) for folder in config.data.shards]
-    plan = Plan(indices, config.data, seed=config.seed, steps=config.train.steps)
-    for index in indices:
-        console.print(f"{index.dataset} {index.split}: {len(index.videos)} videos, {index.budget}", highlight=False)
-    for excluded in plan.excluded:
-        console.print(f"  left out {excluded.dataset}/{excluded.video}: {excluded.reason}", highlight=False)
-    console.print(f"label budget: {count_labels(config, pretraining_stage(config))}", highlight=False)
-    clips = config.train.steps * config.data.batch_size
-    console.print(
-        f"{config.train.steps} steps x {config.data.batch_size} clips = {clips / plan.epoch_length:.1f} epochs of "
-        f"{plan.epoch_length} clips",
-        highlight=False,
-    )
-    cost = estimate(config)
-    console.print(f"estimate per trial: {cost}" if num_trials > 1 else f"estimate: {cost}", highlight=False)
-    if num_trials > 1:
-        hours = num_trials * cost.seconds / 3600
-        console.print(f"{num_trials} trials one after another: {hours:.1f} h", highlight=False)
-
-
-def _print_trials(space: SearchSpace, trials: Sequence[Trial], skipped: Sequence[Skipped]) -> None:
-    table = Table(
-        "trial", "digest", title=f"{space.name}: {len(trials)} trials of {space.trainable}", title_justify="left"
-    )
-    for trial in trials:
-        table.add_row(escape(trial.name), trial.key)
-    console.print(table)
-    if space.table:
-        console.print(f"reproduces {space.table}")
-    for left_out in _merged(skipped):
-        console.print(f"left out {escape(left_out.name)}: {escape(left_out.reason)}", soft_wrap=True)
-
-
-def _merged(skipped: Sequence[Skipped]) -> list[Skipped]:
-    """Names a combination once, not once a seed."""
-    by_name = {re.sub(r" seed \d+$", "", s.name): s for s in reversed(skipped)}
-    return [Skipped(name, s.reason) for name, s in reversed(by_name.items())]
+    if problems := studies.print_label_budgets([run]):
+        raise problems[0]
+    console.print(f"estimate for {run.name}: {estimate(run.config)}", highlight=False)

@@ -9,17 +9,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray.data
-import ray.train
 import torch
 
 from ovos_ray.config import DataConfig
-from ovos_ray.data.decode import ClipDecoder, stack
 from ovos_ray.data.plan import Plan, slice_for_rank
 from ovos_ray.data.shards import ShardIndex
 from ovos_ray.errors import DataError
@@ -27,7 +25,9 @@ from ovos_ray.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PlanSlices", "RankStream", "StreamSpec", "load_plan"]
+    from ovos_ray.data.decode import ClipDecoder
+
+__all__ = ["RankStream", "StreamSpec", "load_plan"]
 
 # Blocks large enough that a task's overhead (milliseconds) vanishes, small enough to start early and to schedule well.
 _BLOCK_BYTES = 32 * 2**20
@@ -62,6 +62,9 @@ def load_plan(spec: StreamSpec) -> Plan:
 
 @functools.lru_cache(maxsize=4)
 def _decoder(spec: StreamSpec) -> ClipDecoder:
+    # Imported here: torchvision costs a second of processor time, and only decoding needs it.
+    from ovos_ray.data.decode import ClipDecoder
+
     # A bad row travels as data: Ray hands on the text of an exception, but neither its kind nor its remedy.
     return ClipDecoder(dataclasses.replace(spec.data, on_bad_row="skip"), all_labels=spec.all_labels)
 
@@ -70,6 +73,8 @@ def _decode_block(
     block: Mapping[str, Any], *, spec: StreamSpec, rank: int, world_size: int, steps: range, steps_per_block: int
 ) -> dict[str, Any]:
     """Decodes one rank's clips of `steps_per_block` steps; the row of the block is its number. Runs as a Ray task."""
+    from ovos_ray.data.decode import stack
+
     plan, decoder = load_plan(spec), _decoder(spec)
     first = int(block["id"][0]) * steps_per_block
     block_steps = steps[first : first + steps_per_block]
@@ -78,7 +83,7 @@ def _decode_block(
 
 @dataclass
 class RankStream:
-    """The batches of one rank from one step on. Made by `PlanSlices`, obtained by `ray.train.get_dataset_shard`.
+    """The batches of one rank from one step on. Made in the worker: Ray Train's `datasets` would start another process.
 
     Attributes:
         start_step: The step of the first batch; the worker resumes from the checkpoint of exactly this step.
@@ -158,25 +163,3 @@ class RankStream:
         batch = {name: torch.from_numpy(np.array(columns[name])) for name in names}
         batch["label"] = batch["labels"][:, 0]
         return batch
-
-
-class PlanSlices(ray.train.DataConfig):  # type: ignore[misc]  # ray is untyped
-    """Hands every rank its slice of the plan, each time a worker group starts (also after a failure).
-
-    Args:
-        spec: What decides the samples.
-        start_step: Returns the step to start from: the last complete checkpoint's, or 0.
-    """
-
-    def __init__(self, spec: StreamSpec, start_step: Callable[[], int]) -> None:
-        super().__init__()
-        self._spec, self._start_step = spec, start_step
-
-    def configure(
-        self, datasets: Mapping[str, Any], world_size: int, *_: Any, **__: Any
-    ) -> list[dict[str, RankStream]]:
-        """Returns one stream per rank under each dataset's name (see `ray.train.DataConfig.configure`)."""
-        start = self._start_step()
-        return [
-            {name: RankStream(self._spec, rank, world_size, start) for name in datasets} for rank in range(world_size)
-        ]

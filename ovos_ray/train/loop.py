@@ -14,20 +14,30 @@ import ray.train
 import ray.train.torch
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.train import UserCallback
+from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.data.stream import PlanSlices, StreamSpec, load_plan
+from ovos_ray.data.stream import RankStream, StreamSpec, load_plan
 from ovos_ray.errors import ConfigError, OvosError, ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.train.checks import check_config
 from ovos_ray.train.memory import killed_workers
 from ovos_ray.train.pretraining import alone, pretraining_folder, pretraining_stage
+from ovos_ray.train.resources import check_fits
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.snapshots import snapshot_videos
 from ovos_ray.train.worker import RunRequest, Worker
 
-__all__ = ["RunResult", "check_resources", "fit", "own_cause", "pretraining_request", "stream_spec"]
+__all__ = [
+    "RunResult",
+    "check_resources",
+    "cluster_resources",
+    "fit",
+    "own_cause",
+    "pretraining_request",
+    "stream_spec",
+]
 
 
 @dataclass(frozen=True)
@@ -124,7 +134,6 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
     spec = stream_spec(config)
     plan = load_plan(spec)
     plan.clips(0, 0, config.train.num_workers)
-    store = folder.checkpoints()
     launch = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     train = config.train
     resources = {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if train.gpus_per_worker else {})
@@ -141,8 +150,6 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
             failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
             callbacks=[_RetryLostWorkersOnly(request), *callbacks],
         ),
-        datasets={"train": _no_dataset},
-        dataset_config=PlanSlices(spec, lambda: store.latest() or 0),
     )
     try:
         trainer.fit()
@@ -150,12 +157,8 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
         if (cause := own_cause(error)) is not None:
             raise cause from None
         if any(isinstance(e, RayActorError | WorkerCrashedError | OutOfMemoryError) for e in _within(error)):
-            raise killed_workers(config, store.latest() or 0) from error
+            raise killed_workers(config, folder.checkpoints().latest() or 0) from error
         raise
-
-
-def _no_dataset() -> None:
-    """Stands where Ray Train expects a dataset; `PlanSlices` makes the streams."""
 
 
 # A retry mends lost workers and lost connections (torch.distributed raises RuntimeErrors); these it does not.
@@ -210,32 +213,42 @@ def check_resources(config: ExperimentConfig) -> None:
     Raises:
         ResourceError: It cannot; the message shows the arithmetic.
     """
-    have = ray.cluster_resources()
-    train = config.train
-    gpus = train.num_workers * train.gpus_per_worker
-    if gpus > have.get("GPU", 0):
-        raise ResourceError(
-            f"{train.num_workers} workers x {train.gpus_per_worker:g} GPUs = {gpus:g} GPUs are asked for, "
-            f"the cluster has {have.get('GPU', 0):g}",
-            "lower train.num_workers or train.gpus_per_worker, or add nodes",
-        )
-    cpus = train.num_workers * train.cpus_per_worker
-    if cpus + 1 > have.get("CPU", 0):
-        raise ResourceError(
-            f"{train.num_workers} workers x {train.cpus_per_worker:g} CPUs + 1 CPU for decoding = {cpus + 1:g} CPUs "
-            f"are needed, the cluster has {have.get('CPU', 0):g}",
-            "lower train.cpus_per_worker (fractions are fine) or train.num_workers, or add nodes",
-        )
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    check_fits(config.train, nodes, _autoscaler_ceiling())
+
+
+def cluster_resources() -> dict[str, float]:
+    """Returns `CPU`, `GPU` and so on of the cluster, as large as it may become."""
+    have: dict[str, float] = ray.cluster_resources()
+    ceiling = _autoscaler_ceiling()
+    return {name: max(have.get(name, 0), ceiling.get(name, 0)) for name in {*have, *ceiling}}
+
+
+def _autoscaler_ceiling() -> dict[str, float]:
+    """What an autoscaler may grow the cluster to; empty for a cluster of fixed size."""
+    from ray._private.state import state
+
+    ceiling: dict[str, float] | None = state.get_max_resources_from_cluster_config()
+    return dict(ceiling or {})
+
+
+def rank_stream(config: ExperimentConfig, rank: int, world_size: int) -> RankStream:
+    """Returns a worker's stream from the last complete checkpoint on; called by all ranks together."""
+    start_step = (RunFolder.of(config).checkpoints().latest() or 0) if rank == 0 else None
+    if world_size > 1:  # one of them looks, so that all start from the same step
+        start_step = broadcast_from_rank_zero(start_step)
+    return RankStream(stream_spec(config), rank, world_size, start_step or 0)
 
 
 def _train_worker(arguments: dict[str, Any]) -> None:
-    context = ray.train.get_context()
+    context, request = ray.train.get_context(), arguments["request"]
+    rank, world_size = context.get_world_rank(), context.get_world_size()
     try:
         Worker(
-            arguments["request"],
-            ray.train.get_dataset_shard("train"),
-            rank=context.get_world_rank(),
-            world_size=context.get_world_size(),
+            request,
+            rank_stream(request.config, rank, world_size),
+            rank=rank,
+            world_size=world_size,
             device=ray.train.torch.get_device(),
             report=ray.train.report,
         ).run()

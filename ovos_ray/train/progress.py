@@ -6,9 +6,10 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:  # the board's process has no use for torch
+    import torch
 
 __all__ = ["IntervalMeter", "ProgressBoard", "format_progress"]
 
@@ -34,7 +35,7 @@ class IntervalMeter:
     def add(self, scalars: Mapping[str, float | torch.Tensor], waited_s: float) -> None:
         """Adds one step's scalars (device tensors stay there) and the seconds it waited for data."""
         for name, value in scalars.items():
-            self._sums[name] += value.detach() if isinstance(value, torch.Tensor) else value
+            self._sums[name] += value if isinstance(value, (int, float)) else value.detach()
         self._count += 1
         self._waited_s += waited_s
 

@@ -75,6 +75,7 @@ class Worker:
         self.began = time.time()
         self.seconds_before = 0.0
         self.best: dict[str, float] | None = None
+        self.validation: dict[str, float] = {}
         if stream.start_step:
             self._restore(stream.start_step)
         self.sink = self._open_sink()
@@ -86,6 +87,7 @@ class Worker:
         self.optimizer.load_state_dict(state["optimizer"])
         self.seconds_before = state["seconds"]
         self.best = state.get("best")
+        self.validation = state.get("validation", {})
 
     def _open_sink(self) -> Sink | None:
         if self.rank != 0:
@@ -191,6 +193,7 @@ class Worker:
             "seed": self.config.seed,
             "seconds": self._seconds(),
             "best": self.best,
+            "validation": self.validation,
             "network_name": self.config.network.name,
             "config": to_dict(self.config),
             "digest": digest(self.config),
@@ -229,7 +232,8 @@ class Worker:
             rank=self.rank,
             world_size=self.world_size,
         )
-        scores = {f"val/{name}": value for name, value in table.headline().items()}
+        self.validation = table.headline()
+        scores = {f"val/{name}": value for name, value in self.validation.items()}
         if validation.select_best and (self.best is None or scores["val/jf"] > self.best["val/jf"]):
             self.best = {"step": done, "val/jf": scores["val/jf"]}
         if self.sink is not None:
@@ -291,6 +295,7 @@ class Worker:
             "checkpoint": choice,
             "seconds": self._seconds(),
             "scores": scores,
+            "validation": self.validation,
             "not_scored": not_scored,
             "label_percent": labels.percent,
             "labels": labels.as_dict(),

@@ -18,13 +18,14 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from ovos_ray.errors import OvosError, TrainingError
+from ovos_ray.errors import ConfigError, OvosError, TrainingError
 from ovos_ray.train.checks import check_config
 from ovos_ray.train.plain import fit_here
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest
 from ovos_ray.tune.pretraining import distinct_pretrainings, without_failed_pretraining
 from ovos_ray.tune.space import SearchSpace, Trial
+from ovos_ray.tune.summary import forget_failure
 from ovos_ray.tune.sweep import SweepResult, finish_parent, open_parent, requests_of
 from ovos_ray.tune.trial import mark_failed
 
@@ -55,16 +56,23 @@ def run_plain(
 
     Args:
         space: The study.
-        trials: From `space.expand`, with absolute paths.
+        trials: From `expand.expand`, with absolute paths.
         tags: More MLflow tags for parent and trials.
         watcher: Called in this process with every progress record; see `train/progress.py`.
         num_processes: Trials at a time, each on `train.num_threads` threads.
 
     Raises:
-        ConfigError: A trial has settings that are not carried out.
+        ConfigError: A trial has settings that mean nothing, or the study needs Ray Tune.
     """
+    if space.scheduler != "fifo" or space.searcher == "optuna":
+        raise ConfigError(
+            f"study {space.name}: scheduler = {space.scheduler!r} and searcher = {space.searcher!r} need Ray Tune",
+            "run it on Ray, or set scheduler=fifo searcher=random",
+        )
     for trial in trials:
         check_config(trial.config)
+    for trial in trials:
+        forget_failure(trial.config)
     ordered = sorted(trials, key=lambda trial: trial.config.seed)
     requests = requests_of(space, ordered, tags=dict(tags or {}), watcher=watcher)
     todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}

@@ -15,22 +15,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
-from ovos_ray.config import ExperimentConfig, digest
+from ovos_ray.config import digest
 from ovos_ray.io import Storage
 from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink
-from ovos_ray.train.loop import check_resources, pretraining_request
+from ovos_ray.train.checks import check_config
+from ovos_ray.train.loop import check_resources, cluster_resources, pretraining_request
+from ovos_ray.train.resources import max_concurrent
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, spool_folder
 from ovos_ray.tune.best import log_best_network
+from ovos_ray.tune.learned_search import LearnedDraws
 from ovos_ray.tune.pretraining import distinct_pretrainings, without_failed_pretraining
+from ovos_ray.tune.scheduling import check_scheduler, check_searcher, make_scheduler
 from ovos_ray.tune.space import SearchSpace, Trial
+from ovos_ray.tune.stopping import StoppedTrials
+from ovos_ray.tune.summary import Failure, read_failure
 from ovos_ray.tune.trial import run_trial
 
-__all__ = ["SweepResult", "finish_parent", "max_concurrent_trials", "open_parent", "requests_of", "run_sweep"]
+__all__ = ["SweepResult", "finish_parent", "open_parent", "requests_of", "run_sweep", "sweep_key"]
 
 
 @dataclass(frozen=True)
@@ -38,29 +43,12 @@ class SweepResult:
     """What a sweep left.
 
     Attributes:
-        results: `result.json` of every finished trial, by name.
-        failed: Names of trials without a result.
+        results: `result.json` of every trial that finished or was stopped early, by name.
+        failed: The trials without a result, with the reason.
     """
 
     results: Mapping[str, Mapping[str, Any]]
-    failed: tuple[str, ...]
-
-
-def max_concurrent_trials(config: ExperimentConfig, resources: Mapping[str, float]) -> int:
-    """Returns how many trials of this size run at a time: all CPUs but one, and all GPUs.
-
-    One CPU stays free for decoding; a trial itself takes a hundredth of a CPU beside its workers.
-
-    Args:
-        config: Of one trial.
-        resources: Of the cluster, such as `ray.cluster_resources()`.
-    """
-    train = config.train
-    cpus = train.num_workers * train.cpus_per_worker + 0.01
-    by_cpu = math.floor((resources.get("CPU", 0) - 1) / cpus)
-    gpus = train.num_workers * train.gpus_per_worker
-    by_gpu = math.floor(resources.get("GPU", 0) / gpus) if gpus else by_cpu
-    return max(1, min(by_cpu, by_gpu))
+    failed: tuple[Failure, ...]
 
 
 def sweep_key(space: SearchSpace, storage: str) -> str:
@@ -99,29 +87,32 @@ def run_sweep(
 
     Args:
         space: The study.
-        trials: From `space.expand`, with absolute paths.
+        trials: From `expand.expand`, with absolute paths.
         tags: More MLflow tags for parent and trials.
         watcher: See `RunRequest.watcher`.
         max_concurrent: Trials at a time; None: computed from the cluster.
 
     Raises:
+        ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
         ResourceError: A trial asks for more than the cluster has.
     """
     tags = dict(tags or {})
-    first = trials[0].config
+    check_scheduler(space, trials)
+    check_searcher(space)
     for trial in trials:
-        check_resources(trial.config)
+        check_config(trial.config)
+    for config in {trial.config.train: trial.config for trial in trials}.values():
+        check_resources(config)
     requests = requests_of(space, trials, tags=tags, watcher=watcher)
-    todo = [trial.name for trial in trials if RunFolder.of(trial.config).result() is None]
+    todo = [trial for trial in trials if RunFolder.of(trial.config).result() is None]
     parent = open_parent(space, trials, tags=tags)
     try:
-        if todo:
-            fitting = max_concurrent or max_concurrent_trials(first, ray.cluster_resources())
-            runs = {name: requests[name] for name in todo}
-            if stages := distinct_pretrainings(runs):
-                _tune(dataclasses.replace(space, scheduler="fifo"), stages, min(fitting, len(stages)))
-            if runs := without_failed_pretraining(runs):
-                _tune(space, runs, min(fitting, len(runs)))
+        runs = {trial.name: requests[trial.name] for trial in todo}
+        if stages := distinct_pretrainings(runs):
+            plain = dataclasses.replace(space, scheduler="fifo", searcher="grid")
+            _tune(plain, trials, stages, max_concurrent)
+        if runs := without_failed_pretraining(runs):
+            _tune(space, trials, runs, max_concurrent)
     except BaseException:
         parent.finish("KILLED")
         raise
@@ -145,7 +136,7 @@ def open_parent(space: SearchSpace, trials: Sequence[Trial], *, tags: Mapping[st
 def finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
     """Collects what the trials have left, and ends the sweep's run."""
     results = {t.name: result for t in trials if (result := RunFolder.of(t.config).result()) is not None}
-    failed = tuple(t.name for t in trials if t.name not in results)
+    failed = tuple(read_failure(trial) for trial in trials if trial.name not in results)
     best = max((r["scores"].get("jf", -math.inf) for r in results.values()), default=-math.inf)
     if math.isfinite(best):
         parent.log_metrics(
@@ -156,36 +147,38 @@ def finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
     return SweepResult(results, failed)
 
 
-def _tune(space: SearchSpace, requests: dict[str, RunRequest], max_concurrent: int) -> None:
+def _tune(space: SearchSpace, trials: Sequence[Trial], requests: dict[str, RunRequest], at_a_time: int | None) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # runs report through their watcher; Tune's tables repeat it
-    first = next(iter(requests.values())).config
-    storage = Storage(first.storage)
-    trainable = tune.with_resources(functools.partial(run_trial, requests=requests), {"CPU": 0.01})
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has final/jf and no val/jf
+    configs = [request.config for request in requests.values()]
+    first, trains = configs[0], [config.train for config in configs]
+    fitting = at_a_time or max_concurrent(trains, cluster_resources())
+    stopped = StoppedTrials(requests)
+    searcher, parameters = None, {"trial": tune.grid_search(list(requests))}
+    if space.searcher == "optuna":
+        known = [trial for trial in trials if trial.name in requests or RunFolder.of(trial.config).result() is not None]
+        searcher, parameters = LearnedDraws(space, known), {}
     tuner = tune.Tuner(
-        trainable,
-        param_space={"trial": tune.grid_search(list(requests))},
+        tune.with_resources(functools.partial(run_trial, requests=requests), {"CPU": 0.01}),
+        param_space=parameters,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=max_concurrent,
-            scheduler=_scheduler(space, first),
+            max_concurrent_trials=min(fitting, len(requests)),
+            search_alg=searcher,
+            num_samples=len(requests) if searcher is not None else 1,
+            # The process of a trial only drives its workers: the next trial takes it over, imports and all. Where
+            # trials are stopped early, its end is what frees the workers.
+            reuse_actors=space.scheduler == "fifo",
+            scheduler=make_scheduler(space, configs),
             trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name=f"tune-{digest(first)}",
-            storage_path=(storage / "ray").folder,
+            storage_path=(Storage(first.storage) / "ray").folder,
             verbose=0,
+            callbacks=[stopped],
+            # A trial whose process is lost with its node starts again, from its own checkpoint.
+            failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),
     )
     tuner.fit()
-
-
-def _scheduler(space: SearchSpace, config: ExperimentConfig) -> Any:
-    from ray.tune import schedulers
-
-    every = max(1, config.validation.every)
-    if space.scheduler == "asha":
-        return schedulers.ASHAScheduler(
-            time_attr="step", metric=space.metric, mode="max", max_t=config.train.steps, grace_period=every
-        )
-    if space.scheduler == "median":
-        return schedulers.MedianStoppingRule(time_attr="step", metric=space.metric, mode="max", grace_period=every)
-    return None
+    stopped.wait()

@@ -2,40 +2,57 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from ovos_ray.errors import OvosError
+from ray.exceptions import RayError
+
+from ovos_ray.config import override
 from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.loop import fit, own_cause
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, spool_folder
+from ovos_ray.tune.summary import forget_failure, note_failure
 
-__all__ = ["mark_failed", "run_trial"]
+__all__ = ["mark_failed", "request_of", "run_trial"]
 
 
 def run_trial(parameters: dict[str, Any], *, requests: dict[str, RunRequest]) -> None:
     """Runs the trial that `parameters["trial"]` names. Called by Tune in a process of its own.
 
+    A failure is written into the run's folder and its MLflow run; other trials are not affected.
+
     Raises:
-        OvosError: The trial failed; its MLflow run says so and why. Other trials are not affected.
+        RayError: A process or node was lost; Tune starts the trial again, and it resumes.
     """
     from ray.tune.integration.ray_train import TuneReportCallback
 
-    request = requests[parameters["trial"]]
+    request = request_of(parameters, requests)
+    forget_failure(request.config)
     try:
         fit(request, callbacks=[TuneReportCallback()])
     except Exception as error:
         cause = own_cause(error) or error
+        if isinstance(cause, RayError):
+            note_failure(request.config, cause)
+            raise
+        # Trying again would not mend it; raised, Tune would.
         mark_failed(request, cause)
-        if isinstance(cause, OvosError):
-            raise cause from None
-        raise
+
+
+def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> RunRequest:
+    """Returns the run that Tune's parameters name, with the values that a searcher has drawn for it."""
+    request = requests[parameters["trial"]]
+    values = parameters.get("values")
+    return dataclasses.replace(request, config=override(request.config, values)) if values else request
 
 
 def mark_failed(request: RunRequest, cause: BaseException) -> None:
-    """Ends the trial's MLflow run as failed, and says why in its tags."""
+    """Keeps the reason of a failure in the run's folder, and ends its MLflow run as failed."""
     config = request.config
+    note_failure(config, cause)
     with_error = {**request.tags, "ovos.error": f"{type(cause).__name__}: {cause}"[:400]}
     sink = Sink.open(
         config.tracking_uri,

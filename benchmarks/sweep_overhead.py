@@ -1,0 +1,181 @@
+"""What orchestration costs: eight short trials through a sweep, against the same eight in a plain Python loop.
+
+    python benchmarks/sweep_overhead.py [--trials 8] [--steps 100] [--at-a-time 1 2]
+
+The loop is one process: plan, decoder, `train_step`, evaluation; no Ray, no checkpoints, no tracking. The sweep does
+what `ovos-ray sweep` does, tracking to SQLite included. Prints wall times, their ratio, where the difference goes, and
+what is left of actors, placement groups and processes afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+REPOSITORY = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+
+class TimedBoard:
+    """Notes when each record of a run arrives."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[float, dict[str, Any]]] = []
+
+    def post(self, record: dict[str, Any]) -> None:
+        """Notes a record."""
+        self.records.append((time.time(), record))
+
+    def all(self) -> list[tuple[float, dict[str, Any]]]:
+        """Returns all records with their times."""
+        return self.records
+
+
+class Watcher:
+    """Posts a run's records to the board."""
+
+    def __init__(self, board: Any) -> None:
+        self.board = board
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Posts a record; does not wait."""
+        self.board.post.remote(record)
+
+
+def plain_loop(configs: list[Any]) -> dict[str, float]:
+    import torch
+
+    from ovos_ray.data.decode import ClipDecoder
+    from ovos_ray.data.local import LocalStream
+    from ovos_ray.data.plan import Plan
+    from ovos_ray.data.shards import ShardIndex
+    from ovos_ray.evaluate.evaluation import evaluate_network
+    from ovos_ray.train.numerics import set_numerics
+    from ovos_ray.train.optimizer import build_optimizer
+    from ovos_ray.train.step import TrainingModule, train_step
+    from ovos_ray.train.worker import initial_network
+
+    training = scoring = 0.0
+    for config in configs:
+        began = time.perf_counter()
+        set_numerics(config.train, torch.device("cpu"))
+        network = initial_network(config)
+        module = TrainingModule(network, config)
+        optimizer = build_optimizer(network, config.optimizer, torch.device("cpu"))
+        plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
+        for step, batch in enumerate(LocalStream(plan, ClipDecoder(config.data, all_labels=False)).batches()):
+            train_step(module, batch, optimizer, config, step)
+        trained = time.perf_counter()
+        evaluate_network(network, root=config.evaluation.root, split="val")
+        training += trained - began
+        scoring += time.perf_counter() - trained
+    return {"training": training / len(configs), "scoring": scoring / len(configs)}
+
+
+def left_over() -> dict[str, int]:
+    import psutil
+    import ray
+    from ray._private.state import actors
+
+    groups = ray.util.placement_group_table().values()
+    return {
+        "actors": sum(actor["State"] != "DEAD" for actor in actors().values()),
+        "placement_groups": sum(group["state"] != "REMOVED" for group in groups),
+        # Idle workers are Ray's pool for tasks; it is bounded and shared by all trials.
+        "processes": sum("ray::IDLE" not in " ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)),
+    }
+
+
+def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, Any]:
+    import ray
+
+    from ovos_ray.tune.sweep import run_sweep
+
+    board = ray.remote(TimedBoard).options(num_cpus=0).remote()
+    before = left_over()
+    began = time.time()
+    result = run_sweep(space, trials, watcher=Watcher(board), max_concurrent=at_a_time)
+    ended = time.time()
+    assert not result.failed, result.failed
+    by_run: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    for arrived, record in ray.get(board.all.remote()):
+        by_run.setdefault(record["run"], []).append((arrived, record))
+    marks = []
+    for records in by_run.values():
+        events = {str(record["event"]).split()[0].rstrip(":"): at for at, record in records if "event" in record}
+        marks.append((events["starting"], events["scoring"], events["finished"]))
+    deadline = time.time() + 30
+    while left_over() != before and time.time() < deadline:
+        time.sleep(0.5)
+    after = left_over()
+    ray.kill(board)
+    finished = sorted(m[2] for m in marks)
+    starts = sorted(m[0] for m in marks)
+    # A slot is free when a run finishes; the next run's loop starts in it.
+    waits = [starts[i] - ([began] * at_a_time + finished)[i] for i in range(len(starts))]
+    return {
+        "at_a_time": at_a_time,
+        "wall_s": ended - began,
+        "first_loop_starts_after_s": starts[0] - began,
+        "from_slot_free_to_loop_s": statistics.median(waits[at_a_time:]) if len(waits) > at_a_time else None,
+        "training_s": statistics.median(m[1] - m[0] for m in marks),
+        "scoring_and_result_s": statistics.median(m[2] - m[1] for m in marks),
+        "after_last_run_s": ended - finished[-1],
+        "before": before,
+        "after": after,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--at-a-time", type=int, nargs="*", default=[1, 2])
+    parser.add_argument("--skip-loop", action="store_true")
+    arguments = parser.parse_args()
+    began = time.perf_counter()
+    from tiny_study import make_dataset, tiny_config
+
+    from ovos_ray.cli.session import ray_session
+    from ovos_ray.tune.expand import expand
+    from ovos_ray.tune.space import SearchSpace
+
+    imports = time.perf_counter() - began
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        make_dataset(root)
+        base = tiny_config(root, steps=arguments.steps, checkpoint_every=arguments.steps)
+        told: dict[str, Any] = {"load": os.getloadavg()[0], "trials": arguments.trials, "steps": arguments.steps}
+
+        def study(number: int) -> tuple[Any, list[Any]]:
+            seeds = tuple(range(arguments.trials))
+            space = SearchSpace(name=f"overhead{number}", trainable="none", seeds=seeds)
+            return space, expand(space, base)[0]
+
+        if not arguments.skip_loop:
+            began = time.perf_counter()
+            told["loop"] = plain_loop([trial.config for trial in study(0)[1]])
+            told["loop"]["wall_s"] = time.perf_counter() - began
+        began = time.perf_counter()
+        with ray_session():
+            told["ray_init_s"] = time.perf_counter() - began
+            told["imports_s"] = imports
+            for number, at_a_time in enumerate(arguments.at_a_time, 1):
+                told[f"sweep, {at_a_time} at a time"] = part = through_sweep(*study(number), at_a_time)
+                if "loop" in told:
+                    part["ratio_to_loop"] = part["wall_s"] / told["loop"]["wall_s"]
+                    extra = part["wall_s"] - told["loop"]["wall_s"]
+                    part["overhead_per_trial_s"] = extra / arguments.trials
+    print(json.dumps(told, indent=2, default=lambda value: round(value, 2)))
+
+
+if __name__ == "__main__":
+    main()

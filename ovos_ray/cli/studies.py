@@ -1,0 +1,241 @@
+"""What the terminal shows of a study: its configurations and their cost before, its results and failures after."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Column, Table
+
+from ovos_ray.cli.console import console
+from ovos_ray.errors import ConfigError, OvosError
+from ovos_ray.train.resources import max_concurrent
+from ovos_ray.tune.budget import Group, price
+from ovos_ray.tune.scheduling import check_scheduler, check_searcher
+from ovos_ray.tune.space import SearchSpace, Skipped, Trial
+from ovos_ray.tune.summary import Failure, summarise
+
+__all__ = [
+    "print_cost",
+    "print_failures",
+    "print_label_budgets",
+    "print_results",
+    "print_study",
+    "problems_of",
+]
+
+_START_UP_S = 15  # benchmarks/README.md, "The overhead of a sweep"
+
+
+def print_study(space: SearchSpace, groups: Sequence[Group], skipped: Sequence[Skipped]) -> None:
+    """Prints the configurations of a study, and the combinations it leaves out with the reason."""
+    num_trials = sum(len(group.trials) for group in groups)
+    recipes = sorted({str(trial.values.get("trainable", space.trainable)) for g in groups for trial in g.trials})
+    title = f"{space.name}: {num_trials} trials of {len(groups)} configurations of {', '.join(recipes)}"
+    name = Column("configuration", no_wrap=True)
+    table = Table(name, "seeds", "steps", "first digest", title=title, title_justify="left")
+    for group in groups:
+        seeds = ", ".join(str(trial.config.seed) for trial in group.trials)
+        table.add_row(escape(group.name), seeds, f"{group.config.train.steps:,}", group.trials[0].key)
+    console.print(table)
+    stopping = "" if space.scheduler == "fifo" else f"; {space.scheduler} stops poor trials early"
+    console.print(f"compared by {space.metric}{stopping}", highlight=False)
+    if space.table:
+        console.print(f"reproduces {space.table}", highlight=False)
+    for left_out in _merged(skipped):
+        console.print(f"left out {escape(left_out.name)}: {escape(left_out.reason)}", soft_wrap=True, highlight=False)
+
+
+def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
+    """Prints label budget and epochs of every distinct data set-up; returns what is wrong with the data."""
+    from ovos_ray.data.plan import Plan
+    from ovos_ray.data.shards import ShardIndex
+    from ovos_ray.train.budget import count_labels
+    from ovos_ray.train.pretraining import pretraining_stage
+
+    problems = []
+    seen: set[Any] = set()
+    shown: set[str] = set()
+    for group in groups:
+        config, data, steps = group.config, group.config.data, group.config.train.steps
+        key = (dataclasses.replace(data, max_skip=(), augmentation=None), steps, config.validation, config.pretrain)
+        if not data.shards or key in seen:
+            continue
+        seen.add(key)
+        try:
+            indices = [ShardIndex.load(folder) for folder in data.shards]
+            plan = Plan(indices, data, seed=0, steps=steps)
+            labels = count_labels(config, pretraining_stage(config))
+        except OvosError as error:
+            problems.append(error)
+            continue
+        for folder, index in zip(data.shards, indices, strict=True):
+            if folder not in shown:
+                shown.add(folder)
+                console.print(
+                    f"{index.dataset} {index.split}: {len(index.videos)} videos, {index.budget}", highlight=False
+                )
+        for excluded in plan.excluded:
+            line = f"  left out {excluded.dataset}/{excluded.video}: {excluded.reason}"
+            if line not in shown:
+                shown.add(line)
+                console.print(line, highlight=False)
+        if (line := f"label budget of {group.name}: {labels}") not in shown:
+            console.print(line, highlight=False, soft_wrap=True)
+        epochs = steps * data.batch_size / plan.epoch_length
+        console.print(
+            f"  {steps:,} steps x {data.batch_size} clips of {data.clip_length} frames = {epochs:,.1f} epochs of "
+            f"{plan.epoch_length:,} clips",
+            highlight=False,
+        )
+    return problems
+
+
+def print_cost(space: SearchSpace, groups: Sequence[Group]) -> None:
+    """Measures and prints what each configuration and the whole study cost, and how many trials run at a time.
+
+    Args:
+        space: The study; where a scheduler stops trials early, the cost is an upper bound.
+        groups: Its configurations, pretrainings included.
+    """
+    at_most = "" if space.scheduler == "fifo" else "at most "
+    with console.status("measuring a few steps of each kind of configuration") as status:
+        cost = price(groups, lambda name: status.update(f"measuring a few steps of {name}"))
+    name = Column("estimate for", no_wrap=True)
+    table = Table(name, "per trial", "GiB each worker", "trials", title="cost", title_justify="left")
+    for kind in cost.kinds:
+        more = f" and {kind.num_configurations - 1} more" if kind.num_configurations > 1 else ""
+        memory = f"{kind.cost.memory_gib:.1f}"
+        table.add_row(escape(kind.name + more), _duration(kind.cost.seconds), memory, str(kind.num_trials))
+    console.print(table)
+    num_trials = sum(kind.num_trials for kind in cost.kinds)
+    wants_gpus = any(group.config.train.gpus_per_worker for group in groups)
+    remark = " (no GPU here: GPU-hours are not measured)" if wants_gpus and cost.unit == "CPU-hours" else ""
+    console.print(
+        f"{num_trials} trials: {at_most}{cost.processor_hours:,.1f} {cost.unit} at this machine's speed{remark}; "
+        f"scoring, start-up ({_START_UP_S} s a trial here) and pretraining come on top",
+        highlight=False,
+        soft_wrap=True,
+    )
+    resources, where = _cluster_at_hand()
+    if resources is None:
+        console.print(f"trials at a time: unknown ({escape(where)})", highlight=False, soft_wrap=True)
+        return
+    at_a_time = min(max_concurrent([group.config.train for group in groups], resources), num_trials)
+    console.print(
+        f"trials at a time on {escape(where)} ({resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs): "
+        f"{at_a_time}, in all {at_most or 'about '}{_duration(3600 * cost.trial_hours / at_a_time)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _cluster_at_hand() -> tuple[Mapping[str, float] | None, str]:
+    """Returns the resources of the cluster that a sweep would run on, and its name; None where it does not answer."""
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        import torch
+
+        return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}, "this machine"
+    import ray
+
+    try:
+        if "://" in address and not address.startswith("ray://"):
+            return None, f"{address} takes jobs, it does not say what the cluster has; ask `ovos-ray doctor` in a job"
+        ray.init(address, log_to_driver=False, logging_level="ERROR")
+        return ray.cluster_resources(), address
+    except Exception as error:
+        return None, f"the cluster at {address} does not answer: {str(error).splitlines()[0]}"
+    finally:
+        ray.shutdown()
+
+
+def print_results(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    results: Mapping[str, Mapping[str, Any]],
+    names: Mapping[str, str] | None = None,
+) -> None:
+    """Prints the results by configuration, the best first: mean and standard deviation over seeds.
+
+    Args:
+        space: The study.
+        trials: Its trials.
+        results: `result.json` by trial name.
+        names: What to call configurations instead.
+    """
+    rows = summarise(space, trials, results)
+    if not rows:
+        return
+    metrics = list(dict.fromkeys(name for row in rows for name in row.scores))
+    heads = [name.replace("jf", "J&F").upper() if len(name) < 4 else name for name in metrics]
+    name = Column("configuration", no_wrap=True)
+    table = Table(name, *heads, "seeds", "labels", "time each", title=space.name, title_justify="left")
+    for row in rows:
+        scores = [row.scores[name].text() if name in row.scores else "–" for name in metrics]
+        seeds = f"{row.num_finished}" + (f" of {row.num_trials}" if row.num_finished < row.num_trials else "")
+        if row.num_stopped:
+            seeds += f" ({row.num_stopped} stopped early)"
+        table.add_row(
+            escape((names or {}).get(row.name, row.name)),
+            *scores,
+            seeds,
+            f"{row.label_percent:.1f} %",
+            _duration(row.seconds),
+        )
+    console.print(table)
+    if any(row.num_finished > 1 for row in rows):
+        console.print("mean ± standard deviation over seeds", highlight=False)
+
+
+def print_failures(failures: Sequence[Failure], command: str) -> None:
+    """Prints every failed trial with the reason and what to do, equal reasons together."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for failure in failures:
+        by_reason.setdefault((failure.reason, failure.remedy), []).append(failure.name)
+    for (reason, remedy), names in by_reason.items():
+        console.print(f"[bold red]failed:[/] {escape(', '.join(names))}", soft_wrap=True, highlight=False)
+        console.print(f"  {escape(reason)}", soft_wrap=True, highlight=False)
+        if remedy:
+            console.print(f"  [bold]What to do:[/] {escape(remedy)}", soft_wrap=True, highlight=False)
+    if failures:
+        console.print(f"then run the same again, it makes only what is missing: {escape(command)}", soft_wrap=True)
+
+
+def problems_of(space: SearchSpace, groups: Sequence[Group]) -> list[OvosError]:
+    """Returns what would keep runs from being made or scored, found before any starts; equal problems once."""
+    from ovos_ray.evaluate.evaluation import check_benchmarks
+    from ovos_ray.train.checks import check_config
+
+    problems: dict[str, OvosError] = {}
+    try:
+        check_searcher(space)
+        check_scheduler(space, [group.trials[0] for group in groups])
+    except OvosError as error:
+        problems[error.message] = error
+    for config in (group.config for group in groups):
+        try:
+            if not config.data.shards:
+                raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
+            check_config(config)
+            check_benchmarks(config.evaluation)
+        except OvosError as error:
+            problems.setdefault(error.message, error)
+    return list(problems.values())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"
+
+
+def _merged(skipped: Sequence[Skipped]) -> list[Skipped]:
+    """Names a combination once, not once a seed."""
+    seed = re.compile(r" seed \d+")
+    by_name = {seed.sub("", s.name): seed.sub("", s.reason) for s in skipped}
+    return [Skipped(name, reason) for name, reason in by_name.items()]

@@ -1,0 +1,84 @@
+"""Which of Tune's schedulers and searchers a study runs under, and whether it can: known before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.errors import ConfigError, MissingExtraError
+from ovos_ray.train.checks import check_validation
+from ovos_ray.tune.space import SearchSpace, Trial
+
+__all__ = ["check_scheduler", "check_searcher", "make_scheduler"]
+
+
+def check_scheduler(space: SearchSpace, trials: Sequence[Trial]) -> None:
+    """Checks that the trials report what the scheduler compares, before anything is started.
+
+    Raises:
+        ConfigError: They do not, or the scheduler cannot be used.
+    """
+    if space.scheduler == "fifo":
+        return
+    if space.scheduler == "pbt":
+        raise ConfigError(
+            f"study {space.name}: scheduler = 'pbt' is refused: it changes settings in the middle of a run and swaps "
+            "weights between runs, so that no configuration or digest says what a run has computed any more",
+            "scheduler=asha stops poor settings early and leaves every run reproducible",
+        )
+    if not space.metric.startswith("val/"):
+        raise ConfigError(
+            f"study {space.name}: scheduler = {space.scheduler!r} compares trials while they train, "
+            f"metric = {space.metric!r} is only known at the end",
+            "set metric=val/jf and give a selection split as validation.root",
+        )
+    for trial in trials:
+        validation, steps = trial.config.validation, trial.config.train.steps
+        if not validation.root or not 0 < validation.every < steps:
+            raise ConfigError(
+                f"trial {trial.name!r}: scheduler = {space.scheduler!r} needs a selection split that is scored during "
+                f"training; validation.root = {validation.root!r}, validation.every = {validation.every} "
+                f"of {steps} steps",
+                "add validation.root=DATASET and validation.every=STEPS (a split that is not the reported one), or "
+                "scheduler=fifo",
+            )
+        check_validation(trial.config, chooses=True)
+
+
+def check_searcher(space: SearchSpace) -> None:
+    """Checks that Optuna can draw for this study.
+
+    Raises:
+        ConfigError: There is nothing to draw, or more than one run per draw.
+        MissingExtraError: Optuna is not installed.
+    """
+    if space.searcher != "optuna":
+        return
+    if not space.ranges or len(space.seeds) != 1:
+        raise ConfigError(
+            f"study {space.name}: searcher = 'optuna' draws from ranges and learns from one run per draw; there are "
+            f"{len(space.ranges)} ranges and {len(space.seeds)} seeds",
+            "give it ranges and seeds=0, and confirm the best draw with three seeds; or searcher=random",
+        )
+    try:
+        import optuna  # noqa: F401
+    except ModuleNotFoundError:
+        raise MissingExtraError("optuna", "optuna", "searcher = 'optuna'") from None
+
+
+def make_scheduler(space: SearchSpace, configs: Sequence[ExperimentConfig]) -> Any:
+    """Returns Tune's scheduler; None: trials run to the end, in order.
+
+    After a restart of the study a scheduler compares what is left with what reports from then on.
+    """
+    from ray.tune import schedulers
+
+    if space.scheduler == "fifo":
+        return None
+    every = max(config.validation.every for config in configs)
+    common = {"time_attr": "step", "metric": space.metric, "mode": "max", "grace_period": every}
+    if space.scheduler == "asha":
+        # One more than the last step: at max_t ASHA stops a trial, and its final scores are still to come.
+        return schedulers.ASHAScheduler(**common, max_t=max(config.train.steps for config in configs) + 1)
+    return schedulers.MedianStoppingRule(**common)
