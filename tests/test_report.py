@@ -236,6 +236,15 @@ def test_study_without_any_finished_trial_makes_a_page_that_says_so(study_uri: s
     assert "No trial is finished and scored yet." in report.html.read_text()
 
 
+def test_study_without_any_run_is_said_to_have_none(study_uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    MlflowClient(study_uri).create_experiment("nothing", artifact_location=(tmp_path / "artifacts").as_uri())
+    report = build_report("nothing", study_uri, tmp_path / "out")
+    assert report.html.read_text().count("This study has no trials yet.") == 2
+    assert not (tmp_path / "artifacts").exists(), "nowhere to attach it"
+
+
 def test_page_and_table_are_attached_to_the_sweep(study_uri: str, report: Report) -> None:
     (sweep,) = load_study("strategies", study_uri).of_kind("sweep")
     assert "2-step · xmem-tiny" in sweep.tags["mlflow.note.content"]

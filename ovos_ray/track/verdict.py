@@ -65,7 +65,8 @@ def p_text(p: float) -> str:
 def _headline(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
     best = comparison.best
     if best is None:
-        return "No trial is finished and scored yet."
+        trials = comparison.study.of_kind("trial")
+        return "No trial is finished and scored yet." if trials else "This study has no trials yet."
     score = best.statistic("final/jf")
     assert score is not None
     seeds = f"{score.num} seeds" if score.num > 1 else "a single seed"
@@ -149,6 +150,8 @@ def _axis_sentence(effect: AxisEffect) -> str:
 
 def _states(comparison: Comparison) -> str:
     total = len(comparison.study.of_kind("trial"))
+    if not total:
+        return ""
     names = ("finished", "running", "stopped", "failed", "killed")
     counts = [f"{number} {name}" for name in names if (number := comparison.count(name))]
     return f"{total} trial{'' if total == 1 else 's'}: {', '.join(counts) or 'none'}."
