@@ -14,6 +14,7 @@ from ovos_ray.cli import studies
 from ovos_ray.cli.console import console
 from ovos_ray.config import ExperimentConfig, digest, flatten, override, resolve_paths
 from ovos_ray.errors import ConfigError
+from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.recipes import find, list_recipes, make
 from ovos_ray.train.checks import check_config
 from ovos_ray.train.pretraining import pin_pretraining
@@ -44,10 +45,12 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
     if not config.data.shards:
         raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
     print_config(config)
-    for stage in pretraining_groups([_alone(config)]):
-        _print_plan(stage)
-    _print_plan(_alone(config))
-    check_config(config)
+    stages = pretraining_groups([_alone(config)])
+    for one in [*stages, _alone(config)]:
+        check_config(one.config)
+        check_benchmarks(one.config.evaluation)
+    for one in [*stages, _alone(config)]:
+        _print_plan(one)
     if dry_run:
         return
     from ovos_ray.cli.session import ray_session, watching

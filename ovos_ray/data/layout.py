@@ -297,7 +297,7 @@ def open_dataset(root: str | Path, dataset: str = "auto", layout: str | None = N
     """
     root = Path(os.path.abspath(Path(root).expanduser()))
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder", "give the folder that holds the dataset with --root")
+        raise DataError(f"{root}: no such folder", "give the folder that holds the dataset")
     known = None if dataset == "auto" else _described(dataset, layout)
     if layout not in (None, "auto", *LAYOUTS):
         raise DataError(f"no layout {layout!r}; there are: {', '.join(LAYOUTS)}")

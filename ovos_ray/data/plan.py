@@ -19,7 +19,7 @@ from ovos_ray.config import DataConfig
 from ovos_ray.data.shards import ShardIndex, VideoEntry
 from ovos_ray.errors import ConfigError, DataError
 
-__all__ = ["Clip", "Exclusion", "Plan", "max_skip_at", "sample_frames", "slice_for_rank"]
+__all__ = ["Clip", "Exclusion", "Plan", "check_split", "max_skip_at", "sample_frames", "slice_for_rank"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,19 @@ def sample_frames(start: int, room: int, clip_length: int, max_gap: int, rng: np
         frames.append(frames[-1] + direction * gap)
         left -= gap
     return tuple(frames)
+
+
+def check_split(batch_size: int, world_size: int) -> None:
+    """Checks that a global batch has equal parts.
+
+    Raises:
+        ConfigError: It has not.
+    """
+    if batch_size % world_size:
+        raise ConfigError(
+            f"data.batch_size = {batch_size} cannot be split over {world_size} workers",
+            "choose train.num_workers as a divisor of data.batch_size, which is the global batch",
+        )
 
 
 def slice_for_rank(step: int, batch_size: int, rank: int, world_size: int) -> range:
@@ -230,9 +243,5 @@ class Plan:
         Raises:
             ConfigError: The global batch cannot be split evenly.
         """
-        if self.data.batch_size % world_size:
-            raise ConfigError(
-                f"data.batch_size = {self.data.batch_size} cannot be split over {world_size} workers",
-                "choose train.num_workers as a divisor of data.batch_size, which is the global batch",
-            )
+        check_split(self.data.batch_size, world_size)
         return [self.clip(position) for position in slice_for_rank(step, self.data.batch_size, rank, world_size)]
