@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from ovos_ray.cli.app import app
+from ovos_ray.cli.console import console
 from ovos_ray.config import ExperimentConfig, digest, override
 from ovos_ray.errors import ConfigError
 from ovos_ray.recipes import find, list_recipes, make
@@ -55,6 +58,13 @@ def test_one_shot_recipes_hold_the_values_of_section_4_1(
     assert config.optimizer.learning_rate == rate
     assert config.optimizer.decay_factor == 0.1
     assert config.method.name == "one_shot"
+
+
+def test_ls_shows_every_path_whole_also_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "width", 60)
+    shown = CliRunner().invoke(app, ["ls"]).stdout
+    for recipe in list_recipes("trainables") + list_recipes("search_spaces"):
+        assert f" {recipe.path} " in shown
 
 
 def test_unknown_recipes_are_refused_with_a_hint() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ovos_ray.cli import studies
 from ovos_ray.cli.console import console
@@ -149,7 +149,8 @@ def list_all() -> None:
     from ovos_ray.data.description import describe, described_names
 
     for title, package in (("trainables", "trainables"), ("search spaces", "search_spaces")):
-        table = Table("path", "what", title=title, title_justify="left", expand=False)
+        path = Column("path", no_wrap=True)  # to be copied whole
+        table = Table(path, "what", title=title, title_justify="left", expand=False)
         for recipe in list_recipes(package):
             table.add_row(recipe.path, escape(recipe.summary))
         console.print(table)
