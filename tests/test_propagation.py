@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from seeded_network import one_hot, seeded_clip
 from torch import Tensor
 
+from ovos_ray.errors import ConfigError
 from ovos_ray.methods import propagation
 from ovos_ray.methods.propagation import encode_frames, propagate
 from ovos_ray.networks import VOSNetwork, build
@@ -212,6 +213,24 @@ def test_a_batch_without_objects_still_runs() -> None:
     frames, masks = _batch()
     logits = propagate(build("xmem-tiny"), frames, 0 * masks, (0, 1, 2), selector=torch.zeros(2, 2))
     assert all((x[:, 1:] <= EMPTY_LOGIT + 1e-5).all() and x.isfinite().all() for x in logits)
+
+
+def test_masks_of_any_dtype_and_orders_of_any_kind_are_taken() -> None:
+    frames, masks = _batch()
+    masks = (masks > 0.5).to(masks.dtype)
+    network = build("xmem-tiny").double()
+    with torch.no_grad():
+        expected = propagate(network, frames.double(), masks.double(), [2, 1, 0])
+        for given, order in ((masks.bool(), torch.tensor([2, 1, 0])), (masks.byte(), np.array([2, 1, 0]))):
+            found = propagate(network, frames.double(), given, order)  # type: ignore[arg-type]
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+        assert not torch.equal(propagate(network, frames.double(), 1 - masks, [2, 1, 0])[-1], expected[-1])
+
+
+def test_masks_of_no_objects_are_refused() -> None:
+    frames, masks = _batch()
+    with pytest.raises(ConfigError, match="no objects"):
+        propagate(build("stcn-tiny"), frames, masks[:, :0], [0, 1])
 
 
 @pytest.mark.parametrize("name", TINY)

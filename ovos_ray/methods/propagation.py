@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ovos_ray.errors import ConfigError
 from ovos_ray.networks.base import AuxiliaryLogits, FrameFeatures, MemoryFrame, Padding, Readout, VOSNetwork
 from ovos_ray.networks.blocks import EMPTY_LOGIT
 from ovos_ray.networks.memory import read
@@ -41,7 +42,7 @@ def propagate(
     Args:
         network: The network.
         frames: (B, T, 3, H, W) float RGB in [0, 1].
-        masks: (B, N, H, W) in [0, 1], the masks of frame `order[0]`.
+        masks: (B, N, H, W) in [0, 1] of any dtype, the masks of frame `order[0]`.
         order: Indices of frames, in the order of propagation.
         features: Features of frames encoded before by `encode_frames`; None: the frames of the order are encoded here.
         deep_update: From a position in the order to whether that frame makes a deep sensory update when it is
@@ -54,9 +55,16 @@ def propagate(
         recompute: Recompute each frame in the backward pass instead of storing its activations.
 
     Returns:
-        For each of `order[1:]`, logits (B, 1+N, H, W) in float32, background first.
+        For each of `order[1:]`, logits (B, 1+N, H, W) in float32 or the network's float64, background first.
+
+    Raises:
+        ConfigError: There are no objects to propagate.
     """
     batch, num_objects = masks.shape[:2]
+    if num_objects == 0:
+        raise ConfigError("masks of no objects (N = 0) cannot be propagated", "give at least one, all zero if need be")
+    order = [int(index) for index in order]
+    masks = masks.to(torch.promote_types(frames.dtype, torch.float32))
     draws = BatchRng.of(rng, range(batch))
     if deep_update is None:
         deep_update = partial(_draw_deep_update, network, draws)
@@ -67,7 +75,7 @@ def propagate(
     kept = num_objects if selector is None else _last_real(selector)
     selector = None if selector is None else full_precision(selector[:, :kept])
     padding = Padding.of(frames.shape[-2], frames.shape[-1], network.stride)
-    state = network.start(padding.masks(full_precision(masks[:, :kept])))
+    state = network.start(padding.masks(masks[:, :kept]))
 
     memory: list[MemoryFrame] = []
     outputs: list[Tensor] = []
