@@ -30,6 +30,11 @@ class OvosError(Exception):
         self.message = message
         self.remedy = remedy
 
+    @property
+    def listed(self) -> str:
+        """Message and remedy as one entry of a list of problems."""
+        return self.message if self.remedy is None else f"{self.message} ({self.remedy})"
+
     def __str__(self) -> str:
         return self.message if self.remedy is None else f"{self.message}\n  What to do: {self.remedy}"
 

@@ -121,7 +121,7 @@ def _raise(problems: list[str], source: DatasetFolder) -> None:
         listed = "\n  ".join(problems[:_SHOWN_PROBLEMS])
         raise DataError(
             f"{source.root}: {len(problems)} problem(s), nothing was written\n  {listed}{more}",
-            "repair the files named, or leave their videos out (exclude)",
+            "repair the files named, or leave their videos out (--exclude VIDEO)",
         )
 
 
@@ -142,7 +142,7 @@ def _open_all(source: DatasetFolder, split: str, names: list[str]) -> tuple[list
         try:
             videos.append(source.video(split, name))
         except DataError as error:
-            problems.append(error.message)
+            problems.append(error.listed)
     return videos, problems
 
 

@@ -68,7 +68,7 @@ def frames_of(
             if beyond := sorted(index for index in labelled if index >= found):
                 yield video, f"{video.masks[beyond[0]]}: mask of frame {beyond[0]}, but {video.name!r} has {found}"
         except DataError as error:
-            yield video, error.message
+            yield video, error.listed
 
 
 def _contents(video: Video) -> Iterator[tuple[str, _Image | None]]:
@@ -94,7 +94,7 @@ def prepare(item: SourceFrame | tuple[Video, str]) -> tuple[Video, PackedRow]:
     try:
         return item.video, _row(item)
     except (DataError, OSError) as error:
-        problem = error.message if isinstance(error, DataError) else str(error)
+        problem = error.listed if isinstance(error, DataError) else str(error)
         return item.video, PackedRow(item.frame, problem=problem)
 
 
