@@ -34,7 +34,11 @@ def connection(server: MlflowServer) -> Iterator[FaultyConnection]:
 
 @pytest.mark.parametrize("fault", ["hang", "error", "lose"])
 def test_fault_mid_run_delays_nothing_and_leaves_nothing_missing_or_double(
-    server: MlflowServer, connection: FaultyConnection, tmp_path: Path, fault: str
+    server: MlflowServer,
+    connection: FaultyConnection,
+    tmp_path: Path,
+    fault: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     sink = Sink.open(connection.uri, "faults", fault, name=fault, spool=tmp_path)
 
@@ -65,6 +69,7 @@ def test_fault_mid_run_delays_nothing_and_leaves_nothing_missing_or_double(
     )
     assert [f.path for f in client.list_artifacts(run.info.run_id)] == ["note.txt"]
     assert run.data.tags["late"] == "yes"
+    assert "View run" not in capsys.readouterr().out, "MLflow's own words would break the lines of progress"
 
 
 def test_lost_answers_are_recognised_by_asking_the_server_not_by_the_database(
