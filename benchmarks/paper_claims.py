@@ -26,7 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ovos_ray import networks
 from ovos_ray.cli.console import console
 from ovos_ray.cli.session import print_record
-from ovos_ray.cli.training import print_results, resolve
+from ovos_ray.cli.studies import print_results
+from ovos_ray.cli.training import resolve
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data import synthetic
 from ovos_ray.data.layout import DatasetFolder, open_dataset
@@ -43,7 +44,7 @@ from ovos_ray.recipes import make
 from ovos_ray.track.claims import Interval, difference, interval, judge
 from ovos_ray.track.provenance import provenance_tags
 from ovos_ray.train.plain import local_stream
-from ovos_ray.tune.expand import expand
+from ovos_ray.tune.expand import expand_study
 from ovos_ray.tune.plain import run_plain
 from ovos_ray.tune.space import SearchSpace, Trial
 
@@ -63,7 +64,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = prepare()
     space = make(f"search_spaces.paper_claims{'.longer' if arguments.longer else ''}", SearchSpace)
-    trials, _ = expand(space, override(make(space.trainable, ExperimentConfig), arguments.overrides))
+    space, trials, _ = expand_study(space, arguments.overrides)
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
     if not arguments.answer_only:
         watcher = functools.partial(print_record, console, show_run=True)
