@@ -151,9 +151,11 @@ class Comparison:
 
     @property
     def supervised(self) -> Row | None:
-        """The fully supervised row with the highest mean J&F, None if there is none or it is `best`."""
-        found = (row for row in self.rows if row.finished and row.strategy == SUPERVISED and row is not self.best)
-        return next(found, None)
+        """The best fully supervised row, of the network of `best` where there is one; None if it is `best` itself."""
+        best = self.best
+        found = [row for row in self.rows if row.finished and row.strategy == SUPERVISED and row is not best]
+        found.sort(key=lambda row: best is not None and row.network != best.network)
+        return found[0] if found else None
 
     def count(self, status: str) -> int:
         """Number of trials in a state."""

@@ -63,7 +63,8 @@ class Palette:
         return {
             "color": COLOURS[index % len(COLOURS)],
             "marker": _MARKERS[index % len(_MARKERS)],
-            "linestyle": _DASHES[index % len(_DASHES)],
+            # Shifted by one each round, so that a colour that comes again comes with another pattern.
+            "linestyle": _DASHES[(index + index // len(COLOURS)) % len(_DASHES)],
         }
 
 

@@ -145,6 +145,8 @@ def copying_gallery(stored: Sequence[Stored], found: Mapping[str, Mapping[str, T
 def write_films(stored: Sequence[Stored], chosen: Mapping[str, str], out: Path) -> list[Path]:
     """Writes one MP4 a sequence, the truth and all predictions side by side; none where PyAV is not installed."""
     written = []
+    for old in out.glob("*.mp4"):
+        old.unlink()  # of an earlier report, which may have shown other sequences
     for sequence in chosen:
         path = out / f"{sequence.replace('/', '-')}.mp4"
         try:

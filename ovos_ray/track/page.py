@@ -22,7 +22,7 @@ from ovos_ray.track.verdict import p_text, verdict
 __all__ = ["Content", "leading_rows", "render_page"]
 
 _MAX_FACET_VALUES = 12
-_COMPARED = 4
+_COMPARED = 5
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,9 @@ def leading_rows(comparison: Comparison) -> tuple[Row, ...]:
     chosen = [row for row in rivals if row in first.values()]
     # A study without strategies to compare: the best few of what it varies.
     chosen += [row for row in rivals if row not in chosen][: max(0, 2 - len(chosen))]
-    full = [] if supervised is None else [_like(comparison, best) or supervised]
+    full = [] if supervised is None else [supervised]
     baselines = [row for row in comparison.baselines if row.finished]
     return (*chosen[: _COMPARED - len(full)], *full, *baselines[:1])
-
-
-def _like(comparison: Comparison, best: Row) -> Row | None:
-    """The best fully supervised configuration of the leading network."""
-    found = (row for row in comparison.rows if row.finished and row.strategy == SUPERVISED)
-    return next((row for row in found if row.network == best.network), None)
 
 
 def _figures(content: Content) -> list[Figure]:
@@ -208,9 +202,9 @@ def _figures(content: Content) -> list[Figure]:
 
 
 def _scale(comparison: Comparison) -> tuple[float, float]:
-    """Lowest and highest mean J&F of the table, for the bars in it."""
-    means = [s.mean for row in (*comparison.rows, *comparison.baselines) if (s := row.statistic("final/jf"))]
-    return (0.0, max(means)) if means else (0.0, 1.0)
+    """Ends of the bars in the table: zero, and the highest mean J&F with its deviation."""
+    scores = [s for row in (*comparison.rows, *comparison.baselines) if (s := row.statistic("final/jf"))]
+    return 0.0, max((score.mean + (score.std or 0.0) for score in scores), default=1.0) or 1.0
 
 
 def _facets(comparison: Comparison) -> dict[str, list[str]]:

@@ -103,8 +103,8 @@ class PaperTable:
 
     @property
     def has_ours(self) -> bool:
-        """Whether any row of ours stands in it."""
-        return any(line.ours for line in self.lines)
+        """Whether any score of ours stands in it."""
+        return any(any(ours.scores) for line in self.lines for ours in line.ours)
 
 
 @cache
