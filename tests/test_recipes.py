@@ -60,6 +60,42 @@ def test_one_shot_recipes_hold_the_values_of_section_4_1(
     assert config.method.name == "one_shot"
 
 
+# From the published code of each network, to which section 4.1 defers.
+@pytest.mark.parametrize(
+    ("network", "multipliers", "intervals", "crop", "objects", "entropy", "dice", "epsilon", "multiplier", "norm"),
+    [
+        ("stcn", (1, 5), (), 384, 2, "bootstrapped", False, 1e-8, 1.0, None),
+        ("xmem", (1, 5), (), 384, 3, "bootstrapped", True, 1e-8, 1.0, None),
+        ("cutie", (1, 2), (5, 2), 480, 3, "points", True, 1e-6, 0.1, 3.0),
+    ],
+)
+@pytest.mark.parametrize("kind", ["one_shot", "fully_supervised"])
+def test_recipes_hold_the_values_of_the_published_code(
+    kind: str,
+    network: str,
+    multipliers: tuple[int, ...],
+    intervals: tuple[int, ...],
+    crop: int,
+    objects: int,
+    entropy: str,
+    dice: bool,
+    epsilon: float,
+    multiplier: float,
+    norm: float | None,
+) -> None:
+    config = make(f"trainables.{kind}.{network}", ExperimentConfig)
+    data, loss, optimizer = config.data, config.method.loss, config.optimizer
+    assert [Path(path).name.removesuffix("_all") for path in data.shards] == ["youtube_vos2018", "davis2017"]
+    assert (data.multipliers, data.frame_intervals) == (multipliers, intervals)
+    assert (data.crop_size, data.max_objects) == (crop, objects)
+    assert (loss.cross_entropy, loss.dice, loss.top_fraction, loss.num_points) == (entropy, dice, 0.15, 12_544)
+    assert (loss.warm_up_start, loss.warm_up_end) == (20_000, 70_000)
+    assert (optimizer.epsilon, optimizer.backbone_multiplier, optimizer.clip_norm) == (epsilon, multiplier, norm)
+    stage_0 = make(f"trainables.static_pretraining.{network}", ExperimentConfig)
+    assert (stage_0.optimizer.epsilon, stage_0.data.multipliers) == (1e-8, (1, 1, 1, 1, 5, 5))
+    assert stage_0.method.loss.num_points == (8192 if network == "cutie" else 12_544)
+
+
 def test_ls_shows_every_path_whole_also_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "width", 60)
     shown = CliRunner().invoke(app, ["ls"]).stdout

@@ -112,6 +112,7 @@ def cutie() -> ExperimentConfig:
         optimizer=OptimizerConfig(
             learning_rate=1e-4,
             weight_decay=0.001,
+            epsilon=1e-6,  # as published under mixed precision; 1e-8 without
             decay_steps=(100_000, 115_000),
             backbone_multiplier=0.1,
             decay_embeddings=False,

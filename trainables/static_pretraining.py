@@ -48,6 +48,7 @@ def cutie() -> ExperimentConfig:
         "data.augmentation": cutie_static_augmentation(),
         "train.steps": 80_000,
         "train.precision": "float32",
+        "optimizer.epsilon": 1e-8,
         "optimizer.decay_steps": (),
         "method.loss.num_points": 8192,
     }
