@@ -3,7 +3,8 @@
 Every frame is the image under another affine map, colour jitter and, sometimes, a thin-plate spline. There is no
 order in time. Shapes: T frames, S crop size.
 
-Against the published code, the label of frame 0 is binarised for STCN too, which there is given soft edges.
+Against the published code, the label of frame 0 is binarised for STCN too, which there is given soft edges, and a clip
+whose object a zoom has moved out of frame 0 has no weight, where the published networks learn to segment nothing.
 """
 
 from __future__ import annotations

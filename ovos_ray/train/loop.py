@@ -116,13 +116,13 @@ def pretraining_request(
         watcher: See `RunRequest.watcher`.
     """
     stage = pretraining_stage(config, base)
-    if stage is None:
+    if stage is None or config.pretrain is None:
         return None
     return RunRequest(
         config=stage,
         experiment="pretraining",
         run_key=f"pretraining:{stage.storage}:{stage.name}",
-        tags={**(tags or {}), "ovos.kind": "pretraining"},
+        tags={**(tags or {}), "ovos.kind": "pretraining", "ovos.trainable": config.pretrain.recipe},
         watcher=watcher,
         pretraining=pretraining_request(stage, base, tags=tags, watcher=watcher),
         shared=True,
