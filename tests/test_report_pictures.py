@@ -65,6 +65,7 @@ def test_copy_score_and_pictures_come_from_stored_predictions(tmp_path: Path) ->
     assert gallery is not None
     assert gallery.strips[0].label == comparison.rows[1].label, "T-step copies, 2-step does not"
     assert f"copy score {copying.copy_score:+.1f}" in gallery.strips[0].score
+    assert "does little but copy" in gallery.words
     # In the last frame the square has moved 40 of 128 pixels on: green is where it is, red where the copy stayed.
     last = np.asarray(decode(gallery.strips[0].image))[:, -250:].astype(int)
     scale = 250 / 128

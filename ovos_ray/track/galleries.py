@@ -135,8 +135,10 @@ def copying_gallery(stored: Sequence[Stored], found: Mapping[str, Mapping[str, T
     except UNREADABLE as error:
         _log.warning("no picture of copying: %s", error)
         return None
-    words = f"Of the configurations shown, {worst.row.label} resembles the first mask most, and most of all here. " + (
-        "It does little but copy it." if score > 0 else "It follows the object rather than copying."
+    mean = mean_copy_score(dict(sequences))
+    words = (
+        f"Of the configurations shown, {worst.row.label} resembles the first mask most (copy score {mean:+.1f} on the "
+        f"whole: it {'does little but copy' if mean > 0 else 'follows more than it copies'}), and most of all here."
     )
     strip = Strip(worst.row.label, f"copy score {score:+.1f}; truth green, prediction red", still(pictures))
     return Gallery(sequence, "copying the first mask", (strip,), words)
