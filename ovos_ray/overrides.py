@@ -122,7 +122,10 @@ def _convert_group(value: Any, kind: type, key: str) -> Any:
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{key} = {value!r} is not a group of settings")
+        raise ConfigError(
+            f"{key} = {value!r} is not a group of settings",
+            f"set one of {', '.join(f'{key}.{name}' for name in _field_types(kind))}",
+        )
     known = _field_types(kind)
     for name in value:
         if name not in known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,9 @@ def test_full_supervision_needs_shards_with_all_labels(root: Path) -> None:
         ("evaluation.root=nowhere", "evaluation.root"),
         ("evaluation.root=davis", "no split 'val'"),
         ("method.name=supervised", "needs a label on every frame"),
+        ("pretrain.recipe=trainables.one_shot", "pretraining .* no data.shards are given for it"),
+        ("pretrain=trainables.static_pretraining", "is not a group of settings"),
+        ("pretrain.recipe=trainables.nothing", "no recipe 'trainables.nothing'"),
     ],
 )
 def test_a_dry_run_refuses_what_the_run_would(
@@ -86,5 +90,6 @@ def test_a_dry_run_refuses_what_the_run_would(
     command = ["train", "trainables.one_shot", "data.shards=first", "data.clip_length=3", "--dry-run", word]
     result = CliRunner().invoke(app, command)
     assert isinstance(result.exception, OvosError)
-    assert message in result.exception.message
+    assert re.search(message, result.exception.message)
+    assert result.exception.remedy
     assert sorted(root.rglob("*")) == before

@@ -47,6 +47,11 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
     print_config(config)
     stages = pretraining_groups([_alone(config)])
     for one in [*stages, _alone(config)]:
+        if not one.config.data.shards:  # of a stage; the run's own are there
+            raise ConfigError(
+                f"{one.name}: no data.shards are given for it",
+                "pack what it trains on, then add pretrain.overrides=data.shards=FOLDER",
+            )
         check_config(one.config)
         check_benchmarks(one.config.evaluation)
     for one in [*stages, _alone(config)]:
@@ -183,8 +188,6 @@ def _print_plan(run: Group) -> None:
     """Prints label budget, epochs and the estimated cost of a run."""
     from ovos_ray.train.estimate import estimate
 
-    if not run.config.data.shards:
-        raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
     if problems := studies.print_label_budgets([run]):
         raise problems[0]
     console.print(f"estimate for {run.name}: {estimate(run.config)}", highlight=False)

@@ -75,7 +75,7 @@ def check_benchmarks(config: EvaluationConfig) -> None:
             open_dataset(benchmark.root, layout=benchmark.layout).video_names(benchmark.split)
         except DataError as error:
             key = "evaluation.also" if benchmark.name else "evaluation.root"
-            raise DataError(f"{key}: {error.message}", error.remedy) from error
+            raise DataError(f"{key}: {error.message}", error.remedy or f"correct {key}, or leave it out") from error
 
 
 def evaluate_network(

@@ -84,7 +84,8 @@ def check_config(config: ExperimentConfig) -> None:
         try:
             open_dataset(validation.root, layout=validation.layout).video_names(validation.split)
         except DataError as error:
-            raise DataError(f"validation.root: {error.message}", error.remedy) from error
+            remedy = error.remedy or "set validation.split to one that is there"
+            raise DataError(f"validation.root: {error.message}", remedy) from error
     check_validation(config)
 
 
