@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--times-only", action="store_true", help="neither operations nor memory")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
@@ -84,8 +85,10 @@ def measure(network: str, strategy: str, arguments: argparse.Namespace, device: 
     batch = make_batch(arguments, device)
     clock = clock_of(device, arguments.threads)
     times: list[list[float]] = [[] for _ in runs]
-    work = [count_operations(module, batch) for _, module, _ in runs]
-    memory = [kept_mib(module, batch) for _, module, _ in runs]
+    work, memory = [0] * len(runs), [0.0] * len(runs)
+    if not arguments.times_only:
+        work = [count_operations(module, batch) for _, module, _ in runs]
+        memory = [kept_mib(module, batch) for _, module, _ in runs]
     for repetition in range(arguments.repeats + 1):
         for i, (config, module, optimizer) in enumerate(runs):
             if device.type == "cuda":
@@ -98,6 +101,8 @@ def measure(network: str, strategy: str, arguments: argparse.Namespace, device: 
             if repetition:  # the first one warms up
                 times[i].append(ended - began)
     base = statistics.median(times[0])
+    if arguments.times_only:
+        return [f"{base:.3f} s", *(f"{statistics.median(times[i]) / base:.2f}" for i in range(1, len(runs)))]
     cells = [f"{base:.3f} s"]
     cells += [f"{statistics.median(times[i]) / base:.2f} ({work[i] / work[0]:.2f})" for i in range(1, len(runs))]
     return [f"{cell}, {mib:.0f} MiB" for cell, mib in zip(cells, memory, strict=True)]
