@@ -59,6 +59,7 @@ def ray_cluster() -> Iterator[None]:
     # Workers import this folder's modules and, as in a checkout that is not installed, the repository's.
     paths = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
     variables = {"PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "OMP_NUM_THREADS": "1"}
-    ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, runtime_env={"env_vars": variables})
+    # With the dashboard's server, without which Ray Train does not clean up after runs that were stopped.
+    ray.init("local", num_cpus=4, include_dashboard=True, log_to_driver=False, runtime_env={"env_vars": variables})
     yield
     ray.shutdown()

@@ -145,6 +145,7 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
         scheduler="asha",
     )
     selection = {"validation.root": base.evaluation.root, "validation.split": "train", "validation.every": 5}
+    selection |= {"validation.num_videos": 1}
     trials, _ = expand(space, override(base, {**selection, "train.steps": 40}))
     kept, stopped = (trial.name for trial in trials)
     idle = alive_actors()
@@ -158,7 +159,7 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
     assert 5 <= last["steps"] < 40
     assert last["validation"]["jf"] < result.results[kept]["validation"]["jf"]
 
-    wait_for(lambda: alive_actors() == idle, 30)
+    wait_for(lambda: (alive_actors(), placement_groups()) == (idle, 0), 60)
     client = MlflowClient(base.tracking_uri)
     experiment = client.get_experiment_by_name("stopping")
     assert experiment is not None
@@ -173,6 +174,12 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
     assert again.results == result.results
     rows = summarise(space, trials, again.results)
     assert [(row.num_finished, row.num_stopped) for row in rows] == [(1, 0), (0, 1)]
+
+
+def placement_groups() -> int:
+    import ray
+
+    return sum(group["state"] != "REMOVED" for group in ray.util.placement_group_table().values())
 
 
 def alive_actors() -> int:

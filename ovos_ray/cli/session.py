@@ -49,10 +49,14 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
         variables = {
             "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])),
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"],
+            # One machine is not taken away from under a run: that saves a process a trial.
+            "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
         }
         # Trials take fractions of a CPU, so that many processes start at once; Ray would warn of each few.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
-        ray.init("local", num_cpus=num_cpus, include_dashboard=False, runtime_env={"env_vars": variables}, **options)
+        # Ray Train asks the dashboard's server whether a run's controller still lives. Without it, the processors of
+        # runs that were stopped early or lost with their node would never be freed.
+        ray.init("local", num_cpus=num_cpus, include_dashboard=True, runtime_env={"env_vars": variables}, **options)
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(**options)
     else:

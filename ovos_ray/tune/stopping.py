@@ -14,6 +14,7 @@ from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.budget import labels_of_run
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, spool_folder
+from ovos_ray.tune.summary import forget_failure
 from ovos_ray.tune.trial import request_of
 
 __all__ = ["StoppedTrials", "write_stopped"]
@@ -81,6 +82,7 @@ def write_stopped(request: RunRequest, last: Mapping[str, Any]) -> None:
 
 def _tag_stopped(request: RunRequest, step: int) -> None:
     config = request.config
+    forget_failure(config)  # it may have seen its workers die before it knew why
     sink = Sink.open(
         config.tracking_uri,
         request.experiment,

@@ -34,12 +34,22 @@ def run_trial(parameters: dict[str, Any], *, requests: dict[str, RunRequest]) ->
     try:
         fit(request, callbacks=[TuneReportCallback()])
     except Exception as error:
+        if _is_being_stopped():  # its workers are taken from under it; `stopping.py` writes down where it stood
+            return
         cause = own_cause(error) or error
         if isinstance(cause, RayError):
             note_failure(request.config, cause)
             raise
         # Trying again would not mend it; raised, Tune would.
         mark_failed(request, cause)
+
+
+def _is_being_stopped() -> bool:
+    """Whether Tune is ending this trial early."""
+    from ray.train._internal.session import get_session
+
+    session = get_session()
+    return session is not None and session.stop_event.is_set()
 
 
 def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> RunRequest:
