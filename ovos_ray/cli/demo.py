@@ -186,7 +186,11 @@ def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table
         f"baseline:{config.storage}:{name}",
         name=name,
         parent_key=sweep_key(space, config.storage),
-        tags={**provenance_tags(kind="baseline"), "ovos.predictions": str(out / "baselines" / name.replace(" ", "-"))},
+        tags={
+            **provenance_tags(kind="baseline"),
+            "ovos.predictions": str(out / "baselines" / name.replace(" ", "-")),
+            "ovos.strategy": name,
+        },
         spool=Path(config.storage) / "tracking" / name.replace(" ", "-"),
     )
     sink.log_metrics({f"final/{key}": value for key, value in table.headline().items()}, 0)
