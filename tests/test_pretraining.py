@@ -195,9 +195,11 @@ def test_a_dry_run_prices_the_stage_and_counts_its_labels(here: Path, capsys: py
     printed = " ".join(capsys.readouterr().out.split())
     stage = pretraining_stage(pin_pretraining(make("my_runs.my_run", ExperimentConfig)))
     assert stage is not None
-    assert f"pretraining {digest(stage)} (my_stages.stage) dataset val: 2 videos, 10 of 10 frames" in printed
+    named = f"pretraining {digest(stage)} (my_stages.stage)"
+    assert f"label budget of {named}: 10 of 10 frames labelled" in printed
     assert "6 steps x 2 clips" in printed
-    assert printed.count("estimate: about") == 2, "one for the stage, one for the run"
+    assert f"estimate for {named}: about" in printed
+    assert "estimate for mine: about" in printed
     assert "3 of 15 frames labelled (20.0 %); pretraining uses 10 labelled images" in printed
     assert not (here / "runs").exists()
 
