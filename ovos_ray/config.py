@@ -108,7 +108,8 @@ class DataConfig:
     augmentation: AugmentationConfig | None = field(default_factory=AugmentationConfig)
     """None: only a resize of the whole frame to the crop size."""
     crop_tries: int = 5
-    """Seeded crops tried until one shows an object."""
+    """Seeded crops tried until one shows an object. After the last the whole frame is taken; where that shows none
+    either, the sample is counted and not trained. Published STCN and XMem train on the empty crop, as background."""
     on_bad_row: Literal["error", "skip"] = "error"
     """`skip` turns an unreadable sample into a counted, listed, zero-weight slot."""
     max_bad_fraction: float = 0.001

@@ -19,6 +19,7 @@ from ovos_ray.config import ExperimentConfig, OptimizerConfig, TrainConfig, over
 from ovos_ray.errors import TrainingError
 from ovos_ray.networks import build
 from ovos_ray.train.optimizer import build_optimizer, set_learning_rate
+from ovos_ray.train.progress import IntervalMeter
 from ovos_ray.train.step import TrainingModule, numerics_of, train_step
 
 CPU = torch.device("cpu")
@@ -76,6 +77,22 @@ def test_training_lowers_the_loss_and_logs_scalars(method: str) -> None:
     assert {"loss", "iou", "gradient_norm", "learning_rate", "skipped_steps"} <= set(records[0])
     assert records[0]["learning_rate"] == 1e-3
     assert records[0]["skipped_steps"] == 0
+
+
+def test_samples_without_an_object_are_counted_and_change_nothing() -> None:
+    config, meter = configure(), IntervalMeter(batch_size=2, steps=2)
+    network = build("stcn-tiny")
+    module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, CPU)
+    empty = make_batch(2)
+    empty["weight"], empty["num_objects"] = torch.tensor([1.0, 0.0]), torch.tensor([1, 0])
+    empty["labels"][1], empty["label"][1] = 0, 0
+    loss = module(empty, 0)[0]
+    other = {**empty, "frames": empty["frames"].clone()}
+    other["frames"][1] = 255 - other["frames"][1]
+    assert torch.equal(module(other, 0)[0], loss), "what an empty sample shows does not matter"
+    for step, batch in enumerate((empty, make_batch(2))):
+        meter.add(train_step(module, batch, optimizer, config, step), 0.0)
+    assert meter.flush(2)["train/empty_samples"] == 0.25  # of four samples one
 
 
 @pytest.mark.parametrize("change", ["train__channels_last", "method__share_features"])

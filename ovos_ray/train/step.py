@@ -96,7 +96,8 @@ def train_step(
         step: Number of the step, from 0.
 
     Returns:
-        Scalars to log; those of the loss are of this rank's part and stay on the device.
+        Scalars to log; those of the loss are of this rank's part and stay on the device. `empty_samples` is the share
+        of this part in [0, 1] that shows no object, and so has no part in the loss.
 
     Raises:
         TrainingError: Too many steps in a row were not finite.
@@ -114,6 +115,7 @@ def train_step(
     _count_skipped(module, batch, config.train, step, finite)
     return {
         **scalars,
+        "empty_samples": (batch["weight"] == 0).float().mean(),
         "gradient_norm": norm,
         "learning_rate": learning_rate,
         "skipped_steps": float(not finite),
