@@ -71,6 +71,8 @@ class AugmentationConfig:
     frame_shear: float = 0.0
     frame_scale: tuple[float, float] = (1.0, 1.0)
     """Zoom of every frame on its own."""
+    frame_geometry_until: float = 1.0
+    """Fraction of the steps after which frames are no longer rotated and sheared on their own (XMem: 100/110)."""
     frame_jitter: tuple[float, float, float, float] = (0.01, 0.01, 0.01, 0.0)
     """As clip_jitter, drawn anew for every frame."""
     spline: float = 0.0
@@ -102,7 +104,7 @@ class DataConfig:
     batch_size: int = 4
     """The global batch G, whatever the number of workers."""
     crop_size: int = 384
-    """Height and width of a training crop in pixels, a multiple of 16."""
+    """Height and width of a training crop in pixels. Any size works: networks pad to multiples of their stride."""
     max_objects: int = 3
     """Objects kept per clip; more are drawn at random without replacement."""
     augmentation: AugmentationConfig | None = field(default_factory=AugmentationConfig)

@@ -39,6 +39,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"train.steps": 0}, r"train\.steps = 0 is out of range"),
         ({"train.log_every": 0}, r"train\.log_every = 0 is out of range"),
         ({"optimizer.learning_rate": -1e-3}, r"optimizer\.learning_rate = -0\.001 is out of range"),
+        ({"data.augmentation.frame_geometry_until": 100_000}, r"frame_geometry_until = 100000\.0 is out of range"),
         ({"data.augmentation.horizontal_flip": 50}, r"horizontal_flip = 50\.0 is out of range"),
         ({"method.loss.top_fraction": 15}, r"top_fraction = 15\.0 is out of range"),
         ({"data.max_skip": [[0.5, 5]]}, "is not a curriculum"),

@@ -73,6 +73,25 @@ def test_every_crop_shows_an_object(folder: Path) -> None:
     assert all(sample.weight == 1.0 for sample in samples)
 
 
+@pytest.mark.parametrize("source", ["video", "static"])
+def test_the_last_phase_leaves_crops_and_colours_and_drops_the_geometry_of_frames(folder: Path, source: str) -> None:
+    turned = AugmentationConfig(frame_rotation=15.0, frame_shear=10.0)
+    still = AugmentationConfig()
+    phased, decoder = make(
+        folder, "all", source=source, augmentation=dataclasses.replace(turned, frame_geometry_until=0.6)
+    )
+    always, never = (
+        make(folder, "all", source=source, augmentation=augmentation)[1] for augmentation in (turned, still)
+    )
+    for position in (22, 23, 24, 25):  # the 6th of 10 steps ends with clip 23
+        sample = decoder(phased.clip(position))
+        clip = dataclasses.replace(phased.clip(position), frame_geometry=True)
+        expected, other = (always, never) if position < 24 else (never, always)
+        assert np.array_equal(sample.frames, expected(clip).frames)
+        assert np.array_equal(sample.labels, expected(clip).labels)
+        assert not np.array_equal(sample.frames, other(clip).frames)
+
+
 def test_at_most_max_objects_are_kept_and_numbered_from_one(folder: Path) -> None:
     plan, decoder = make(folder, max_objects=1, augmentation=None)
     kept = set()

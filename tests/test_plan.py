@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ovos_ray.config import DataConfig
-from ovos_ray.data.plan import Plan, max_skip_at, sample_frames, slice_for_rank
+from ovos_ray.config import AugmentationConfig, DataConfig
+from ovos_ray.data.plan import Plan, frame_geometry_at, max_skip_at, sample_frames, slice_for_rank
 from ovos_ray.data.shards import LabelBudget, ObjectBox, ShardFile, ShardIndex, VideoEntry
 from ovos_ray.errors import ConfigError, DataError
 
@@ -175,6 +176,36 @@ def test_the_global_batch_does_not_depend_on_the_number_of_workers() -> None:
         for world_size in (1, 2, 4):
             parts = [clip for rank in range(world_size) for clip in made.clips(step, rank, world_size)]
             assert parts == whole
+
+
+@pytest.mark.parametrize(
+    ("until", "step", "steps", "expected"),
+    [
+        (100_000 / 110_000, 99_999, 110_000, True),
+        (100_000 / 110_000, 100_000, 110_000, False),
+        (1.0, 109_999, 110_000, True),
+        (0.0, 0, 110_000, False),
+        (0.3, 2, 10, True),
+        (0.3, 3, 10, False),
+        (0.7, 6, 10, True),
+        (0.7, 7, 10, False),  # 0.7 * 10 is not 7 in binary
+    ],
+)
+def test_the_last_phase_begins_at_its_step(until: float, step: int, steps: int, expected: bool) -> None:
+    assert frame_geometry_at(until, step, steps) is expected
+
+
+def test_the_last_phase_depends_on_the_position_alone() -> None:
+    videos = [video(f"v{i}", 20) for i in range(3)]
+    phased = plan(index(*videos), batch_size=4, augmentation=AugmentationConfig(frame_geometry_until=0.75), steps=8)
+    whole = plan(index(*videos), batch_size=4, steps=8)
+    positions = list(range(4 * 8))[::-1]  # in any order, as after resuming
+    flags = {p: phased.clip(p).frame_geometry for p in positions}
+    assert flags == {p: p < 24 for p in positions}  # 24 = 0.75 * 8 steps of 4 clips
+    assert all(whole.clip(p).frame_geometry for p in positions)
+    parts = [clip for rank in range(2) for clip in phased.clips(6, rank, 2)]
+    assert parts == phased.clips(6)
+    assert [dataclasses.replace(clip, frame_geometry=True) for clip in parts] == whole.clips(6)
 
 
 def test_another_seed_gives_another_plan() -> None:

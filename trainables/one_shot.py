@@ -12,6 +12,8 @@ Open in the paper, and therefore switches:
 
 from __future__ import annotations
 
+import dataclasses
+
 from ovos_ray.config import (
     DataConfig,
     ExperimentConfig,
@@ -70,7 +72,7 @@ def stcn() -> ExperimentConfig:
 
 
 def xmem() -> ExperimentConfig:
-    """XMem: n = 8, T-step from pretrained weights."""
+    """XMem: n = 8, T-step from pretrained weights; the last 10,000 steps without rotation and shear of each frame."""
     return ExperimentConfig(
         name="one-shot-xmem",
         network=NetworkConfig(name="xmem", init="imagenet"),
@@ -82,7 +84,7 @@ def xmem() -> ExperimentConfig:
             batch_size=8,
             crop_size=384,
             max_objects=3,
-            augmentation=xmem_augmentation(),
+            augmentation=dataclasses.replace(xmem_augmentation(), frame_geometry_until=100_000 / 110_000),
         ),
         method=MethodConfig(backward="T-step", loss=LossConfig(cross_entropy="bootstrapped", dice=True)),
         optimizer=OptimizerConfig(learning_rate=1e-5, weight_decay=0.05, decay_steps=(80_000,)),

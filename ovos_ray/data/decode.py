@@ -5,6 +5,7 @@ Legend of shapes: T frames of a clip, S crop size.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovos_ray import seeding
-from ovos_ray.config import DataConfig
+from ovos_ray.config import AugmentationConfig, DataConfig
 from ovos_ray.data import masks, transforms
 from ovos_ray.data.merging import paste_objects
 from ovos_ray.data.plan import Clip
@@ -111,7 +112,7 @@ class ClipDecoder:
         for attempt in range(self.data.crop_tries):
             parameters = transforms.draw_parameters(
                 seeding.integer_seed(clip.seed, attempt, "crop"),
-                self.data.augmentation,
+                self._augmentation(clip),
                 self.data.crop_size,
                 height,
                 width,
@@ -120,6 +121,13 @@ class ClipDecoder:
             if bool(transforms.apply_to_label(label, parameters, 0).any()):
                 return parameters
         return transforms.draw_parameters(clip.seed, None, self.data.crop_size, height, width, self.data.clip_length)
+
+    def _augmentation(self, clip: Clip) -> AugmentationConfig | None:
+        """Returns the augmentation in force; it draws the same crops and colours with and without frame geometry."""
+        augmentation = self.data.augmentation
+        if augmentation is None or clip.frame_geometry:
+            return augmentation
+        return dataclasses.replace(augmentation, frame_rotation=0.0, frame_shear=0.0)
 
     def _decode_static(self, clip: Clip, row: FrameRow) -> Sample:
         from ovos_ray.data import static_clips
@@ -130,7 +138,7 @@ class ClipDecoder:
             num_frames=self.data.clip_length,
             crop_size=self.data.crop_size,
             seed=clip.seed,
-            augmentation=self.data.augmentation,
+            augmentation=self._augmentation(clip),
         )
         shown = labels if self.all_labels else labels[:1]
         return _sample(clip, clip.object_order, frames, shown, self.data.max_objects)

@@ -19,7 +19,8 @@ from ovos_ray.config import DataConfig
 from ovos_ray.data.shards import ShardIndex, VideoEntry
 from ovos_ray.errors import ConfigError, DataError
 
-__all__ = ["Clip", "Exclusion", "Plan", "check_split", "max_skip_at", "sample_frames", "slice_for_rank"]
+__all__ = ["Clip", "Exclusion", "Plan", "check_split", "frame_geometry_at", "max_skip_at"]
+__all__ += ["sample_frames", "slice_for_rank"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Clip:
         max_skip: D in force, in video frames.
         object_order: The ids of the reference frame in a random order; objects are kept from the front.
         seed: Seed of the augmentation.
+        frame_geometry: Whether frames are rotated and sheared on their own, as far as the augmentation does that.
         merged: Another clip whose objects are pasted into this one, or None (`data.clip_merging`).
     """
 
@@ -44,6 +46,7 @@ class Clip:
     max_skip: int
     object_order: tuple[int, ...]
     seed: int
+    frame_geometry: bool = True
     merged: Clip | None = None
 
 
@@ -75,6 +78,11 @@ def max_skip_at(curriculum: Sequence[tuple[float, int]], step: int, steps: int) 
     # Compared in steps: 0.3 * 10 is not 3 in binary, and a boundary should not depend on that.
     begins = [round(fraction * steps) for fraction in fractions]
     return curriculum[bisect.bisect_right(begins, step) - 1][1]
+
+
+def frame_geometry_at(until: float, step: int, steps: int) -> bool:
+    """Whether an optimiser step comes before the fraction `until` of `steps`, rounded to a whole step."""
+    return step < round(until * steps)
 
 
 def sample_frames(start: int, room: int, clip_length: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:
@@ -209,7 +217,8 @@ class Plan:
         return dataclasses.replace(clip, merged=self._draw(other, position, rng, "merged augmentation"))
 
     def _draw(self, item: _Item, position: int, rng: np.random.Generator, purpose: str) -> Clip:
-        max_skip = self.max_skip(position // self.data.batch_size)
+        step, augmentation = position // self.data.batch_size, self.data.augmentation
+        max_skip = self.max_skip(step)
         start = int(rng.choice(item.starts))
         frames = self._frames(item, start, max(1, max_skip // item.interval), rng)
         ids = [box.object_id for box in item.video.objects.get(frames[0], ())]
@@ -221,6 +230,8 @@ class Plan:
             max_skip=max_skip,
             object_order=tuple(int(i) for i in rng.permutation(ids)),
             seed=seeding.integer_seed(self.seed, position, purpose),
+            frame_geometry=augmentation is None
+            or frame_geometry_at(augmentation.frame_geometry_until, step, self.steps),
         )
 
     def _frames(self, item: _Item, start: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:

@@ -41,6 +41,7 @@ _AT_LEAST = {
     "validation.every": 0,
 }
 _FRACTIONS = (
+    "data.augmentation.frame_geometry_until",
     "data.augmentation.grayscale",
     "data.augmentation.horizontal_flip",
     "data.augmentation.spline",
