@@ -54,11 +54,7 @@ def find(path: str) -> Recipe:
         parent, _, name = path.rpartition(".")
         module = _import(parent) if parent else None
     if module is None or (hasattr(module, "__path__") and not hasattr(module, name)):
-        top = path.partition(".")[0]
-        known = [recipe.path for recipe in list_recipes(top)]
-        near = difflib.get_close_matches(path, known, 3, 0.4) or known
-        hint = f"did you mean {', '.join(near)}?" if near else f"start in the folder that holds {top}/"
-        raise ConfigError(f"no recipe {path!r}: there is no such module", hint)
+        raise ConfigError(f"no recipe {path!r}: there is no such module", _hint(path))
     functions = dict(_functions(module))
     if name not in functions:
         hint = (
@@ -66,6 +62,16 @@ def find(path: str) -> Recipe:
         )
         raise ConfigError(f"module {module.__name__} has no recipe {name!r}", hint)
     return Recipe(path, functions[name])
+
+
+def _hint(path: str) -> str:
+    """Names recipes of the same package; without one, those that travel along and end alike or read alike."""
+    top = path.partition(".")[0]
+    if known := [recipe.path for recipe in list_recipes(top)]:
+        return f"did you mean {', '.join(difflib.get_close_matches(path, known, 3, 0.4) or known)}?"
+    known = [recipe.path for package in ("trainables", "search_spaces") for recipe in list_recipes(package)]
+    near = [name for name in known if name.endswith(f".{path}")][:3] or difflib.get_close_matches(path, known, 3, 0.5)
+    return f"did you mean {', '.join(near)}?" if near else f"start in the folder that holds {top}/"
 
 
 def make(path: str, kind: type[Made]) -> Made:

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from davis_folder import make_davis
 from PIL import Image
+from typer.testing import CliRunner
 
+from ovos_ray.cli.app import app
 from ovos_ray.data.layout import DatasetFolder, open_dataset
 from ovos_ray.data.masks import encode_mask
 from ovos_ray.data.shards import pack, verify
-from ovos_ray.errors import DataError
+from ovos_ray.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -85,3 +87,14 @@ def test_an_unknown_or_total_exclusion_is_refused(davis: DatasetFolder, tmp_path
         pack(davis, tmp_path / "shards", exclude=["cow"])
     with pytest.raises(DataError, match="every video"):
         pack(davis, tmp_path / "shards", exclude=["v0", "v1", "v2"])
+
+
+@pytest.mark.parametrize(("option", "value", "remedy"), [("labels", "some", "all"), ("label-frame", "last", "20")])
+def test_a_choice_of_labels_that_there_is_not_is_answered_with_those_there_are(
+    tmp_path: Path, option: str, value: str, remedy: str
+) -> None:
+    arguments = ["pack", "davis2017", "--root", str(tmp_path), "--out", str(tmp_path / "shards"), f"--{option}", value]
+    result = CliRunner().invoke(app, arguments)
+    assert isinstance(result.exception, ConfigError)
+    assert f"--{option} {value!r} is neither" in result.exception.message
+    assert f"--{option} {remedy}" in (result.exception.remedy or "")

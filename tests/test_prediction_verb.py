@@ -132,6 +132,7 @@ def test_more_workers_than_the_cluster_has_are_refused_instead_of_waited_for(mon
     ],
 )
 def test_impossible_requests_are_refused_before_anything_is_written(clip, changes, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as error:
         predict(clip, **changes)
+    assert error.value.remedy, "says what to do instead"
     assert not (clip.parent / "out").exists()

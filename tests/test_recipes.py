@@ -94,6 +94,10 @@ def test_recipes_hold_the_values_of_the_published_code(
     stage_0 = make(f"trainables.static_pretraining.{network}", ExperimentConfig)
     assert (stage_0.optimizer.epsilon, stage_0.data.multipliers) == (1e-8, (1, 1, 1, 1, 5, 5))
     assert stage_0.method.loss.num_points == (8192 if network == "cutie" else 12_544)
+    for recipe in (config, stage_0):
+        assert recipe.data.augmentation is not None
+        last_phase = round(recipe.data.augmentation.frame_geometry_until * recipe.train.steps)
+        assert last_phase == (100_000 if network == "xmem" and recipe is config else recipe.train.steps)
 
 
 def test_ls_shows_every_path_whole_also_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,6 +110,12 @@ def test_ls_shows_every_path_whole_also_on_a_narrow_terminal(monkeypatch: pytest
 def test_unknown_recipes_are_refused_with_a_hint() -> None:
     with pytest.raises(ConfigError, match=r"did you mean .*trainables.one_shot"):
         find("trainables.oneshot")
+    for short, whole in [("one_shot", "trainables.one_shot"), ("clip_length.paper", "search_spaces.clip_length.paper")]:
+        with pytest.raises(ConfigError) as error:
+            find(short)
+        assert error.value.remedy == f"did you mean {whole}?"
+    with pytest.raises(ConfigError, match="start in the folder that holds qqq/"):
+        find("qqq.zzz")
     with pytest.raises(ConfigError, match="has no recipe 'xmen'"):
         find("trainables.one_shot.xmen")
     with pytest.raises(ConfigError, match="makes a ExperimentConfig, a SearchSpace is needed"):

@@ -29,7 +29,11 @@ def xmem() -> ExperimentConfig:
 
 
 def cutie() -> ExperimentConfig:
-    """Cutie, clips as published: half of those with fewer than 3 objects get another clip's pasted in."""
+    """Cutie, clips as published: half of those with fewer than 3 objects get another clip's pasted in.
+
+    An epoch differs: the published one has a clip of every frame of a video, ours one of every video, from a random
+    frame. Long videos therefore count for as much as short ones here, and for more there.
+    """
     return override(_supervised(one_shot.cutie(), "supervised-cutie"), {**_PUBLISHED, "data.clip_merging": 0.5})
 
 

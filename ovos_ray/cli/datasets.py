@@ -35,9 +35,15 @@ def pack_dataset(
         DataError: The dataset cannot be packed; nothing is left behind.
     """
     if labels not in ("first", "all"):
-        raise ConfigError(f"--labels {labels!r} is neither 'first' nor 'all'")
+        raise ConfigError(
+            f"--labels {labels!r} is neither 'first' nor 'all'",
+            "--labels first for one-shot training, --labels all for fully supervised training",
+        )
     if label_frame != "first" and not label_frame.isdigit():
-        raise ConfigError(f"--label-frame {label_frame!r} is neither 'first' nor a frame index")
+        raise ConfigError(
+            f"--label-frame {label_frame!r} is neither 'first' nor a frame index",
+            "--label-frame first, or the index of a labelled frame from 0, such as --label-frame 20",
+        )
     source = open_dataset(root, dataset, layout)
     began = time.perf_counter()
     with progress_bar() as bar:

@@ -75,7 +75,7 @@ def predict(
     if evaluate and root is None:
         raise ConfigError("--evaluate needs the true masks of a dataset", "use --root, or `ovos-ray evaluate`")
     if num_workers < 1:
-        raise ConfigError(f"--num-workers {num_workers}: must be at least 1")
+        raise ConfigError(f"--num-workers {num_workers}: must be at least 1", "give 1 or more")
     if num_workers > 1:  # workers may run in another folder
         out = out.absolute()
         frames, mask, soft, overlay = map(_absolute, (frames, mask, soft, overlay))
@@ -139,9 +139,12 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def _single(frames: Path | None, mask: Path | None, out: Path, soft: Path | None, overlay: Path | None) -> VideoJob:
     if frames is None or mask is None:
-        raise ConfigError("--frames needs --mask, the mask of the first frame")
+        raise ConfigError(
+            "--frames needs --mask, the mask of the first frame",
+            "paint one as an indexed PNG, 0 for background and 1, 2, … for the objects: --mask MASK.png",
+        )
     if not mask.is_file():
-        raise DataError(f"{mask}: no such mask")
+        raise DataError(f"{mask}: no such mask", "give the mask of the first frame, an indexed PNG")
     if frames.is_dir():
         video = Video(frames.name, tuple(files_in(frames)), None, {0: mask})
         if not video.frames:
@@ -149,5 +152,5 @@ def _single(frames: Path | None, mask: Path | None, out: Path, soft: Path | None
     elif frames.is_file():
         video = Video(frames.stem, (), frames, {0: mask})
     else:
-        raise DataError(f"{frames}: no such folder or file")
+        raise DataError(f"{frames}: no such folder or file", "give a folder of frames, or a video file")
     return VideoJob(video, out, soft, overlay)
