@@ -83,6 +83,11 @@ def runs_of(place: SimpleNamespace, kind: str) -> list[Any]:
     return list(client.search_runs([experiment.experiment_id], f"tags.`ovos.kind` = '{kind}'"))
 
 
+def finished_at(place: SimpleNamespace) -> dict[Path, int]:
+    """When each trial was finished; Tune keeps result files of its own elsewhere."""
+    return {path: path.stat().st_mtime_ns for path in (place.root / "runs" / "smoke").glob("*-seed-0/result.json")}
+
+
 def test_a_study_is_submitted_followed_and_read_from_the_server(place: SimpleNamespace) -> None:
     first = run(
         place, "-m", "ray.scripts.scripts", "job", "submit", "--submission-id", "plain", "--working-dir", ".", "--",
@@ -101,3 +106,44 @@ def test_a_study_is_submitted_followed_and_read_from_the_server(place: SimpleNam
         assert [point.step for point in points] == [5, 10, 15, 20]
         assert 0 <= child.data.metrics["final/jf"] <= 100
         assert {"config.json", "scores.csv"} <= {file.path for file in client.list_artifacts(child.info.run_id)}
+    stamps = finished_at(place)
+    assert len(stamps) == 2
+
+    # The same study once more, by the verb: it finds what is finished and computes nothing.
+    again = run(place, "-m", "ovos_ray", "submit", "--submission-id", "verb", "--", *study(place), **_TOKEN)
+    assert again.returncode == 0, again.stdout
+    assert "job verb succeeded" in again.stdout
+    assert "ovos-ray report smoke" in again.stdout, "the log was followed"
+    assert finished_at(place) == stamps
+    assert len(runs_of(place, "trial")) == 2, "no second runs"
+
+
+def test_a_folder_of_recipes_alone_brings_the_program_along(place: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import ovos_ray\n"
+        "from ovos_ray.config import ExperimentConfig\n"
+        "def mine():\n"
+        "    print('program', ovos_ray.__file__)\n"
+        "    return ExperimentConfig(name='a-recipe-of-mine')\n"
+    )
+    job = run(place, "-m", "ovos_ray", "submit", "--", "show", "mine", cwd=tmp_path, **_TOKEN)
+    assert job.returncode == 0, job.stdout
+    assert "a-recipe-of-mine" in job.stdout
+    assert "/py_modules_files/" in job.stdout.partition("program ")[2].splitlines()[0]
+
+
+def test_a_job_that_fails_hands_on_its_exit_status_and_its_reason(place: SimpleNamespace) -> None:
+    failed = run(place, "-m", "ovos_ray", "submit", "--", "verify", str(place.root / "nowhere"), **_TOKEN)
+    assert failed.returncode == 1
+    assert "no shards here" in failed.stdout
+    assert "failed with exit status 1" in failed.stdout
+
+
+@pytest.mark.parametrize(
+    ("token", "said"), [({}, "Missing authentication token"), ({"RAY_AUTH_TOKEN": "wrong" * 5}, "Invalid")]
+)
+def test_without_the_cluster_s_token_nothing_is_sent(place: SimpleNamespace, token: dict[str, str], said: str) -> None:
+    refused = run(place, "-m", "ovos_ray", "submit", "--", "verify", str(place.root / "shards"), **token)
+    assert refused.returncode == 1
+    assert said in refused.stdout
+    assert "--token-file" in refused.stdout
