@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -185,6 +188,22 @@ def test_cluster_that_does_not_answer_is_a_named_error(monkeypatch: pytest.Monke
         connect("http://127.0.0.1:9")
     with pytest.raises(ClusterError, match="no token file"):
         connect("http://127.0.0.1:9", tmp_path / "absent")
+
+
+def test_token_alone_is_sent_although_ray_asks_for_a_mode_too() -> None:
+    code = (
+        "from ovos_ray.cli.submit import use_token\n"
+        "use_token()\n"
+        "from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled\n"
+        "print(get_auth_headers_if_auth_enabled({}))\n"
+    )
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_AUTH")}
+    for token, sent in (({}, False), ({"RAY_AUTH_TOKEN": "sesame" * 4}, True)):
+        environment = {**clean, "PYTHONPATH": str(REPOSITORY), **token}
+        said = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+        assert ("Bearer sesame" in said) is sent
 
 
 def test_address_of_a_job_server_is_no_cluster_to_attach_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,9 @@ def _cluster() -> Iterator[Finding]:
     if not address:
         yield "RAY_ADDRESS is not set, so that runs start a cluster of their own on this machine"
         return
+    from ovos_ray.cli.job_client import use_token
+
+    use_token()
     import ray
 
     if address.startswith(("http://", "https://")):

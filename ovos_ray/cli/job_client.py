@@ -12,9 +12,27 @@ from typing import Any
 from ovos_ray.cli.console import console
 from ovos_ray.errors import ClusterError
 
-__all__ = ["connect", "first_line", "follow"]
+__all__ = ["connect", "first_line", "follow", "use_token"]
 
 _RECONNECT_S = 300.0
+
+
+def use_token(token_file: Path | None = None) -> None:
+    """Lets this process send the cluster's token. Ray reads the variables when it is imported, so call this before.
+
+    Args:
+        token_file: File with the token; None: `RAY_AUTH_TOKEN` or `RAY_AUTH_TOKEN_PATH`, if set.
+
+    Raises:
+        ClusterError: There is no such file.
+    """
+    if token_file is not None:
+        if not token_file.is_file():
+            raise ClusterError(f"there is no token file {token_file}")
+        os.environ.pop("RAY_AUTH_TOKEN", None)
+        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file.absolute())
+    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray sends no token without
 
 
 def connect(address: str | None = None, token_file: Path | None = None) -> Any:
@@ -30,13 +48,7 @@ def connect(address: str | None = None, token_file: Path | None = None) -> Any:
     """
     if address:
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers its variables to what it is told
-    if token_file is not None:
-        if not token_file.is_file():
-            raise ClusterError(f"there is no token file {token_file}")
-        os.environ.pop("RAY_AUTH_TOKEN", None)
-        os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file.absolute())
-    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # a token alone is not sent; read when Ray is imported
+    use_token(token_file)
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.cli.console import console
-from ovos_ray.cli.job_client import connect, first_line, follow
+from ovos_ray.cli.job_client import connect, first_line, follow, use_token
 from ovos_ray.cli.job_package import DEFAULT_LIMIT_MIB, JobPackage
 from ovos_ray.errors import ClusterError, ConfigError
 
@@ -66,6 +66,7 @@ def submit(verb: str, arguments: Sequence[str], parameters: Mapping[str, Any], o
     Raises:
         OvosError: The job cannot be sent or would not find what it needs.
     """
+    use_token(options.token_file)  # before anything imports Ray
     refuse_relative_paths(verb, parameters)
     package = JobPackage.of(Path.cwd(), (options.environment or {}).get("excludes", ()))
     package.check(options.max_package_mib)
