@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ConfigError
 from ovos_ray.recipes import make
 from ovos_ray.train.pretraining import pretraining_stage
@@ -118,6 +119,14 @@ def test_what_table_4_cannot_hold_is_left_out_with_the_papers_reasons() -> None:
     ]
     assert "computes the same as 'one_shot.stcn 2-step seed 0'" in skipped[0].reason
     assert all("section 3.4" in s.reason for s in skipped[1:])
+
+
+def test_a_network_that_there_is_not_is_left_out_whatever_the_method() -> None:
+    axes = {"method.name": ("one_shot", "supervised"), "network.name": ("stcn-tiny", "stcn-tinny")}
+    space = SearchSpace(name="s", trainable="trainables.one_shot", axes=axes, seeds=(0,))
+    trials, skipped = expand(space, ExperimentConfig())
+    assert [trial.config.network.name for trial in trials] == ["stcn-tiny"] * 2
+    assert ["unknown network 'stcn-tinny'" in s.reason for s in skipped] == [True, True]
 
 
 def test_fully_supervised_rows_read_the_shards_with_all_labels_wherever_they_lie() -> None:

@@ -13,10 +13,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig, MethodConfig, PretrainConfig, digest, override
+from ovos_ray.config import ExperimentConfig, PretrainConfig, digest, override
 from ovos_ray.errors import ConfigError
 from ovos_ray.recipes import make
 from ovos_ray.seeding import generator
+from ovos_ray.train.checks import check_backward
 from ovos_ray.train.pretraining import pin_pretraining
 from ovos_ray.tune.space import Range, SearchSpace, Skipped, Trial
 
@@ -191,31 +192,11 @@ def _spread(combination: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refusal(config: ExperimentConfig) -> str | None:
     """Returns why a configuration cannot be trained, or None."""
-    if config.method.name != "one_shot":
-        return None
-    return _strategy_refusal(config.network.name, config.method, config.data.clip_length)
-
-
-@functools.lru_cache(maxsize=4096)
-def _strategy_refusal(network_name: str, method: MethodConfig, clip_length: int) -> str | None:
-    from ovos_ray.methods.one_shot import check_strategy
-
     try:
-        check_strategy(_structure(network_name), method, clip_length)
+        check_backward(config)
     except ConfigError as error:
         return error.message
     return None
-
-
-@functools.lru_cache(maxsize=64)
-def _structure(network_name: str) -> Any:
-    """Builds a network's structure alone, without memory for its weights."""
-    import torch
-
-    from ovos_ray.networks import build
-
-    with torch.device("meta"):
-        return build(network_name)
 
 
 def _canonical(config: ExperimentConfig) -> ExperimentConfig:
