@@ -14,9 +14,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 from ovos_ray.track.spool import Record, Spool
+from ovos_ray.track.sqlite_store import ensure_sqlite_store, sqlite_file
 
 __all__ = ["Sender", "connect", "find_run", "open_experiment", "resolve_tracking_uri"]
 
@@ -58,6 +58,7 @@ def connect(tracking_uri: str) -> Any:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    ensure_sqlite_store(tracking_uri)
     return MlflowClient(tracking_uri=tracking_uri)
 
 
@@ -72,8 +73,7 @@ def open_experiment(client: Any, tracking_uri: str, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         location = None
-        if tracking_uri.startswith("sqlite:///"):
-            database = Path(urlparse(tracking_uri).path[1:])
+        if (database := sqlite_file(tracking_uri)) is not None:
             location = (database.parent / "mlruns" / name.replace("/", "-")).resolve().as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=location, tags=_EXPERIMENT_TAGS))
