@@ -9,17 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ovos_ray.config import (
-    INITS,
-    DataConfig,
-    ExperimentConfig,
-    digest,
-    from_dict,
-    override,
-    resolve_paths,
-    to_dict,
-)
+from ovos_ray.config import INITS, DataConfig, ExperimentConfig, from_dict, override, to_dict
 from ovos_ray.errors import ConfigError
+from ovos_ray.identity import digest, resolve_paths
 
 
 @pytest.mark.parametrize(

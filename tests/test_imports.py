@@ -18,6 +18,7 @@ ROOMS = {
     "errors": 0,
     "seeding": 0,
     "config": 0,
+    "identity": 0,
     "overrides": 0,
     "io": 0,
     "recipes": 0,

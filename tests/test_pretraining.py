@@ -16,11 +16,12 @@ import safetensors.torch
 import torch
 
 from ovos_ray import networks
-from ovos_ray.config import DataConfig, ExperimentConfig, NetworkConfig, PretrainConfig, digest, override
+from ovos_ray.config import DataConfig, ExperimentConfig, NetworkConfig, PretrainConfig, override
 from ovos_ray.data import synthetic
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
 from ovos_ray.errors import ConfigError
+from ovos_ray.identity import digest
 from ovos_ray.io import exclusive
 from ovos_ray.recipes import make
 from ovos_ray.train.budget import count_labels

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from runs import result_of, same, train_alone
 
-from ovos_ray.config import ExperimentConfig, override, resolve_paths
+from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data import synthetic
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
+from ovos_ray.identity import resolve_paths
 from ovos_ray.recipes import make
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.tune.expand import expand

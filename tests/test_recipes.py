@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
 from ovos_ray.cli.console import console
-from ovos_ray.config import ExperimentConfig, digest, override
+from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import ConfigError
+from ovos_ray.identity import digest
 from ovos_ray.recipes import find, list_recipes, make
 from ovos_ray.tune.expand import expand
 from ovos_ray.tune.space import Range, SearchSpace

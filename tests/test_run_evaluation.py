@@ -9,17 +9,7 @@ from typing import Any
 
 import pytest
 
-from ovos_ray.config import (
-    DataConfig,
-    EvaluationConfig,
-    ExperimentConfig,
-    NetworkConfig,
-    TrainConfig,
-    digest,
-    override,
-    resolve_paths,
-    split_benchmark,
-)
+from ovos_ray.config import DataConfig, EvaluationConfig, ExperimentConfig, NetworkConfig, TrainConfig, override
 from ovos_ray.data import synthetic
 from ovos_ray.data.decode import ClipDecoder
 from ovos_ray.data.layout import open_dataset
@@ -30,6 +20,7 @@ from ovos_ray.data.shards import ShardIndex
 from ovos_ray.errors import ConfigError, DataError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.evaluate.scoring import evaluate_folders
+from ovos_ray.identity import digest, resolve_paths, split_benchmark
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, Worker
 

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from tracked import history, loss, the_run
 
-from ovos_ray.config import ExperimentConfig, TrainConfig, digest
+from ovos_ray.config import ExperimentConfig, TrainConfig
+from ovos_ray.identity import digest
 from ovos_ray.track.mlflow_sink import Sink, sync
 from ovos_ray.track.sender import resolve_tracking_uri
 

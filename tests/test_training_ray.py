@@ -239,7 +239,8 @@ class LocalRun:
         self.optimizer = build_optimizer(self.network, config.optimizer, torch.device("cpu"))
 
     def train_to(self, steps: int) -> dict[str, torch.Tensor]:
-        from ovos_ray.config import digest, to_dict
+        from ovos_ray.config import to_dict
+        from ovos_ray.identity import digest
         from ovos_ray.train.step import train_step
 
         for step, batch in enumerate(local_batches(self.config)[:steps]):

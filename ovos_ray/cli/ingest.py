@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig, override, resolve_paths
+from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import ConfigError
+from ovos_ray.identity import resolve_paths
 
 __all__ = ["ingest_speed"]
 

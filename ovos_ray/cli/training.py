@@ -12,9 +12,10 @@ from rich.table import Column, Table
 
 from ovos_ray.cli import studies
 from ovos_ray.cli.console import console
-from ovos_ray.config import ExperimentConfig, digest, flatten, override, resolve_paths
+from ovos_ray.config import ExperimentConfig, flatten, override
 from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.evaluation import check_benchmarks
+from ovos_ray.identity import digest, resolve_paths
 from ovos_ray.recipes import find, list_recipes, make
 from ovos_ray.train.checks import check_config
 from ovos_ray.train.pretraining import pin_pretraining

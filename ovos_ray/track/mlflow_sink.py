@@ -20,7 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig, digest, flatten, to_dict
+from ovos_ray.config import ExperimentConfig, flatten, to_dict
+from ovos_ray.identity import digest
 from ovos_ray.track.sender import Sender, resolve_tracking_uri
 from ovos_ray.track.spool import RunIdentity, Spool, find_spools
 from ovos_ray.track.strategy import strategy_name

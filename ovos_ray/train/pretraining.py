@@ -19,8 +19,9 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from ovos_ray.config import INITS, ExperimentConfig, digest, override, resolve_paths
+from ovos_ray.config import INITS, ExperimentConfig, override
 from ovos_ray.errors import ConfigError
+from ovos_ray.identity import digest, resolve_paths
 from ovos_ray.io import exclusive
 from ovos_ray.recipes import make
 from ovos_ray.train.run_folder import RunFolder

@@ -15,8 +15,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig, digest
+from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import CheckpointError
+from ovos_ray.identity import digest
 from ovos_ray.io import Storage
 from ovos_ray.overrides import flatten, from_dict, to_dict
 from ovos_ray.train.checkpoint import CheckpointStore

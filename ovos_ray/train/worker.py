@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ovos_ray.config import digest
 from ovos_ray.data.shards import ShardIndex
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.evaluation import benchmarks, evaluate_network
+from ovos_ray.identity import digest
 from ovos_ray.overrides import to_dict
 from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig, PretrainConfig, digest, override
+from ovos_ray.config import ExperimentConfig, PretrainConfig, override
 from ovos_ray.errors import ConfigError
+from ovos_ray.identity import digest
 from ovos_ray.recipes import make
 from ovos_ray.seeding import generator
 from ovos_ray.train.checks import check_backward

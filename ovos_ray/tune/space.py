@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ovos_ray.config import ExperimentConfig, digest
+from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ConfigError
+from ovos_ray.identity import digest
 
 __all__ = ["Range", "SearchSpace", "Skipped", "Trial"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from ovos_ray.config import digest
+from ovos_ray.identity import digest
 from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.budget import labels_of_run

@@ -17,7 +17,7 @@ from typing import Any
 
 from ray import tune
 
-from ovos_ray.config import digest
+from ovos_ray.identity import digest
 from ovos_ray.io import Storage
 from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink
