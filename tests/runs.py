@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import safetensors.torch
 import torch
 from torch import Tensor
@@ -93,3 +94,15 @@ def result_of(config: ExperimentConfig) -> Weights:
 def same(a: Weights, b: Weights) -> bool:
     """Whether two sets of weights are equal bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def training_workers(driver: int) -> list[psutil.Process]:
+    """The training workers of the Ray cluster that a process has started; those of others are left alone."""
+    found = []
+    for process in psutil.Process(driver).children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RayTrainWorker"):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
