@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -151,10 +152,16 @@ def test_two_workers_train_to_the_end(shards: Path, tmp_path: Path) -> None:
     # Adam divides by the gradient's size: with a small epsilon it would make much of the rounding of zeros.
     two = run(config_of(shards, tmp_path, name="two", **{"train.num_workers": 2, "optimizer.epsilon": 1e-3}))
     one = train_alone(config_of(shards, tmp_path, name="one", **{"optimizer.epsilon": 1e-3}))
+    other = train_alone(config_of(shards, tmp_path, name="other", **{"optimizer.epsilon": 1e-3, "seed": 1}))
     start = networks.build("xmem-tiny", seed=0).state_dict()
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6, msg=name)
-    assert any(not torch.allclose(one[name], start[name], atol=1e-4) for name in one)
+    # The tight check of what two workers compute is that of their gradients; here rounding has had eight steps to grow.
+    assert distance(two, one) < 1e-2 * distance(one, start)
+    assert distance(other, one) > 0.5 * distance(one, start)
+
+
+def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    """Euclidean, over all weights."""
+    return math.sqrt(sum(float((one[name].double() - two[name].double()).square().sum()) for name in one))
 
 
 @pytest.mark.usefixtures("ray_cluster")
