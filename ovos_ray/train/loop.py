@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+from ray import PlacementGroupID
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.train import UserCallback
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchTrainer
+from ray.util.placement_group import PlacementGroup
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.stream import RankStream, StreamSpec, load_plan
@@ -134,6 +136,7 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
     spec = stream_spec(config)
     plan = load_plan(spec)
     plan.clips(0, 0, config.train.num_workers)
+    _free_lost_processors(folder)
     launch = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     train = config.train
     resources = {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if train.gpus_per_worker else {})
@@ -159,6 +162,28 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
         if any(isinstance(e, RayActorError | WorkerCrashedError | OutOfMemoryError) for e in _within(error)):
             raise killed_workers(config, folder.checkpoints().latest() or 0) from error
         raise
+
+
+_GROUP = "placement_group"
+
+
+def _keep_placement_group(folder: RunFolder) -> None:
+    """Notes which processors a run holds, for whoever starts it again."""
+    group = ray.util.get_current_placement_group()
+    if group is not None:
+        folder.storage.write(group.id.hex().encode(), _GROUP)
+
+
+def _free_lost_processors(folder: RunFolder) -> None:
+    """Gives back what an earlier launch of this run still holds.
+
+    When a run is lost with its node, Ray moves its reservation to another node and keeps it until the driver ends.
+    """
+    if not folder.storage.exists(_GROUP):
+        return
+    with suppress(Exception):  # of another cluster, or gone
+        group = PlacementGroupID.from_hex(folder.storage.read(_GROUP).decode())
+        ray.util.remove_placement_group(PlacementGroup(group))
 
 
 # A retry mends lost workers and lost connections (torch.distributed raises RuntimeErrors); these it does not.
@@ -243,6 +268,8 @@ def rank_stream(config: ExperimentConfig, rank: int, world_size: int) -> RankStr
 def _train_worker(arguments: dict[str, Any]) -> None:
     context, request = ray.train.get_context(), arguments["request"]
     rank, world_size = context.get_world_rank(), context.get_world_size()
+    if rank == 0:
+        _keep_placement_group(RunFolder.of(request.config))
     try:
         Worker(
             request,
