@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tiny_study import tiny_config
 
-from ovos_ray.config import resolve_paths
+from ovos_ray.identity import resolve_paths
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.tune.expand import expand
 from ovos_ray.tune.space import SearchSpace, Trial
@@ -54,14 +54,14 @@ def kill_once_they_train(trials: list[Trial], node: Any, blocker: Any, done: dic
 
 
 def main(root: Path) -> None:
-    # Without the dashboard's server Ray Train would keep the dead runs' placement groups, on the head by then.
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": True})
+    # The head has a CPU to spare: runs that start while Ray has not yet noticed the death leave reservations behind.
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": True})
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
     ray.init(cluster.address, log_to_driver=False, runtime_env={"env_vars": variables | {"OMP_NUM_THREADS": "1"}})
     head = NodeAffinitySchedulingStrategy(cluster.head_node.node_id, soft=False)
-    blocker = ray.remote(Blocker).options(num_cpus=1.9, scheduling_strategy=head).remote()
+    blocker = ray.remote(Blocker).options(num_cpus=2.9, scheduling_strategy=head).remote()
     space, trials = study(root)
     done: dict[str, Any] = {}
     killer = threading.Thread(target=kill_once_they_train, args=(trials, node, blocker, done), daemon=True)
