@@ -48,7 +48,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """Clip-consistent augmentation (facts: the papers' data pipelines). Angles in degrees, probabilities in [0, 1]."""
+    """Clip-consistent augmentation, as in the published data pipelines. Angles in degrees, probabilities in [0, 1]."""
 
     horizontal_flip: float = 0.5
     crop_scale: tuple[float, float] = (0.36, 1.0)

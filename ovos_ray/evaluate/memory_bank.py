@@ -1,6 +1,6 @@
 """The memory of a network at test time: bounded, with top-k reads and long-term prototypes.
 
-Source: facts/inference (XMem section 3.3, Cutie's FIFO). Objects that appeared together share a bank. Its positions lie
+Source: XMem (section 3.3 of its paper), Cutie's FIFO. Objects that appeared together share a bank. Its positions lie
 one after another: those of the permanent first frame, then long-term prototypes, then recent frames, oldest first.
 
 Legend: P positions in memory, Q = h·w query positions, N objects, Ck and Cv channels of key and value.

@@ -1,6 +1,6 @@
 """Region similarity J and boundary accuracy F, equal to the official DAVIS toolkit's and much faster.
 
-Source: facts/metrics (davis2017-evaluation). The result is the toolkit's to the last bit; the speed comes from
+Source: the official toolkit, davis2017-evaluation. The result is the toolkit's to the last bit; the speed comes from
 working on the box around each object instead of on the frame, and from boundary maps that are one Python integer each,
 one bit a pixel: a shift moves the whole map, and a dilation by the disk is some fifty shifts and unions.
 

@@ -90,7 +90,7 @@ def load_seen(path: str | Path) -> frozenset[str]:
 
 
 def _plan_davis(name: str, pred: Path, gt: Path, protocol: Protocol) -> SequencePlan:
-    """First and last annotated frame dropped; the objects are those of the first (facts/metrics section 3)."""
+    """First and last annotated frame dropped; the objects are those of the first, as in the official toolkit."""
     files = _masks(gt)
     if len(files) < 3:
         raise EvaluationError(
@@ -115,7 +115,7 @@ def _plan_davis(name: str, pred: Path, gt: Path, protocol: Protocol) -> Sequence
 
 
 def _plan_youtube(name: str, pred: Path, gt: Path, meta: dict[str, Any] | None) -> SequencePlan:
-    """Every object counts in its annotated frames after the first (facts/metrics section 5)."""
+    """Every object counts in its annotated frames after the first, as on the server."""
     files = {file.stem: file for file in _masks(gt)}
     categories: dict[int, str | None] = {}
     frames: dict[int, list[str]] = {}

@@ -19,7 +19,7 @@ _UNBOUNDED_FRAMES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceSettings(InferenceDefaults):
-    """Test-time settings; `InferenceSettings.of(network)` gives the published ones (facts/inference section 0).
+    """Test-time settings; `InferenceSettings.of(network)` gives the published ones.
 
     Attributes:
         shortest_side: Larger frames are scaled down to it (bilinear with antialiasing), and masks back up; 0: never.

@@ -1,6 +1,6 @@
 """Zips for the benchmark servers, checked against every rule before they get their name.
 
-Source: facts/metrics section 5 (YouTube-VOS, CodaLab) and the DAVIS test-dev server. DAVIS wants the folders of the
+Source: the rules of the YouTube-VOS server (CodaLab) and of the DAVIS test-dev server. DAVIS wants the folders of the
 videos at the root of the zip, YouTube-VOS wants them in a folder `Annotations`; both want palette PNGs with the given
 object ids at the original size, for exactly the frames they list.
 """
