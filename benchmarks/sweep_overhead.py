@@ -143,8 +143,18 @@ def left_over() -> dict[str, int]:
         "actors": sum(actor["State"] != "DEAD" for actor in actors().values()),
         "placement_groups": sum(group["state"] != "REMOVED" for group in groups),
         # Idle workers are Ray's pool for tasks; it is bounded and shared by all trials.
-        "processes": sum("ray::IDLE" not in " ".join(p.cmdline()) for p in psutil.Process().children(recursive=True)),
+        "processes": sum(_is_busy(process) for process in psutil.Process().children(recursive=True)),
     }
+
+
+def _is_busy(process: Any) -> bool:
+    """Whether a process lives and is none of Ray's idle workers."""
+    import psutil
+
+    try:
+        return "ray::IDLE" not in " ".join(process.cmdline())
+    except psutil.Error:  # it has ended, also where nobody has asked for its exit status yet
+        return False
 
 
 def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, Any]:
