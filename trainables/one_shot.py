@@ -7,7 +7,8 @@ calls best then; Tables 3 and 4 walk back 2 steps from ImageNet weights (`method
 Open in the paper, and therefore switches:
 - soft or hard predicted masks as the backward reference: `method.reference_mask` (soft);
 - STCN's batch of 4: in all, as printed, or per process as in the published code (`data.batch_size=8`);
-- the last change of STCN's D at 0.8 as printed, or at 0.9 as in its published main stage: `data.max_skip`.
+- the last change of STCN's D at 0.8 as printed, or at 0.9 as in its published main stage: `data.max_skip`;
+- XMem's fractions of D, of all 110,000 steps here, of the first 100,000 in its published code: `data.max_skip`.
 """
 
 from __future__ import annotations
