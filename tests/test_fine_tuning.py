@@ -111,7 +111,7 @@ def test_fine_tuning_on_ones_own_videos(videos: Path, tmp_path: Path) -> None:
 
     predict(
         tmp_path / "predictions", checkpoint=folder, baseline=None, root=videos, split="train", layout="folder",
-        frames=None, mask=None, network=None, overlay=None, num_workers=1, evaluate=False, verbose=False,
+        frames=None, mask=None, network=None, soft=None, overlay=None, num_workers=1, evaluate=False, verbose=False,
     )  # fmt: skip
     saved = {p.parent.name: len(list(p.parent.iterdir())) for p in (tmp_path / "predictions").rglob("*.png")}
     assert saved["kitten"] == NUM_FRAMES

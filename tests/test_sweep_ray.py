@@ -148,6 +148,8 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
     selection |= {"validation.num_videos": 1}
     trials, _ = expand(space, override(base, {**selection, "train.steps": 40}))
     kept, stopped = (trial.name for trial in trials)
+    # The cluster is the whole session's: what other tests left is none of this study's.
+    actors_before, groups_before = alive_actors(), placement_groups()
     result = run_sweep(space, trials, max_concurrent=1)
     assert not result.failed
     assert result.results[kept]["steps"] == 40
@@ -158,7 +160,7 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
     assert 5 <= last["steps"] < 40
     assert last["validation"]["jf"] < result.results[kept]["validation"]["jf"]
 
-    wait_for(lambda: alive_actors() == [] and placement_groups() == 0, 60)
+    wait_for(lambda: alive_actors() <= actors_before and placement_groups() <= groups_before, 60)
     client = MlflowClient(base.tracking_uri)
     experiment = client.get_experiment_by_name("stopping")
     assert experiment is not None
@@ -175,18 +177,20 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
     assert [(row.num_finished, row.num_stopped) for row in rows] == [(1, 0), (0, 1)]
 
 
-def placement_groups() -> int:
+def placement_groups() -> set[str]:
+    """Ids of those that hold something."""
     import ray
 
-    return sum(group["state"] != "REMOVED" for group in ray.util.placement_group_table().values())
+    return {key for key, group in ray.util.placement_group_table().items() if group["state"] != "REMOVED"}
 
 
-def alive_actors() -> list[str]:
-    """Classes of the living actors, without the two that Ray Data starts once per cluster."""
+def alive_actors() -> set[str]:
+    """Ids of the living actors, without the two that Ray Data starts once per cluster."""
     from ray._private.state import actors
 
-    names = [actor["ActorClassName"].rpartition(".")[2] for actor in actors().values() if actor["State"] != "DEAD"]
-    return [name for name in names if name not in ("_StatsActor", "_AutoscalingCoordinatorActor")]
+    once = ("_StatsActor", "_AutoscalingCoordinatorActor")
+    living = {key: actor for key, actor in actors().items() if actor["State"] != "DEAD"}
+    return {key for key, actor in living.items() if actor["ActorClassName"].rpartition(".")[2] not in once}
 
 
 @pytest.mark.parametrize(

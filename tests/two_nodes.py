@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -55,7 +56,11 @@ def kill_once_they_train(trials: list[Trial], node: Any, blocker: Any, done: dic
 
 def main(root: Path) -> None:
     # The head has a CPU to spare: runs that start while Ray has not yet noticed the death leave reservations behind.
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": True})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]  # the usual one belongs to the test session's cluster
+    arguments = {"num_cpus": 3, "include_dashboard": True, "dashboard_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=arguments)
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
