@@ -99,6 +99,4 @@ def test_a_sweep_whose_driver_was_killed_is_finished_by_the_same_command(tmp_pat
         steps = list(range(5, config.train.steps + 1, 5))
         for key in run.data.metrics:
             points = [point.step for point in client.get_metric_history(run.info.run_id, key)]
-            assert len(points) == len(set(points)), f"{key} has a step twice"
-            if key.startswith("train/"):
-                assert points == steps, key
+            assert points == ([0] if key.startswith("final/") else steps), key

@@ -119,14 +119,14 @@ def test_strategies_equal_two_plain_propagations(name: str, backward: str) -> No
     network = double_network(name)
     loss, gradients = loss_and_gradients(network, lambda n: one_shot_loss(n, both, config, rng()))
     expected, wanted = loss_and_gradients(network, lambda n: (naive_one_shot(n, both, backward), {}))
-    other, _ = one_shot_loss(network, both, config, rng(4))
+    other, _ = one_shot_loss(network, both, config, rng(5))
     # Written out, a padded object does not exist; batched, it has probability 1e-7.
     mixed, _ = one_shot_loss(network, make_batch(2), config, rng())
     assert mixed.item() == pytest.approx(naive_one_shot(network, make_batch(2), backward).item(), rel=2e-5)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-9)
     assert largest_difference(gradients, wanted) < 1e-9
     if backward in ("2-step", "3-step"):
-        assert other.item() != pytest.approx(expected.item(), rel=1e-9)
+        assert other.item() != pytest.approx(expected.item(), rel=1e-7)
 
 
 @pytest.mark.parametrize("name", ["stcn-tiny", "xmem-tiny", "cutie-tiny"])
