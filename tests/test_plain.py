@@ -19,6 +19,7 @@ from ovos_ray.config import override as change
 from ovos_ray.data import synthetic
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
+from ovos_ray.errors import ResourceError
 from ovos_ray.train.plain import fit_here
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest
@@ -147,3 +148,10 @@ def test_a_finished_run_is_left_alone(base: ExperimentConfig) -> None:
     assert len(events) == number
     fit_here(dataclasses.replace(request, config=change(config, {"name": "another"})))
     assert len(events) > number
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_run_that_asks_for_a_gpu_is_refused_where_none_is(base: ExperimentConfig) -> None:
+    config = change(base, {"name": "gpu", "train.gpus_per_worker": 0.5, "tracking_uri": "", "evaluation.root": None})
+    with pytest.raises(ResourceError, match="no GPU that torch can use"):
+        fit_here(RunRequest(config, "plain", "gpu"))

@@ -16,10 +16,10 @@ from ray import PlacementGroupID
 from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
 from ray.train import UserCallback
 from ray.train.collective import broadcast_from_rank_zero
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup
 
-from ovos_ray.config import ExperimentConfig
+from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.data.stream import RankStream, StreamSpec, load_plan
 from ovos_ray.errors import ConfigError, OvosError, ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
@@ -143,6 +143,7 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
     trainer = TorchTrainer(
         _train_worker,
         train_loop_config={"request": request},
+        torch_config=TorchConfig(backend=_backend(train)),
         scaling_config=ray.train.ScalingConfig(
             num_workers=train.num_workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
         ),
@@ -162,6 +163,12 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
         if any(isinstance(e, RayActorError | WorkerCrashedError | OutOfMemoryError) for e in _within(error)):
             raise killed_workers(config, folder.checkpoints().latest() or 0) from error
         raise
+
+
+def _backend(train: TrainConfig) -> str | None:
+    """Returns what workers talk over; None leaves it to Ray, which takes NCCL for GPUs."""
+    # NCCL refuses two workers on one GPU.
+    return "gloo" if 0 < train.gpus_per_worker < 1 and train.num_workers > 1 else None
 
 
 _GROUP = "placement_group"

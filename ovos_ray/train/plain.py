@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from ovos_ray.config import ExperimentConfig
+import torch
+
+from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.data.decode import ClipDecoder
 from ovos_ray.data.local import LocalStream
 from ovos_ray.data.plan import Plan
 from ovos_ray.data.shards import ShardIndex
+from ovos_ray.errors import ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.train.checks import check_config
 from ovos_ray.train.pretraining import alone
@@ -25,11 +28,15 @@ def local_stream(config: ExperimentConfig, start_step: int = 0) -> LocalStream:
     return LocalStream(plan, ClipDecoder(config.data, all_labels=config.method.name == "supervised"), start_step)
 
 
-def fit_here(request: RunRequest) -> None:
-    """Trains until the last step, on the CPU and with one worker; nothing is done if that was finished before.
+def fit_here(request: RunRequest, *, index: int = 0) -> None:
+    """Trains until the last step with one worker; nothing is done if that was finished before.
 
     The same request again continues from the last checkpoint, also one that a run on Ray has written, and the other
     way round.
+
+    Args:
+        request: The run. It takes a GPU if its workers ask for one or for a part of one.
+        index: Which of the machine's GPUs, counted round and round.
 
     Raises:
         OvosError: The run cannot be made as configured, or its data cannot be read.
@@ -42,7 +49,21 @@ def fit_here(request: RunRequest) -> None:
         return
     check_benchmarks(config.evaluation)
     if request.pretraining is not None:
-        fit_here(request.pretraining)
+        fit_here(request.pretraining, index=index)
     with alone(folder, request.post) if request.shared else nullcontext():
         if folder.result() is None:  # else finished by whom this one waited for
-            Worker(request, local_stream(config, folder.checkpoints().latest() or 0)).run()
+            stream = local_stream(config, folder.checkpoints().latest() or 0)
+            Worker(request, stream, device=_device(config.train, index)).run()
+
+
+def _device(train: TrainConfig, index: int) -> torch.device:
+    if not train.gpus_per_worker:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ResourceError(
+            f"train.gpus_per_worker={train.gpus_per_worker:g}, and this machine has no GPU that torch can use",
+            "set train.gpus_per_worker=0, or run it where one is",
+        )
+    device = torch.device("cuda", index % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device

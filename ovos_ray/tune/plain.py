@@ -8,6 +8,7 @@ has compared everything once before anything twice.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import pickle
 import signal
 from collections import Counter, deque
@@ -59,7 +60,8 @@ def run_plain(
         trials: From `expand.expand`, with absolute paths.
         tags: More MLflow tags for parent and trials.
         watcher: Called in this process with every progress record; see `train/progress.py`.
-        num_processes: Trials at a time, each on `train.num_threads` threads.
+        num_processes: Trials at a time, each on `train.num_threads` threads, and with `train.gpus_per_worker` on a
+            GPU, which they take in turn.
 
     Raises:
         ConfigError: A trial has settings that mean nothing, or the study needs Ray Tune.
@@ -88,10 +90,11 @@ def run_plain(
 
 def _run_all(todo: Mapping[str, RunRequest], num_processes: int) -> None:
     waiting, running, lost = deque(todo.values()), dict[Connection, _Child](), Counter[str]()
+    places = itertools.count()
     try:
         while waiting or running:
             while waiting and len(running) < num_processes:
-                connection, child = _start(waiting.popleft())
+                connection, child = _start(waiting.popleft(), next(places))
                 running[connection] = child
             ready = wait(list(running))
             for connection in [one for one in running if one in ready]:
@@ -114,24 +117,24 @@ def _run_all(todo: Mapping[str, RunRequest], num_processes: int) -> None:
             child.process.join()
 
 
-def _start(request: RunRequest) -> tuple[Connection, _Child]:
+def _start(request: RunRequest, index: int) -> tuple[Connection, _Child]:
     # Spawned, not forked: torch's threads do not survive a fork.
     context = get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     # Watchers stay here: they need not be picklable.
     stage = request.pretraining and dataclasses.replace(request.pretraining, watcher=None)
     unwatched = dataclasses.replace(request, watcher=None, pretraining=stage)
-    process = context.Process(target=_run_one, args=(unwatched, sender), name=request.config.name, daemon=True)
+    process = context.Process(target=_run_one, args=(unwatched, index, sender), name=request.config.name, daemon=True)
     process.start()
     sender.close()  # the child's end closes with the child, however it ends
     return receiver, _Child(request, process)
 
 
-def _run_one(request: RunRequest, sender: Connection) -> None:
+def _run_one(request: RunRequest, index: int, sender: Connection) -> None:
     """Runs one trial in a process of its own; if the parent is gone, its next record ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     try:
-        fit_here(dataclasses.replace(request, watcher=sender.send))
+        fit_here(dataclasses.replace(request, watcher=sender.send), index=index)
     except Exception as error:
         if isinstance(error, OvosError):
             sender.send({_ERROR: error})
