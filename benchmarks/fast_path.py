@@ -4,14 +4,15 @@
 
 Variants are interleaved, repetition by repetition, so that a busy machine slows all of them alike. Printed are the
 median time of a step with two plain passes, and each variant's ratios to it: of times, and in brackets of
-floating-point operations (which no other process disturbs). Memory is the peak on a GPU; on a CPU what the graph keeps
-for its backward pass, without the weights. Time is wall time on a GPU; on a CPU it is processor time, which with one
-thread is the same as long as nothing else runs.
+floating-point operations (which no other process disturbs). Memory is the peak above
+weights and moments on a GPU; on a CPU what the graph keeps for its backward pass, without the weights. Time is wall time
+on a GPU; on a CPU it is processor time, which with one thread is the same as long as nothing else runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import platform
 import statistics
 from typing import Any
@@ -88,18 +89,21 @@ def measure(network: str, strategy: str, arguments: argparse.Namespace, device: 
     work, memory = [0] * len(runs), [0.0] * len(runs)
     if not arguments.times_only:
         work = [count_operations(module, batch) for _, module, _ in runs]
-        memory = [kept_mib(module, batch) for _, module, _ in runs]
+        if device.type == "cpu":
+            memory = [kept_mib(module, batch) for _, module, _ in runs]
     for repetition in range(arguments.repeats + 1):
         for i, (config, module, optimizer) in enumerate(runs):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
             began = clock()
             train_step(module, batch, optimizer, config, repetition)
             ended = clock()
             if device.type == "cuda":
-                memory[i] = torch.cuda.max_memory_allocated() / 2**20
+                memory[i] = (torch.cuda.max_memory_allocated() - before) / 2**20
             if repetition:  # the first one warms up
                 times[i].append(ended - began)
+    gc.collect()  # recomputation leaves cycles, which would be counted as the next row's
     base = statistics.median(times[0])
     if arguments.times_only:
         return [f"{base:.3f} s", *(f"{statistics.median(times[i]) / base:.2f}" for i in range(1, len(runs)))]

@@ -51,8 +51,16 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
+@pytest.fixture
+def ray_cluster(_cluster: None) -> None:
+    """The session's Ray cluster; without it, Ray would quietly start another one, with other settings."""
+    import ray
+
+    assert ray.is_initialized(), "an earlier test has shut the session's cluster down"
+
+
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def _cluster() -> Iterator[None]:
     """One local Ray cluster for the whole session, never somebody else's."""
     import ray
 

@@ -105,5 +105,5 @@ def test_hundred_frames_running_freely(monkeypatch, shared_root, record_property
         equal.append(float((expected.argmax(0) == found.argmax(0)).float().mean()))
     record_property("pixels_equal", f"{np.mean(equal):.4f}")
     print(f"\npixels equal over 100 frames: mean {np.mean(equal):.4f}, least {min(equal):.4f}")
-    assert equal[:6] == [1.0] * 6
+    assert min(equal[:6]) > 0.999
     assert np.mean(equal) > 0.5

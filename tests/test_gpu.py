@@ -96,7 +96,7 @@ def test_the_affinity_stays_exact_under_a_workers_matrix_precision() -> None:
         assert float((found - expected).norm() / expected.norm()) < 1e-4, path
 
 
-def test_the_fused_read_never_holds_the_matrix() -> None:
+def test_the_lean_read_never_holds_the_matrix() -> None:
     rng = torch.Generator(GPU).manual_seed(0)
     positions, queries = 100_000, 4_000  # a matrix of 1.5 GiB
     data = {
@@ -126,7 +126,8 @@ def test_masks_are_those_of_a_cpu(name: str) -> None:
 
     expected = masks(torch.device("cpu"))
     assert len(expected[1:].unique()) > 1
-    assert float((masks(GPU) == expected).float().mean()) > 0.999
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        assert float((masks(GPU) == expected).float().mean()) > 0.999
 
 
 @pytest.mark.slow
@@ -161,12 +162,12 @@ def test_the_estimate_of_memory_holds(side: int) -> None:
 
 
 def test_running_out_of_memory_names_the_settings_to_lower(shards: Path, tmp_path: Path) -> None:
-    config = config_of(shards, tmp_path, **{"data.crop_size": 48, "train.gpus_per_worker": 1.0})
+    config = config_of(shards, tmp_path, **{"data.batch_size": 64, "train.gpus_per_worker": 1.0})
     torch.cuda.empty_cache()
-    allowed = torch.cuda.memory_reserved() + 48 * 2**20
+    allowed = torch.cuda.memory_reserved() + 64 * 2**20
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     try:
-        with pytest.raises(ResourceError, match="out of memory with 4 clips of 4 frames at 48 pixels") as caught:
+        with pytest.raises(ResourceError, match="out of memory with 64 clips of 4 frames at 48 pixels") as caught:
             Worker(RunRequest(config, "none", "run"), local_stream(config), device=GPU).run()
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)

@@ -60,14 +60,6 @@ def test_read_is_the_weighted_mean_of_the_values(
     assert torch.allclose(read(**data, path=path).double(), _by_loops(data), atol=1e-5)
 
 
-@pytest.mark.parametrize(("shrinkage", "selection"), CASES)
-def test_fused_attention_agrees(shrinkage: bool, selection: bool) -> None:
-    data = _inputs(shrinkage, selection)
-    augmented = memory.augment_memory(data["key"], data["shrinkage"], with_selection=selection)
-    queries = memory.augment_query(data["query"], data["selection"], with_shrinkage=shrinkage)
-    assert torch.allclose(memory._read_fused(augmented, queries, data["value"]), read(**data), atol=1e-5)
-
-
 def test_paths_agree_at_a_realistic_size_and_so_do_their_gradients() -> None:
     rng = torch.Generator().manual_seed(0)
     shapes = {"key": (1, 64, 1200), "value": (1, 2, 32, 1200), "query": (1, 64, 600)}

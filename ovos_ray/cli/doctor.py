@@ -152,6 +152,8 @@ def _cluster() -> Iterator[Finding]:
     use_token()
     import ray
 
+    from ovos_ray.cli.session import attached
+
     if address.startswith(("http://", "https://")):
         from ovos_ray.cli.job_client import connect
 
@@ -162,8 +164,7 @@ def _cluster() -> Iterator[Finding]:
         if there is not None and there != ray.__version__:
             yield Concern(f"Ray {there} there, {ray.__version__} here", "use the same version on both sides")
         return
-    ray.init(address, log_to_driver=False, logging_level="ERROR")
-    try:
+    with attached(address):
         have, free = ray.cluster_resources(), ray.available_resources()
         nodes = sum(node["Alive"] for node in ray.nodes())
         yield f"Ray {ray.__version__}, {nodes} nodes"
@@ -175,8 +176,6 @@ def _cluster() -> Iterator[Finding]:
             yield Concern(
                 "small object stores slow decoding", "ray start --object-store-memory=…, or a larger /dev/shm"
             )
-    finally:
-        ray.shutdown()
 
 
 def _shards(folder: str) -> Iterator[Finding]:

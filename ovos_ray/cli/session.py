@@ -18,7 +18,7 @@ from ovos_ray.cli.job_package import JobPackage
 from ovos_ray.errors import ClusterError
 from ovos_ray.train.progress import ProgressBoard, format_progress
 
-__all__ = ["print_record", "ray_session", "watching"]
+__all__ = ["attached", "print_record", "ray_session", "watching"]
 
 _POLL_S = 0.5
 
@@ -68,6 +68,23 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
         excludes = [".venv", ".git", "/runs", "/shards"]
         JobPackage.of(Path(here), excludes).check()
         ray.init(address, runtime_env={"working_dir": here, "excludes": excludes}, **options)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def attached(address: str) -> Iterator[None]:
+    """Attaches to a running cluster for a look at it. Where this process uses one already, that one is looked at.
+
+    Raises:
+        Exception: Whatever Ray raises when the cluster does not answer.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(address, log_to_driver=False, logging_level="ERROR")
     try:
         yield
     finally:

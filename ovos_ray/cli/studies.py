@@ -141,17 +141,17 @@ def _cluster_at_hand() -> tuple[Mapping[str, float] | None, str]:
         import torch
 
         return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}, "this machine"
+    if "://" in address and not address.startswith("ray://"):
+        return None, f"{address} takes jobs, it does not say what the cluster has; ask `ovos-ray doctor` in a job"
     import ray
 
+    from ovos_ray.cli.session import attached
+
     try:
-        if "://" in address and not address.startswith("ray://"):
-            return None, f"{address} takes jobs, it does not say what the cluster has; ask `ovos-ray doctor` in a job"
-        ray.init(address, log_to_driver=False, logging_level="ERROR")
-        return ray.cluster_resources(), address
+        with attached(address):
+            return ray.cluster_resources(), address
     except Exception as error:
         return None, f"the cluster at {address} does not answer: {str(error).splitlines()[0]}"
-    finally:
-        ray.shutdown()
 
 
 def print_results(

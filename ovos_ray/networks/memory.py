@@ -6,7 +6,8 @@ The similarity of memory position i and query position j is a negative squared d
 
 with shrinkage s = 1 and selection e = 1 where a network has none (STCN section 3.2; XMem equation 3; Cutie the same).
 Expanded, it is one dot product of augmented vectors, k' = s·[-k², 2k, -1] and q' = [e, e·q, Σ e·q²] (without e the
-first part shrinks to one channel, without s the last disappears), so it is also what attention kernels compute.
+first part shrinks to one channel, without s the last disappears). Large terms cancel in it: it is computed in float32,
+which on a GPU must not be TF32.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -27,8 +27,9 @@ ReadPath = Literal["auto", "exact", "lean"]
 
 # Above this many affinities in one matrix, `auto` no longer materialises it (64 Mi floats are 256 MiB).
 LEAN_ABOVE = 64 * 1024 * 1024
-# Queries handled together on the lean path where no fused kernel takes the read.
+# On the lean path: queries handled together, and affinities held together if more queries than that fit, on a GPU.
 _CHUNK = 256
+_CHUNK_AFFINITIES = LEAN_ABOVE // 4
 
 
 def augment_memory(key: Tensor, shrinkage: Tensor | None, *, with_selection: bool) -> Tensor:
@@ -99,19 +100,7 @@ def read(
             path = "lean" if memory.shape[0] * memory.shape[2] * queries.shape[2] > LEAN_ABOVE else "exact"
         if path == "exact":
             return _read_exact(memory, queries, flat).view(*value.shape[:3], -1)
-        if query.is_cuda:
-            return _read_fused(memory, queries, value)
         return _read_chunked(memory, queries, flat).view(*value.shape[:3], -1)
-
-
-def _read_fused(memory: Tensor, queries: Tensor, value: Tensor) -> Tensor:
-    """Attention by a fused kernel, objects as heads. Channels are padded to the alignment the kernels ask for."""
-    extra = -memory.shape[1] % 8
-    heads = value.shape[1]
-    k = F.pad(memory, (0, 0, 0, extra)).transpose(1, 2).unsqueeze(1).expand(-1, heads, -1, -1)
-    q = F.pad(queries, (0, 0, 0, extra)).transpose(1, 2).unsqueeze(1).expand(-1, heads, -1, -1)
-    out = F.scaled_dot_product_attention(q, k, full_precision(value).transpose(2, 3), scale=1.0)
-    return out.transpose(2, 3).to(value.dtype)
 
 
 def _read_exact(memory: Tensor, queries: Tensor, flat: Tensor) -> Tensor:
@@ -121,7 +110,10 @@ def _read_exact(memory: Tensor, queries: Tensor, flat: Tensor) -> Tensor:
 
 def _read_chunked(memory: Tensor, queries: Tensor, flat: Tensor) -> Tensor:
     """Exact affinities for a few queries at a time; with gradient, each chunk is recomputed instead of stored."""
-    parts = torch.split(queries, _CHUNK, dim=2)
+    size = _CHUNK
+    if queries.is_cuda:  # a CPU is fastest with what fits its caches, a GPU with few, large products
+        size = max(size, _CHUNK_AFFINITIES // (memory.shape[0] * memory.shape[2]))
+    parts = torch.split(queries, size, dim=2)
     if not torch.is_grad_enabled():
         return torch.cat([_read_exact(memory, part, flat) for part in parts], dim=2)
     return torch.cat(

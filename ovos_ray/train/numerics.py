@@ -18,7 +18,6 @@ def set_numerics(train: TrainConfig, device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = not train.deterministic
         torch.backends.cudnn.deterministic = train.deterministic
-        torch.set_float32_matmul_precision("high")
     else:
         torch.use_deterministic_algorithms(train.deterministic)
         # Filling memory that is written before it is read finds defects in operators, and costs a twentieth of a step.
