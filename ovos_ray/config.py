@@ -23,6 +23,7 @@ __all__ = [
     "NetworkConfig",
     "OptimizerConfig",
     "PretrainConfig",
+    "SegmentConfig",
     "TrainConfig",
     "ValidationConfig",
     "flatten",
@@ -255,6 +256,25 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SegmentConfig:
+    """The part of a run from a step, at which another run stopped, up to a later one: population-based training.
+
+    The other run's weights, optimiser state and step are taken over. `train.steps` and all schedules stay those of the
+    whole; its digest, and so that of everything before it, is part of this one's.
+    """
+
+    start_step: int = 0
+    stop_step: int = 1
+    parent: str = ""
+    """Name of the run, in the same storage, that stopped at `start_step`; empty at step 0."""
+    parent_digest: str = ""
+    member: int = 0
+    """Of the population, from 0."""
+    generation: int = 0
+    """From 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
     """Everything that decides what one run computes."""
 
@@ -268,9 +288,21 @@ class ExperimentConfig:
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     pretrain: PretrainConfig | None = None
+    segment: SegmentConfig | None = None
+    """None: the run is whole."""
     storage: str = "runs"
     """Folder or bucket URI for checkpoints and results."""
     tracking_uri: str = "sqlite:///mlflow.db"
     """MLflow tracking store; empty string: no tracking."""
     note: str = ""
     """Which table rows of the paper the recipe stands for."""
+
+    @property
+    def start_step(self) -> int:
+        """Optimiser step at which this run begins: 0, but for a segment."""
+        return 0 if self.segment is None else self.segment.start_step
+
+    @property
+    def stop_step(self) -> int:
+        """Optimiser step at which this run ends: `train.steps`, but for a segment."""
+        return self.train.steps if self.segment is None else self.segment.stop_step

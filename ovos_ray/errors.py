@@ -7,6 +7,7 @@ __all__ = [
     "ClusterError",
     "ConfigError",
     "DataError",
+    "DivergedError",
     "EvaluationError",
     "MissingExtraError",
     "OvosError",
@@ -72,7 +73,11 @@ class TrackingError(OvosError):
 
 
 class TrainingError(OvosError):
-    """Training that cannot go on, such as a loss that stays non-finite."""
+    """Training that cannot go on."""
+
+
+class DivergedError(TrainingError):
+    """A loss or gradient that stays non-finite."""
 
 
 class MissingExtraError(OvosError):

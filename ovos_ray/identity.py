@@ -19,6 +19,9 @@ _NOT_DIGESTED = frozenset(
         "name",
         "note",
         "pretrain.storage",
+        "segment.generation",
+        "segment.member",
+        "segment.parent",
         "storage",
         "tracking_uri",
         "train.checkpoint_every",
@@ -42,6 +45,8 @@ def digest(config: ExperimentConfig) -> str:
     """Returns 12 hex digits that differ whenever two configurations compute different results."""
     leaves = {key: value for key, value in flatten(config).items() if key not in _NOT_DIGESTED}
     leaves["evaluation.also"] = [(name, PurePath(root).name, split) for name, root, split in _also(config)]
+    if config.segment is None:
+        del leaves["segment"]  # whole runs are called what they were called before there were parts of runs
     if leaves.get("pretrain.digest"):
         # What a pretraining computes counts, not how the recipe that says so is called.
         del leaves["pretrain.recipe"], leaves["pretrain.overrides"]

@@ -29,6 +29,7 @@ from ovos_ray.data.pack import pack
 from ovos_ray.data.plan import Plan
 from ovos_ray.data.shards import ShardIndex
 from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.segment import resume_step
 from ovos_ray.train.worker import RunRequest, Worker
 
 Weights = dict[str, Tensor]
@@ -68,8 +69,7 @@ def local_stream(config: ExperimentConfig, rank: int = 0, world_size: int = 1) -
     """The batches of one rank, from the newest checkpoint on."""
     plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
     decoder = ClipDecoder(config.data, all_labels=config.method.name == "supervised")
-    start = RunFolder.of(config).checkpoints().latest() or 0
-    return LocalStream(plan, decoder, start, rank, world_size)
+    return LocalStream(plan, decoder, resume_step(config), rank, world_size, config.stop_step)
 
 
 def train_alone(

@@ -208,7 +208,12 @@ def alive_actors() -> set[str]:
             {"validation.root": "ROOT", "validation.split": "val", "validation.every": 1},
             "masks that are reported too",
         ),
-        ({"scheduler": "pbt", "metric": "val/jf"}, {}, "no configuration or digest says what a run has computed"),
+        ({"scheduler": "pbt", "metric": "final/jf"}, {}, "'final/jf' is only known at the end"),
+        (
+            {"scheduler": "pbt", "metric": "val/jf"},
+            {"validation.root": "ROOT", "validation.split": "train", "validation.every": 1},
+            "two or more members with one seed",
+        ),
     ],
 )
 def test_a_scheduler_that_cannot_compare_is_refused_before_anything_starts(

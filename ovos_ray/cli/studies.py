@@ -15,6 +15,7 @@ from ovos_ray.cli.console import console
 from ovos_ray.errors import ConfigError, OvosError
 from ovos_ray.train.resources import max_concurrent
 from ovos_ray.tune.budget import Group, price
+from ovos_ray.tune.population import generation_ends
 from ovos_ray.tune.scheduling import check_scheduler, check_searcher
 from ovos_ray.tune.space import SearchSpace, Skipped, Trial
 from ovos_ray.tune.summary import Failure, summarise
@@ -28,6 +29,7 @@ __all__ = [
     "problems_of",
 ]
 
+_STOPPING = ("asha", "median")
 _START_UP_S = 15  # benchmarks/README.md, "The overhead of a sweep"
 
 
@@ -42,7 +44,10 @@ def print_study(space: SearchSpace, groups: Sequence[Group], skipped: Sequence[S
         seeds = ", ".join(str(trial.config.seed) for trial in group.trials)
         table.add_row(escape(group.name), seeds, f"{group.config.train.steps:,}", group.trials[0].key)
     console.print(table)
-    stopping = "" if space.scheduler == "fifo" else f"; {space.scheduler} stops poor trials early"
+    stopping = f"; {space.scheduler} stops poor trials early" if space.scheduler in _STOPPING else ""
+    if space.scheduler == "pbt" and groups[0].config.validation.every:
+        ends = generation_ends(groups[0].config)
+        stopping = f"; {num_trials} members of a population, {len(ends)} generations of {ends[0]:,} steps"
     console.print(f"compared by {space.metric}{stopping}", highlight=False)
     if space.table:
         console.print(f"reproduces {space.table}", highlight=False)
@@ -102,7 +107,7 @@ def print_cost(space: SearchSpace, groups: Sequence[Group]) -> None:
         space: The study; where a scheduler stops trials early, the cost is an upper bound.
         groups: Its configurations, pretrainings included.
     """
-    at_most = "" if space.scheduler == "fifo" else "at most "
+    at_most = "at most " if space.scheduler in _STOPPING else ""
     with console.status("measuring a few steps of each kind of configuration") as status:
         cost = price(groups, lambda name: status.update(f"measuring a few steps of {name}"))
     name = Column("estimate for", no_wrap=True)

@@ -118,6 +118,7 @@ def sweep(
     from ovos_ray.track.provenance import provenance_tags
     from ovos_ray.tune.learned_search import describe_draws
     from ovos_ray.tune.plain import run_plain
+    from ovos_ray.tune.population import describe_members
     from ovos_ray.tune.sweep import run_sweep
 
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
@@ -129,6 +130,8 @@ def sweep(
         with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
             result = run_sweep(space, trials, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
     names = describe_draws(space, trials) if space.searcher == "optuna" else None
+    if space.scheduler == "pbt":
+        names = describe_members(space, trials)
     studies.print_results(space, trials, result.results, names)
     studies.print_failures(result.failed, " ".join(["ovos-ray sweep", search_space, *overrides]))
     console.print(

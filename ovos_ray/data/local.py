@@ -22,6 +22,7 @@ class LocalStream:
         plan: The clips.
         decoder: What turns them into samples.
         start_step: The step of the first batch.
+        stop_step: The step before which it ends; None: the plan's last.
         problems: Unreadable samples met so far.
     """
 
@@ -30,6 +31,7 @@ class LocalStream:
     start_step: int = 0
     rank: int = 0
     world_size: int = 1
+    stop_step: int | None = None
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def batches(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -38,11 +40,12 @@ class LocalStream:
         Raises:
             DataError: A row cannot be read.
         """
+        stop = self.plan.steps if self.stop_step is None else self.stop_step
         with ThreadPoolExecutor(1, thread_name_prefix="decode") as pool:
             ahead = pool.submit(self._batch, self.start_step)
-            for step in range(self.start_step, self.plan.steps):
+            for step in range(self.start_step, stop):
                 batch = ahead.result()
-                if step + 1 < self.plan.steps:
+                if step + 1 < stop:
                     ahead = pool.submit(self._batch, step + 1)
                 yield batch
 

@@ -45,12 +45,14 @@ class StreamSpec:
         seed: The run seed.
         steps: Optimiser steps of the whole run.
         all_labels: Whether labels of all frames are read (fully supervised).
+        stop_step: The step before which the stream ends; None: after the last one.
     """
 
     data: DataConfig
     seed: int
     steps: int
     all_labels: bool
+    stop_step: int | None = None
 
 
 @functools.lru_cache(maxsize=4)
@@ -97,7 +99,7 @@ class RankStream:
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def batches(self) -> Iterator[dict[str, torch.Tensor]]:
-        """Yields one micro-batch a step, until the last step of the run.
+        """Yields one micro-batch a step, until the last step of the run or of its segment.
 
         Each has `frames` (B, T, 3, S, S) uint8, `labels` (B, L, S, S) uint8, `label` (B, S, S) uint8, and
         `num_objects` int64, `weight` float32 and `position` int64, (B,) each.
@@ -106,8 +108,9 @@ class RankStream:
             DataError: A row cannot be read, too many rows were skipped, or samples arrive out of order.
         """
         size = self.spec.data.batch_size // self.world_size
-        for segment in range(self.start_step, self.spec.steps, _SEGMENT_STEPS):
-            steps = range(segment, min(segment + _SEGMENT_STEPS, self.spec.steps))
+        stop = self.spec.steps if self.spec.stop_step is None else self.spec.stop_step
+        for segment in range(self.start_step, stop, _SEGMENT_STEPS):
+            steps = range(segment, min(segment + _SEGMENT_STEPS, stop))
             batches = self._dataset(steps).iter_batches(batch_size=size, prefetch_batches=2, batch_format="numpy")
             for step, columns in zip(steps, batches, strict=True):
                 yield self._checked(step, columns)

@@ -39,7 +39,8 @@ class Run:
     Attributes:
         run_id: MLflow's id.
         name: The name shown.
-        kind: `sweep`, `trial`, `baseline`, `pretraining` or `other` (tag `ovos.kind`).
+        kind: `sweep`, `trial`, `segment` (of a population's member, before its last one), `baseline`, `pretraining` or
+            `other` (tag `ovos.kind`).
         status: `finished`, `running`, `failed`, `killed`, or `stopped` early by a scheduler (tag `ovos.stopped_early`).
         seed: The run's seed, or None.
         params: The flat configuration, as MLflow keeps it: text.
@@ -48,7 +49,7 @@ class Run:
         start_ms: Start, milliseconds since the epoch.
         end_ms: End, or None while it runs.
         parent_id: MLflow id of the sweep, or None.
-        curves: Chosen metrics over steps.
+        curves: Chosen metrics over steps; of a population's member, those of the segments before it too.
         scores: Contents of `scores.csv`; empty without one.
         also: The same of further datasets (`evaluation.also`), by their names; their metrics are `final/NAME/jf`, ….
     """
@@ -155,7 +156,7 @@ def load_study(
                 break
         with ThreadPoolExecutor(_READERS) as readers:
             read = readers.map(lambda run: _read_run(client, run, tuple(curves), scores), runs)
-            return Study(experiment, str(found.experiment_id), uri, _with_parents(tuple(read)))
+            return Study(experiment, str(found.experiment_id), uri, _with_lineage(_with_parents(tuple(read))))
     except TrackingError:
         raise
     except Exception as error:
@@ -169,6 +170,20 @@ def _with_parents(runs: tuple[Run, ...]) -> tuple[Run, ...]:
     """What other runs are nested under is a sweep, whatever its tags say: it must not count as a trial."""
     parents = {run.parent_id for run in runs}
     return tuple(dataclasses.replace(run, kind="sweep") if run.run_id in parents else run for run in runs)
+
+
+def _with_lineage(runs: tuple[Run, ...]) -> tuple[Run, ...]:
+    """Lets a segment's curves begin with those of the segments it descends from (`tune/population.py`)."""
+    segments = {(run.parent_id, run.name): run for run in runs if "ovos.member" in run.tags}
+
+    def whole(run: Run, key: str) -> Curve:
+        before = segments.get((run.parent_id, run.tags.get("ovos.parent_segment", "")))
+        return (whole(before, key) if before is not None else ()) + run.curves.get(key, ())
+
+    return tuple(
+        dataclasses.replace(run, curves={key: whole(run, key) for key in run.curves}) if run.kind == "trial" else run
+        for run in runs
+    )
 
 
 def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> Run:

@@ -19,6 +19,7 @@ from ovos_ray.evaluate.evaluation import benchmarks
 from ovos_ray.methods.one_shot import check_strategy
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.train.budget import validated_videos
+from ovos_ray.train.segment import check_segment
 
 __all__ = ["check_backward", "check_config", "check_validation"]
 
@@ -88,6 +89,7 @@ def check_config(config: ExperimentConfig) -> None:
             remedy = error.remedy or "set validation.split to one that is there"
             raise DataError(f"validation.root: {error.message}", remedy) from error
     check_validation(config)
+    check_segment(config)
 
 
 def check_backward(config: ExperimentConfig) -> None:

@@ -28,6 +28,7 @@ from ovos_ray.train.memory import killed_workers
 from ovos_ray.train.pretraining import alone, pretraining_folder, pretraining_stage
 from ovos_ray.train.resources import check_fits
 from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.segment import resume_step
 from ovos_ray.train.snapshots import snapshot_videos
 from ovos_ray.train.worker import RunRequest, Worker
 
@@ -59,7 +60,8 @@ class RunResult:
 
 def stream_spec(config: ExperimentConfig) -> StreamSpec:
     """Returns what decides the samples of a configuration."""
-    return StreamSpec(config.data, config.seed, config.train.steps, all_labels=config.method.name == "supervised")
+    all_labels = config.method.name == "supervised"
+    return StreamSpec(config.data, config.seed, config.train.steps, all_labels, config.stop_step)
 
 
 def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
@@ -161,7 +163,7 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
         if (cause := own_cause(error)) is not None:
             raise cause from None
         if any(isinstance(e, RayActorError | WorkerCrashedError | OutOfMemoryError) for e in _within(error)):
-            raise killed_workers(config, folder.checkpoints().latest() or 0) from error
+            raise killed_workers(config, resume_step(config)) from error
         raise
 
 
@@ -212,7 +214,7 @@ class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyp
             if isinstance(base, _LASTING):
                 raise base
         rank, error = next(iter(worker_exceptions.items()))
-        step = RunFolder.of(self._request.config).checkpoints().latest() or 0
+        step = resume_step(self._request.config)
         what = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         self._request.post(step, event=f"worker {rank} was lost ({what[0][:200]}); restarting from step {step}")
 
@@ -266,7 +268,7 @@ def _autoscaler_ceiling() -> dict[str, float]:
 
 def rank_stream(config: ExperimentConfig, rank: int, world_size: int) -> RankStream:
     """Returns a worker's stream from the last complete checkpoint on; called by all ranks together."""
-    start_step = (RunFolder.of(config).checkpoints().latest() or 0) if rank == 0 else None
+    start_step = resume_step(config) if rank == 0 else None
     if world_size > 1:  # one of them looks, so that all start from the same step
         start_step = broadcast_from_rank_zero(start_step)
     return RankStream(stream_spec(config), rank, world_size, start_step or 0)

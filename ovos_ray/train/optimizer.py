@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
 from ovos_ray.config import OptimizerConfig
 
-__all__ = ["build_optimizer", "set_learning_rate"]
+__all__ = ["build_optimizer", "load_moments", "set_learning_rate"]
 
 _BACKBONES = ("key_encoder.", "pixel_encoder.")
 # The suffixes also take in `summary_to_query_init.weight` and `summary_to_query_emb.weight`, as in published training.
@@ -23,21 +25,38 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig, device: torch.d
         config: Which optimiser.
         device: Where the parameters are; decides which fused implementation there is.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    # Names decide the groups, not what the learning rate or the decay happens to be, so that moments fit others too.
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
             multiplier = config.backbone_multiplier if name.startswith(_BACKBONES) else 1.0
             plain = not config.decay_embeddings and name.endswith(_EMBEDDINGS)
-            groups.setdefault((multiplier, 0.0 if plain else config.weight_decay), []).append(parameter)
+            groups.setdefault((multiplier, plain), []).append(parameter)
     kind: type[torch.optim.Optimizer] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     optimizer = kind(  # type: ignore[call-arg]  # both take these arguments, their base class does not
-        [{"params": p, "multiplier": m, "weight_decay": decay} for (m, decay), p in groups.items()],
+        [
+            {"params": p, "multiplier": multiplier, "weight_decay": 0.0 if plain else config.weight_decay}
+            for (multiplier, plain), p in groups.items()
+        ],
         lr=config.learning_rate,
         eps=config.epsilon,
         fused=device.type in ("cpu", "cuda"),
     )
     set_learning_rate(optimizer, config.learning_rate)
     return optimizer
+
+
+def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads moments and step counts; weight decay and the like stay those that the optimiser was built with.
+
+    Args:
+        optimizer: Made by `build_optimizer`.
+        state: `state_dict` of an optimiser of the same parameters.
+    """
+    own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        group.update(settings)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

@@ -16,6 +16,7 @@ from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.train.checks import check_config
 from ovos_ray.train.pretraining import alone
 from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.segment import resume_step
 from ovos_ray.train.worker import RunRequest, Worker
 
 __all__ = ["fit_here", "local_stream"]
@@ -25,7 +26,8 @@ def local_stream(config: ExperimentConfig, start_step: int = 0) -> LocalStream:
     """Returns all batches of a run from a step on, decoded in this process."""
     indices = [ShardIndex.load(folder) for folder in config.data.shards]
     plan = Plan(indices, config.data, seed=config.seed, steps=config.train.steps)
-    return LocalStream(plan, ClipDecoder(config.data, all_labels=config.method.name == "supervised"), start_step)
+    decoder = ClipDecoder(config.data, all_labels=config.method.name == "supervised")
+    return LocalStream(plan, decoder, start_step, stop_step=config.stop_step)
 
 
 def fit_here(request: RunRequest, *, index: int = 0) -> None:
@@ -52,7 +54,7 @@ def fit_here(request: RunRequest, *, index: int = 0) -> None:
         fit_here(request.pretraining, index=index)
     with alone(folder, request.post) if request.shared else nullcontext():
         if folder.result() is None:  # else finished by whom this one waited for
-            stream = local_stream(config, folder.checkpoints().latest() or 0)
+            stream = local_stream(config, resume_step(config))
             Worker(request, stream, device=_device(config.train, index)).run()
 
 

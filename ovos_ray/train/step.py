@@ -11,7 +11,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
-from ovos_ray.errors import TrainingError
+from ovos_ray.errors import DivergedError
 from ovos_ray.methods import LOSSES
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.schedules import learning_rate_at
@@ -100,7 +100,7 @@ def train_step(
         of this part in [0, 1] that shows no object, and so has no part in the loss.
 
     Raises:
-        TrainingError: Too many steps in a row were not finite.
+        DivergedError: Too many steps in a row were not finite.
     """
     learning_rate = learning_rate_at(step, config.optimizer)
     set_learning_rate(optimizer, learning_rate)
@@ -150,7 +150,7 @@ def _count_skipped(module: nn.Module, batch: Mapping[str, Tensor], train: TrainC
     positions = batch["position"].tolist()
     _log.warning("step %d skipped: loss or gradient not finite, at positions %s", step, positions)
     if training.skipped_steps >= train.max_nonfinite_steps:
-        raise TrainingError(
+        raise DivergedError(
             f"loss or gradient was not finite in {training.skipped_steps} steps in a row, the last one step {step} "
             f"with positions {positions}",
             "lower optimizer.learning_rate, set optimizer.clip_norm, or train.precision=float32",

@@ -27,11 +27,12 @@ from ovos_ray.train.budget import labels_of_run
 from ovos_ray.train.initial import initial_network
 from ovos_ray.train.memory import out_of_memory
 from ovos_ray.train.numerics import set_numerics
-from ovos_ray.train.optimizer import build_optimizer
+from ovos_ray.train.optimizer import build_optimizer, load_moments
 from ovos_ray.train.pretraining import pretraining_tags
 from ovos_ray.train.progress import IntervalMeter
 from ovos_ray.train.request import RunRequest, spool_folder
 from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.segment import resume_state
 from ovos_ray.train.snapshots import keep_snapshot
 from ovos_ray.train.step import TrainingModule, train_step
 
@@ -82,9 +83,9 @@ class Worker:
         self.system = SystemMeter(self.device)
 
     def _restore(self, step: int) -> None:
-        state = self.store.load(step, map_location=self.device)
+        state = resume_state(self.config, step, map_location=self.device)
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_moments(self.optimizer, state["optimizer"])
         self.seconds_before = state["seconds"]
         self.best = state.get("best")
         self.validation = state.get("validation", {})
@@ -102,7 +103,7 @@ class Worker:
             tags={**request.tags, **pretraining_tags(config)},
             spool=spool_folder(config),
         )
-        if self.stream.start_step == 0:
+        if self.stream.start_step == config.start_step:
             sink.log_config(config)
             indices = [ShardIndex.load(folder) for folder in config.data.shards]
             for folder, index in zip(config.data.shards, indices, strict=True):
@@ -118,7 +119,7 @@ class Worker:
         return sink
 
     def run(self) -> None:
-        """Trains to the last step, evaluates, and marks the run as finished.
+        """Trains to the last step, evaluates (but a segment only where its run ends), and marks the run as finished.
 
         Raises:
             ResourceError: Memory ran out; names the settings to lower.
@@ -135,7 +136,7 @@ class Worker:
 
     def _run(self) -> None:
         config = self.config
-        meter = IntervalMeter(config.data.batch_size, config.train.steps)
+        meter = IntervalMeter(config.data.batch_size, config.stop_step)
         if self.rank == 0:
             self.request.post(self.stream.start_step, event=self._greeting())
         module: nn.Module = self.module
@@ -152,7 +153,7 @@ class Worker:
 
     def _timed_batches(self) -> Iterator[tuple[int, dict[str, Tensor], float]]:
         batches = self.stream.batches()
-        for step in range(self.stream.start_step, self.config.train.steps):
+        for step in range(self.stream.start_step, self.config.stop_step):
             asked = time.perf_counter()
             batch = next(batches)
             waited_s = time.perf_counter() - asked
@@ -160,7 +161,7 @@ class Worker:
 
     def _after_step(self, done: int, meter: IntervalMeter) -> None:
         config = self.config
-        last = done == config.train.steps
+        last = done == config.stop_step
         if done % config.train.log_every == 0 or last:
             record = meter.flush(done)
             if self.device.type == "cuda":
@@ -207,7 +208,7 @@ class Worker:
 
     def _snapshot(self, done: int) -> None:
         every = self.config.train.snapshot_every
-        if self.rank != 0 or not every or (done % every and done != self.config.train.steps):
+        if self.rank != 0 or not every or (done % every and done != self.config.stop_step):
             return
         folder = self.folder.storage / "snapshots"
         try:
@@ -250,12 +251,13 @@ class Worker:
         scores: dict[str, float] = {}
         csv: dict[str, str] = {}
         not_scored: dict[str, str] = {}
-        if self.best is not None and self.best["step"] != config.train.steps:
+        stop = config.stop_step
+        if self.best is not None and self.best["step"] != stop:
             state = self.store.load(int(self.best["step"]), map_location=self.device)
             self.network.load_state_dict(state["network"])
-        for benchmark in benchmarks(config.evaluation):
+        for benchmark in benchmarks(config.evaluation) if stop == config.train.steps else ():
             if self.rank == 0:
-                self.request.post(config.train.steps, event=f"scoring {benchmark.split} of {benchmark.root}")
+                self.request.post(stop, event=f"scoring {benchmark.split} of {benchmark.root}")
             out = self.folder.storage / f"predictions{benchmark.suffix}"
             try:
                 table = evaluate_network(
@@ -272,13 +274,13 @@ class Worker:
             except EvaluationError as error:
                 # What was trained is not lost for a score: YouTube-VOS keeps its annotations on a server.
                 not_scored[benchmark.root] = error.message
-                self.request.post(config.train.steps, event=f"not scored, masks kept in {out.folder}: {error.message}")
+                self.request.post(stop, event=f"not scored, masks kept in {out.folder}: {error.message}")
                 continue
             scores |= {benchmark.metric(name): value for name, value in table.headline().items()}
             csv[f"scores{benchmark.suffix}.csv"] = table.to_csv()
         if self.rank == 0:
             self._write_result(scores, csv, not_scored)
-        self._report(config.train.steps, {f"final/{name}": value for name, value in scores.items()})
+        self._report(stop, {f"final/{name}": value for name, value in scores.items()})
 
     def _write_result(self, scores: dict[str, float], csv: dict[str, str], not_scored: dict[str, str]) -> None:
         config, folder = self.config, self.folder.storage
@@ -287,11 +289,11 @@ class Worker:
         weights = safetensors.torch.save(state, metadata={"network": config.network.name})
         folder.write(weights, "network.safetensors")
         labels = labels_of_run(config)
-        choice = {"rule": "last", "step": config.train.steps} if self.best is None else {"rule": "best", **self.best}
+        choice = {"rule": "last", "step": config.stop_step} if self.best is None else {"rule": "best", **self.best}
         values = {
             "name": config.name,
             "digest": digest(config),
-            "steps": config.train.steps,
+            "steps": config.stop_step,
             "checkpoint": choice,
             "seconds": self._seconds(),
             "scores": scores,
@@ -324,7 +326,7 @@ class Worker:
             values["tracking_run"] = self.sink.run_id
         self.folder.finish(values)
         summary = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
-        self.request.post(config.train.steps, event=f"finished  {summary}")
+        self.request.post(config.stop_step, event=f"finished  {summary}")
 
     def _seconds(self) -> float:
         return self.seconds_before + time.time() - self.began

@@ -22,9 +22,11 @@ from ovos_ray.train.checks import check_backward
 from ovos_ray.train.pretraining import pin_pretraining
 from ovos_ray.tune.space import Range, SearchSpace, Skipped, Trial
 
-__all__ = ["choose", "expand", "expand_study"]
+__all__ = ["choose", "expand", "expand_study", "short", "spread"]
 
-_STUDY_KEYS = ("name", "metric", "num_samples", "scheduler", "search_seed", "searcher", "trainable")
+_STUDY_KEYS = (
+    "name", "metric", "num_samples", "quantile", "resample", "scheduler", "search_seed", "searcher", "trainable",
+)  # fmt: skip
 
 
 def expand_study(space: SearchSpace, words: Sequence[str]) -> tuple[SearchSpace, list[Trial], list[Skipped]]:
@@ -152,13 +154,13 @@ def _combinations(space: SearchSpace) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields name and values, by dotted key, of every configuration."""
     points = list(_points(space))
     for entries in itertools.product(*space.axes.values()):
-        spread = _spread(dict(zip(space.axes, entries, strict=True)))
+        chosen = spread(dict(zip(space.axes, entries, strict=True)))
         for number, point in enumerate(points):
             # What Optuna will draw is not known yet; the values are those of a random draw.
-            named = spread if space.searcher == "optuna" else {**spread, **point}
-            words = [_short(key, value) for key, value in named.items()]
+            named = chosen if space.searcher == "optuna" else {**chosen, **point}
+            words = [short(key, value) for key, value in named.items()]
             words += [f"draw {number}"] if space.searcher == "optuna" else []
-            yield " ".join(words), {**spread, **point}
+            yield " ".join(words), {**chosen, **point}
 
 
 def _points(space: SearchSpace) -> Iterator[dict[str, float]]:
@@ -179,7 +181,7 @@ def _draw(values: Range, seed: int, index: int, key: str) -> float:
     return values.at(float(generator(seed, index, f"range {key}").random()))
 
 
-def _spread(combination: Mapping[str, Any]) -> dict[str, Any]:
+def spread(combination: Mapping[str, Any]) -> dict[str, Any]:
     """Splits joint axes: `{"a b": (1, 2)}` sets a to 1 and b to 2."""
     values: dict[str, Any] = {}
     for keys, value in combination.items():
@@ -208,7 +210,7 @@ def _canonical(config: ExperimentConfig) -> ExperimentConfig:
     return dataclasses.replace(config, method=dataclasses.replace(config.method, backward=backward))
 
 
-def _short(key: str, value: Any) -> str:
+def short(key: str, value: Any) -> str:
     """Returns what a name says of a value: words speak for themselves, numbers need to say of what."""
     if key == "trainable":
         return str(value).removeprefix("trainables.")

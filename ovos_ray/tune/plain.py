@@ -8,6 +8,7 @@ has compared everything once before anything twice.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import pickle
 import signal
@@ -23,8 +24,11 @@ from ovos_ray.errors import ConfigError, OvosError, TrainingError
 from ovos_ray.train.checks import check_config
 from ovos_ray.train.plain import fit_here
 from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.segment import resume_step
 from ovos_ray.train.worker import RunRequest
+from ovos_ray.tune.population import run_population
 from ovos_ray.tune.pretraining import distinct_pretrainings, without_failed_pretraining
+from ovos_ray.tune.scheduling import check_scheduler
 from ovos_ray.tune.space import SearchSpace, Trial
 from ovos_ray.tune.summary import forget_failure
 from ovos_ray.tune.sweep import SweepResult, finish_parent, open_parent, requests_of
@@ -66,11 +70,15 @@ def run_plain(
     Raises:
         ConfigError: A trial has settings that mean nothing, or the study needs Ray Tune.
     """
-    if space.scheduler != "fifo" or space.searcher == "optuna":
+    if space.scheduler not in ("fifo", "pbt") or space.searcher == "optuna":
         raise ConfigError(
             f"study {space.name}: scheduler = {space.scheduler!r} and searcher = {space.searcher!r} need Ray Tune",
             "run it on Ray, or set scheduler=fifo searcher=random",
         )
+    if space.scheduler == "pbt":
+        check_scheduler(space, trials)
+        again = functools.partial(run_plain, tags=tags, watcher=watcher, num_processes=num_processes)
+        return run_population(space, trials, again, watcher)
     for trial in trials:
         check_config(trial.config)
     for trial in trials:
@@ -155,11 +163,10 @@ def _receive(connection: Connection) -> _Record | None:
 def _is_to_continue(child: _Child, lost: Counter[str]) -> bool:
     """Decides what to do after a process has ended: nothing more, or the same again from its checkpoint."""
     request, config = child.request, child.request.config
-    folder = RunFolder.of(config)
-    if folder.result() is not None:
+    if RunFolder.of(config).result() is not None:
         return False
     error = child.error or TrainingError(f"its process ended with exit code {child.process.exitcode}")
-    step = folder.checkpoints().latest() or 0
+    step = resume_step(config)
     if child.error is None and lost[config.name] < config.train.max_failures:
         lost[config.name] += 1
         request.post(step, event=f"{error.message}; continuing from step {step}")

@@ -8,6 +8,7 @@ from typing import Any
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ConfigError, MissingExtraError
 from ovos_ray.train.checks import check_validation
+from ovos_ray.tune.population import check_population
 from ovos_ray.tune.space import SearchSpace, Trial
 
 __all__ = ["check_scheduler", "check_searcher", "make_scheduler"]
@@ -21,12 +22,6 @@ def check_scheduler(space: SearchSpace, trials: Sequence[Trial]) -> None:
     """
     if space.scheduler == "fifo":
         return
-    if space.scheduler == "pbt":
-        raise ConfigError(
-            f"study {space.name}: scheduler = 'pbt' is refused: it changes settings in the middle of a run and swaps "
-            "weights between runs, so that no configuration or digest says what a run has computed any more",
-            "scheduler=asha stops poor settings early and leaves every run reproducible",
-        )
     if not space.metric.startswith("val/"):
         raise ConfigError(
             f"study {space.name}: scheduler = {space.scheduler!r} compares trials while they train, "
@@ -44,6 +39,8 @@ def check_scheduler(space: SearchSpace, trials: Sequence[Trial]) -> None:
                 "scheduler=fifo",
             )
         check_validation(trial.config, chooses=True)
+    if space.scheduler == "pbt":
+        check_population(space, trials)
 
 
 def check_searcher(space: SearchSpace) -> None:

@@ -73,9 +73,11 @@ class SearchSpace:
         overrides: Settings that differ from the recipe in all trials; the command line wins over them.
         adapt: Has the last word on every trial's configuration, for what depends on more than one setting.
         metric: What is compared and maximised; `final/jf` or, for schedulers that stop early, `val/jf`.
-        scheduler: When trials are stopped early.
+        scheduler: When trials are stopped early, or go on from better ones (`population.py`).
         searcher: How `ranges` are drawn: evenly spaced, at random from `search_seed`, or by Optuna from what it saw.
         search_seed: Seed of the draws.
+        quantile: Share of a population that goes on from the best such share, with the scheduler `pbt`.
+        resample: Probability that a setting is then drawn anew instead of perturbed.
         table: Which table or figure of the paper it reproduces.
     """
 
@@ -91,6 +93,8 @@ class SearchSpace:
     scheduler: Literal["fifo", "asha", "median", "pbt"] = "fifo"
     searcher: Literal["grid", "random", "optuna"] = "grid"
     search_seed: int = 0
+    quantile: float = 0.25
+    resample: float = 0.25
     table: str = ""
 
 

@@ -36,7 +36,7 @@ class StoppedTrials(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """Called by Tune when a trial has ended, by itself or not."""
         request = request_of(trial.config, self._requests)
         last = trial.last_result or {}
-        steps = request.config.train.steps
+        steps = request.config.stop_step
         folder = RunFolder.of(request.config)
         if not 0 < last.get("step", 0) < steps or folder.result() is not None or folder.storage.exists("failure.json"):
             return

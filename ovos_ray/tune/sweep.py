@@ -28,6 +28,7 @@ from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, spool_folder
 from ovos_ray.tune.best import log_best_network
 from ovos_ray.tune.learned_search import LearnedDraws
+from ovos_ray.tune.population import run_population, segment_tags
 from ovos_ray.tune.pretraining import distinct_pretrainings, without_failed_pretraining
 from ovos_ray.tune.scheduling import check_scheduler, check_searcher, make_scheduler
 from ovos_ray.tune.space import SearchSpace, Trial
@@ -68,7 +69,13 @@ def requests_of(
             experiment=space.name,
             run_key=f"trial:{config.storage}:{config.name}",
             parent_key=sweep_key(space, config.storage),
-            tags={**tags, "ovos.kind": "trial", "ovos.study": space.name, "ovos.trial": trial.name},
+            tags={
+                **tags,
+                "ovos.kind": "trial",
+                "ovos.study": space.name,
+                "ovos.trial": trial.name,
+                **segment_tags(config),
+            },
             watcher=watcher,
             pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
         )
@@ -99,6 +106,9 @@ def run_sweep(
     tags = dict(tags or {})
     check_scheduler(space, trials)
     check_searcher(space)
+    if space.scheduler == "pbt":
+        again = functools.partial(run_sweep, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
+        return run_population(space, trials, again, watcher)
     for trial in trials:
         check_config(trial.config)
     for config in {trial.config.train: trial.config for trial in trials}.values():

@@ -1,0 +1,71 @@
+"""Where a run goes on: from its own newest checkpoint or, a segment without one, from where its parent stopped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.errors import CheckpointError, ConfigError
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["check_segment", "resume_state", "resume_step"]
+
+
+def resume_step(config: ExperimentConfig) -> int:
+    """Returns the optimiser step from which a run, begun or not, goes on."""
+    return RunFolder.of(config).checkpoints().latest() or config.start_step
+
+
+def resume_state(config: ExperimentConfig, step: int, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Loads the checkpoint from which a run goes on.
+
+    Args:
+        config: Of the run.
+        step: From `resume_step`, above 0.
+        map_location: See `torch.load`.
+
+    Raises:
+        CheckpointError: It is absent or damaged, or the parent has computed something else than the segment was made
+            for.
+    """
+    segment = config.segment
+    if segment is None or step > segment.start_step:
+        return RunFolder.of(config).checkpoints().load(step, map_location=map_location)
+    parent = RunFolder.at(config.storage, segment.parent)
+    state = parent.checkpoints().load(step, map_location=map_location)
+    if state["digest"] != segment.parent_digest:
+        raise CheckpointError(
+            f"{parent.storage.folder} holds a run with digest {state['digest']}, segment.parent_digest is "
+            f"{segment.parent_digest}",
+            "give the study another name=…, or remove its folder",
+        )
+    return state
+
+
+def check_segment(config: ExperimentConfig) -> None:
+    """Checks that a segment lies within its run and says what it starts from.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    segment = config.segment
+    if segment is None:
+        return
+    if not 0 <= segment.start_step < segment.stop_step <= config.train.steps:
+        raise ConfigError(
+            f"segment.start_step = {segment.start_step}, segment.stop_step = {segment.stop_step} is no part of "
+            f"train.steps = {config.train.steps}",
+            "give 0 <= start_step < stop_step <= train.steps",
+        )
+    if bool(segment.parent and segment.parent_digest) != bool(segment.start_step):
+        raise ConfigError(
+            f"segment.start_step = {segment.start_step} and segment.parent = {segment.parent!r} do not go together",
+            "name parent and parent_digest where a segment starts after step 0, and only there",
+        )
+    if config.validation.select_best:
+        raise ConfigError(
+            "validation.select_best chooses a checkpoint of a whole run, a segment only has those of its own steps",
+            "set validation.select_best=false",
+        )
