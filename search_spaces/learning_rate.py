@@ -1,7 +1,8 @@
 """Which learning rate? Random draws from a logarithmic range, the poor ones stopped early by ASHA.
 
 Trials are compared by the J&F of a selection split during training (`validation.root`), whose labels count in the label
-budget; it must not be the split that is reported. One seed: confirm the best draw with three.
+budget; it must not be the split that is reported. One seed: confirm the best draw with three. With `scheduler=pbt` the
+draws are the first rates of a population, whose worst members go on from the best (docs/studies.md).
 """
 
 from __future__ import annotations

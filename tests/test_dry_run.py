@@ -96,6 +96,22 @@ def test_a_plan_says_what_is_still_missing(printed: io.StringIO) -> None:
     assert "metric = 'final/jf' is only known at the end" in printed.getvalue()
 
 
+def test_the_plan_of_a_population_says_its_generations_and_costs_all_members_to_the_last_step(
+    printed: io.StringIO,
+) -> None:
+    words = ["data.shards=shards", "evaluation.root=dataset", "num_samples=4", "metric=val/jf", "scheduler=pbt"]
+    words += ["validation.root=dataset", "validation.split=train", "validation.every=400", "train.steps=1000"]
+    alone = ["network.name=stcn-tiny", "method.backward=1-step", "seeds=0"]
+    assert sweep(*words, *alone)
+    text = printed.getvalue()
+    assert "compared by val/jf; a population of 4, 3 generations, one every 400 steps" in text
+    assert "4 trials: " in text
+    assert "at most" not in text
+    assert "cannot run yet" not in text
+    assert sweep(*words, "seeds=0")
+    assert "which network.name cannot be" in " ".join(printed.getvalue().split())
+
+
 def test_a_job_address_gives_no_concurrency(printed: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
     assert sweep("num_samples=1", "data.shards=shards", "network.name=stcn-tiny", "method.backward=1-step")

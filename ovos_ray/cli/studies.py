@@ -47,7 +47,7 @@ def print_study(space: SearchSpace, groups: Sequence[Group], skipped: Sequence[S
     stopping = f"; {space.scheduler} stops poor trials early" if space.scheduler in _STOPPING else ""
     if space.scheduler == "pbt" and groups[0].config.validation.every:
         ends = generation_ends(groups[0].config)
-        stopping = f"; {num_trials} members of a population, {len(ends)} generations of {ends[0]:,} steps"
+        stopping = f"; a population of {num_trials}, {len(ends)} generations, one every {ends[0]:,} steps"
     console.print(f"compared by {space.metric}{stopping}", highlight=False)
     if space.table:
         console.print(f"reproduces {space.table}", highlight=False)
