@@ -108,6 +108,7 @@ def print_cost(space: SearchSpace, groups: Sequence[Group]) -> None:
         groups: Its configurations, pretrainings included.
     """
     at_most = "at most " if space.scheduler in _STOPPING else ""
+    each = "a trial and generation" if space.scheduler == "pbt" else "a trial"
     with console.status("measuring a few steps of each kind of configuration") as status:
         cost = price(groups, lambda name: status.update(f"measuring a few steps of {name}"))
     name = Column("estimate for", no_wrap=True)
@@ -122,7 +123,7 @@ def print_cost(space: SearchSpace, groups: Sequence[Group]) -> None:
     remark = " (no GPU here: GPU-hours are not measured)" if wants_gpus and cost.unit == "CPU-hours" else ""
     console.print(
         f"{num_trials} trials: {at_most}{cost.processor_hours:,.1f} {cost.unit} at this machine's speed{remark}; "
-        f"scoring, start-up ({_START_UP_S} s a trial here) and pretraining come on top",
+        f"scoring, start-up ({_START_UP_S} s {each} here) and pretraining come on top",
         highlight=False,
         soft_wrap=True,
     )
