@@ -130,9 +130,12 @@ def sweep(
         with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
             result = run_sweep(space, trials, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
     names = describe_draws(space, trials) if space.searcher == "optuna" else None
-    if space.scheduler == "pbt":
-        names = describe_members(space, trials)
+    courses = describe_members(space, trials) if space.scheduler == "pbt" else {}
+    if courses:
+        names = {configuration: course.partition(":")[0] for configuration, course in courses.items()}
     studies.print_results(space, trials, result.results, names)
+    for course in courses.values():
+        console.print(course, soft_wrap=True, highlight=False)
     studies.print_failures(result.failed, " ".join(["ovos-ray sweep", search_space, *overrides]))
     console.print(
         f"compare: ovos-ray report {space.name} --tracking-uri {trials[0].config.tracking_uri}", soft_wrap=True

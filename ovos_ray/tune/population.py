@@ -143,10 +143,14 @@ def run_population(
 
     Returns:
         The results of the last segments, by the names of the members; the failures by those of the segments.
+
+    Raises:
+        CheckpointError: A segment that is there was decided otherwise, by another seed or another population.
     """
     plain = dataclasses.replace(space, scheduler="fifo")
     segments = first_generation(members)
     for generation in range(1, len(generation_ends(members[0].config))):
+        _check_folders(segments)
         if any(RunFolder.of(segment.config).result() is None for segment in segments):
             result = run(plain, segments)
             if not all(_diverged(failure) for failure in result.failed) or not result.results:
@@ -156,10 +160,19 @@ def run_population(
         decided = successors(space, generation, [_entries(space, segment) for segment in segments], scores)
         segments = next_generation(space, segments, decided)
         _tell(watcher, segments, decided, scores)
+    _check_folders(segments)
     result = run(plain, segments)
     pairs = zip(members, segments, strict=True)
     results = {member.name: result.results[last.name] for member, last in pairs if last.name in result.results}
     return dataclasses.replace(result, results=results)
+
+
+def _check_folders(segments: Sequence[Trial]) -> None:
+    """Finished runs are skipped unseen, and their folders are called alike whatever was decided."""
+    for segment in segments:
+        folder = RunFolder.of(segment.config)
+        if folder.storage.exists("config.json"):
+            folder.claim(segment.config)
 
 
 def _diverged(failure: Failure) -> bool:
@@ -202,14 +215,14 @@ def _tell(
 
 
 def describe_members(space: SearchSpace, members: Sequence[Trial]) -> dict[str, str]:
-    """Returns what became of each member that finished: `member 02 learning_rate 0.001 → 0.0008`, its whole lineage.
+    """Returns what each member's weights have been through: `member 02: T-step → 2-step, learning_rate 0.001 → 0.0008`.
 
     Args:
         space: The study.
         members: Its trials.
 
     Returns:
-        By the name of the configuration that the member began with.
+        By the name of the configuration that the member began with; none of members that did not come to the end.
     """
     described = {}
     for number, member in enumerate(members):
@@ -223,7 +236,7 @@ def describe_members(space: SearchSpace, members: Sequence[Trial]) -> dict[str, 
         keys = [key for axis in (*space.axes, *space.ranges) for key in axis.split()]
         if lineage:
             words = [_course(key, [leaves[key] for leaves in lineage]) for key in keys]
-            described[member.configuration] = " ".join([f"member {number:02d}", *words])
+            described[member.configuration] = f"member {number:02d}: {', '.join(words)}"
     return described
 
 

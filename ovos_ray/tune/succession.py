@@ -81,13 +81,16 @@ def successors(
 def _perturbed(
     space: SearchSpace, choices: Mapping[str, Sequence[Any]], key: str, value: Any, rng: np.random.Generator
 ) -> Any:
-    """A value drawn anew; or one of `FACTORS` times it, within the range, or its neighbour on an axis."""
+    """A value drawn anew; or one of `FACTORS` times it, within the range, or its neighbour on an axis: never itself."""
     anew = rng.random() < space.resample
     if key in space.ranges:
         values = space.ranges[key]
-        return values.at(float(rng.random())) if anew else values.rounded(value * FACTORS[int(rng.integers(2))])
-    entries = choices[key]
-    place = entries.index(value)
-    near = [entries[i] for i in (place - 1, place + 1) if 0 <= i < len(entries)]
-    drawn_from = entries if anew or not near else near
-    return drawn_from[int(rng.integers(len(drawn_from)))]
+        if anew:
+            return values.at(float(rng.random()))
+        near: list[Any] = [other for factor in FACTORS if (other := values.rounded(factor * value)) != value]
+    elif anew:
+        near = list(choices[key])
+    else:
+        place = choices[key].index(value)
+        near = [choices[key][i] for i in (place - 1, place + 1) if 0 <= i < len(choices[key])]
+    return near[int(rng.integers(len(near)))] if near else value
