@@ -5,8 +5,8 @@
 Variants are interleaved, repetition by repetition, so that a busy machine slows all of them alike. Printed are the
 median time of a step with two plain passes, and each variant's ratios to it: of times, and in brackets of
 floating-point operations (which no other process disturbs). Memory is the peak above
-weights and moments on a GPU; on a CPU what the graph keeps for its backward pass, without the weights. Time is wall time
-on a GPU; on a CPU it is processor time, which with one thread is the same as long as nothing else runs.
+weights and moments on a GPU; on a CPU what the graph keeps for its backward pass, without the weights. Time is wall
+time on a GPU; on a CPU it is processor time, which with one thread is the same as long as nothing else runs.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import json
@@ -12,6 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from ovos_ray.errors import ConfigError
@@ -106,7 +108,7 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _convert_group(value, kind, key)
     if origin in (Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("none", "null")):
+        if value is None or (isinstance(value, str) and value.lower() in ("", "none", "null")):
             return None
         return _convert(value, next(a for a in arguments if a is not type(None)), key)
     if origin is Literal:
@@ -139,18 +141,26 @@ def _convert_group(value: Any, kind: type, key: str) -> Any:
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[Any, ...]:
     if isinstance(value, str):
-        try:
-            loaded = json.loads(value)
-            value = loaded if isinstance(loaded, list) else [loaded]
-        except json.JSONDecodeError:
-            value = [part.strip() for part in value.split(",") if part.strip()]
+        value = _written_list(value)
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ConfigError(f"{key} = {value!r} is not a list", "write a,b,c or JSON such as [[0, 5], [0.1, 10]]")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         return tuple(_convert(v, arguments[0], key) for v in value)
     if len(value) != len(arguments):
-        raise ConfigError(f"{key} = {list(value)!r} should have {len(arguments)} values")
+        raise ConfigError(
+            f"{key} = {list(value)!r} should have {len(arguments)} values",
+            "nested lists are written as JSON, such as [[0, 5], [0.1, 10]], or as `ovos-ray show` prints them",
+        )
     return tuple(_convert(v, a, key) for v, a in zip(value, arguments, strict=True))
+
+
+def _written_list(text: str) -> list[Any] | tuple[Any, ...]:
+    """Reads `a,b,c`, JSON, or tuples as `ovos-ray show` prints them."""
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
+            found = read(text)
+            return found if isinstance(found, list | tuple) else [found]
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _convert_scalar(value: Any, kind: Any, key: str) -> Any:

@@ -65,7 +65,7 @@ def _cluster() -> Iterator[None]:
     import ray
 
     # Workers import this folder's modules and, as in a checkout that is not installed, the repository's.
-    paths = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
+    paths = os.pathsep.join(filter(None, [str(REPOSITORY / "tests"), str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     variables = {"PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "OMP_NUM_THREADS": "1"}
     # With the dashboard's server, without which Ray Train does not clean up after runs that were stopped.
     ray.init("local", num_cpus=4, include_dashboard=True, log_to_driver=False, runtime_env={"env_vars": variables})

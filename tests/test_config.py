@@ -26,6 +26,8 @@ from ovos_ray.identity import digest, resolve_paths
         ("data.shards=a", ("a",)),
         ("data.multipliers=1,5", (1, 5)),
         ("data.max_skip=[[0, 5], [0.5, 10]]", ((0.0, 5), (0.5, 10))),
+        ("data.max_skip=((0.0, 5), (0.5, 10))", ((0.0, 5), (0.5, 10))),
+        ("evaluation.root=", None),
         ("method.share_features=false", False),
         ("method.backward=T-step", "T-step"),
         ("data.augmentation=none", None),
