@@ -14,6 +14,7 @@ help:
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	-$(BIN)/python -m pip install --quiet --upgrade pip  # an old one searches for minutes
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
