@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -133,28 +134,32 @@ def _kind(command: str) -> str:
     return "Ray's own" if "ray" in command else "idle"
 
 
-def left_over() -> dict[str, int]:
+def living() -> Counter[str]:
+    """Counts the cluster's actors by class, placement groups, and this process's descendants by what they run."""
     import psutil
     import ray
     from ray._private.state import actors
 
+    alive = [actor["ActorClassName"] for actor in actors().values() if actor["State"] != "DEAD"]
     groups = ray.util.placement_group_table().values()
-    return {
-        "actors": sum(actor["State"] != "DEAD" for actor in actors().values()),
-        "placement_groups": sum(group["state"] != "REMOVED" for group in groups),
-        # Idle workers are Ray's pool for tasks; it is bounded and shared by all trials.
-        "processes": sum(_is_busy(process) for process in psutil.Process().children(recursive=True)),
-    }
+    found = Counter(f"actor {name.rpartition('.')[2]}" for name in alive)
+    found["placement group"] = sum(group["state"] != "REMOVED" for group in groups)
+    # Idle workers are Ray's pool for tasks; it is bounded and shared by all trials.
+    found.update(f"process {name}" for p in psutil.Process().children(recursive=True) if (name := _busy_name(p)))
+    return +found
 
 
-def _is_busy(process: Any) -> bool:
-    """Whether a process lives and is none of Ray's idle workers."""
+def _busy_name(process: Any) -> str | None:
+    """Returns what a process runs; None if it has ended or is one of Ray's idle workers."""
     import psutil
 
     try:
-        return "ray::IDLE" not in " ".join(process.cmdline())
-    except psutil.Error:  # it has ended, also where nobody has asked for its exit status yet
-        return False
+        command = " ".join(process.cmdline())
+    except psutil.Error:
+        return None
+    if not command or "ray::IDLE" in command:  # it has ended, also where nobody has asked for its exit status yet
+        return None
+    return command.split()[0] if command.startswith("ray::") else command[-80:]
 
 
 def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, Any]:
@@ -163,7 +168,7 @@ def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, An
     from ovos_ray.tune.sweep import run_sweep
 
     board = ray.remote(TimedBoard).options(num_cpus=0).remote()
-    before = left_over()
+    before = living()
     processors = ProcessorTime()
     began = time.time()
     result = run_sweep(space, trials, watcher=Watcher(board), max_concurrent=at_a_time)
@@ -178,9 +183,8 @@ def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, An
         events = {str(record["event"]).split()[0].rstrip(":"): at for at, record in records if "event" in record}
         marks.append((events["starting"], events["scoring"], events["finished"]))
     deadline = time.time() + 30
-    while left_over() != before and time.time() < deadline:
+    while (left := living() - before) and time.time() < deadline:
         time.sleep(0.5)
-    after = left_over()
     ray.kill(board)
     finished = sorted(m[2] for m in marks)
     starts = sorted(m[0] for m in marks)
@@ -196,8 +200,7 @@ def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, An
         "after_last_run_s": ended - finished[-1],
         "processor_s_per_trial": sum(used.values()) / len(trials),
         "processor_s_per_trial_by_process": {name: value / len(trials) for name, value in used.items()},
-        "before": before,
-        "after": after,
+        "left_over": dict(left),
     }
 
 

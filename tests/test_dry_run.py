@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ovos_ray.cli import studies, training
-from ovos_ray.config import override
+from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data import synthetic
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
@@ -116,6 +116,18 @@ def test_a_job_address_gives_no_concurrency(printed: io.StringIO, monkeypatch: p
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
     assert sweep("num_samples=1", "data.shards=shards", "network.name=stcn-tiny", "method.backward=1-step")
     assert "trials at a time: unknown (http://head:8265" in printed.getvalue()
+
+
+def test_gpus_that_nobody_asks_for_are_mentioned(printed: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ovos_ray.cli.session import mention_idle_gpus
+
+    config = make("trainables.one_shot", ExperimentConfig)
+    for gpus, changes in ((0, {}), (4, {"train.gpus_per_worker": 0.5})):
+        monkeypatch.setattr("ray.cluster_resources", lambda gpus=gpus: {"CPU": 8.0, "GPU": float(gpus)})
+        mention_idle_gpus(training.console, [override(config, changes)])
+    assert not printed.getvalue()
+    mention_idle_gpus(training.console, [config])
+    assert "4 GPUs stay idle: add train.gpus_per_worker=1" in printed.getvalue()
 
 
 def test_the_cost_of_a_study_is_the_sum_over_its_trials(printed: io.StringIO) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from ovos_ray.cli.job_package import JobPackage
+from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ClusterError
 from ovos_ray.train.progress import ProgressBoard, format_progress
 
-__all__ = ["attached", "print_record", "ray_session", "watching"]
+__all__ = ["attached", "mention_idle_gpus", "print_record", "ray_session", "watching"]
 
 _POLL_S = 0.5
 
@@ -89,6 +90,15 @@ def attached(address: str) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def mention_idle_gpus(console: Console, configs: Iterable[ExperimentConfig]) -> None:
+    """Says so where a cluster has GPUs that none of the runs asks for."""
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if gpus and not any(config.train.gpus_per_worker for config in configs):
+        console.print(
+            f"[yellow]{gpus:g} GPUs stay idle:[/] add train.gpus_per_worker=1 to train on them", highlight=False
+        )
 
 
 class _BoardWatcher:

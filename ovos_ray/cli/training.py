@@ -59,7 +59,7 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
         _print_plan(one)
     if dry_run:
         return
-    from ovos_ray.cli.session import ray_session, watching
+    from ovos_ray.cli.session import mention_idle_gpus, ray_session, watching
     from ovos_ray.track.provenance import provenance_tags
     from ovos_ray.train.loop import fit, pretraining_request
     from ovos_ray.train.worker import RunRequest
@@ -67,6 +67,7 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
     config = resolve(config)
     began = time.perf_counter()
     with ray_session(verbose=verbose), watching(console, show_run=False) as watcher:
+        mention_idle_gpus(console, [config])
         tags = {**provenance_tags(kind="trial"), "ovos.trainable": trainable}
         request = RunRequest(
             config=config,
@@ -114,7 +115,7 @@ def sweep(
         return True
     if problems:
         raise problems[0]
-    from ovos_ray.cli.session import print_record, ray_session, watching
+    from ovos_ray.cli.session import mention_idle_gpus, print_record, ray_session, watching
     from ovos_ray.track.provenance import provenance_tags
     from ovos_ray.tune.learned_search import describe_draws
     from ovos_ray.tune.plain import run_plain
@@ -128,6 +129,7 @@ def sweep(
         result = run_plain(space, trials, tags=tags, watcher=printer, num_processes=plain_processes)
     else:
         with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
+            mention_idle_gpus(console, [trial.config for trial in trials])
             result = run_sweep(space, trials, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
     names = describe_draws(space, trials) if space.searcher == "optuna" else None
     courses = describe_members(space, trials) if space.scheduler == "pbt" else {}
