@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import itertools
 import json
@@ -20,7 +21,7 @@ from ovos_ray.track.comparison import compare
 from ovos_ray.track.galleries import choose_sequences, copying_gallery, overlay_galleries, write_films
 from ovos_ray.track.pictures import decode
 from ovos_ray.track.stored import stored_predictions
-from ovos_ray.track.study import Study
+from ovos_ray.track.study import Run, Study
 from ovos_ray.track.traces import traces
 
 
@@ -65,7 +66,7 @@ def test_copy_score_and_pictures_come_from_stored_predictions(tmp_path: Path) ->
     assert gallery is not None
     assert gallery.strips[0].label == comparison.rows[1].label, "T-step copies, 2-step does not"
     assert f"copy score {copying.copy_score:+.1f}" in gallery.strips[0].score
-    assert "does little but copy" in gallery.words
+    assert "resemble the first mask more than the truth" in gallery.words
     # In the last frame the square has moved 40 of 128 pixels on: green is where it is, red where the copy stayed.
     last = np.asarray(decode(gallery.strips[0].image))[:, -250:].astype(int)
     scale = 250 / 128
@@ -122,31 +123,36 @@ def test_predictions_that_are_gone_cost_pictures_not_the_report(tmp_path: Path) 
     assert copying_gallery([], {}) is None
 
 
-def test_training_clip_is_shown_there_and_back(tmp_path: Path) -> None:
+def trained_run(folder: Path, settings: dict[str, object]) -> Run:
+    """A run on the videos in `folder`/data as it lies on disk, its weights as they were made."""
     from safetensors.torch import save_file
 
     from ovos_ray import networks
     from ovos_ray.data.layout import open_dataset
     from ovos_ray.data.shards import pack
-    from ovos_ray.track.cycle import cycle_gallery
 
-    write_videos(tmp_path / "data", ["a", "b"], frames=8)
-    pack(open_dataset(tmp_path / "data", layout="davis2017"), tmp_path / "shards", labels="first", split="train")
-    settings = {
-        "method.backward": "2-step",
+    pack(open_dataset(folder / "data", layout="davis2017"), folder / "shards", labels="first", split="train")
+    given = {
         "network.name": "stcn-tiny",
-        "data.shards": str(tmp_path / "shards"),
+        "data.shards": str(folder / "shards"),
         "data.clip_length": 4,
         "data.crop_size": 64,
         "train.steps": 3,
     }
-    config = override(ExperimentConfig(), settings)
+    config = override(ExperimentConfig(), {**given, **settings})
     params = {k: v if isinstance(v, str) else json.dumps(v) for k, v in flatten(config).items()}
-    (tmp_path / "run").mkdir()
-    save_file(networks.build("stcn-tiny", seed=1).state_dict(), tmp_path / "run" / "network.safetensors")
-    tags = {"ovos.predictions": str(tmp_path / "run" / "predictions")}
-    scores = {("a", 1): (50.0, 50.0)}
-    (row,) = compare(Study("s", "1", "uri", (memory_run("2-step", 0, scores, params=params, tags=tags),))).rows
+    (folder / "run").mkdir()
+    save_file(networks.build("stcn-tiny", seed=1).state_dict(), folder / "run" / "network.safetensors")
+    tags = {"ovos.predictions": str(folder / "run" / "predictions")}
+    return memory_run("2-step", 0, {("a", 1): (50.0, 50.0)}, params=params, tags=tags)
+
+
+def test_training_clip_is_shown_there_and_back(tmp_path: Path) -> None:
+    from ovos_ray.track.cycle import cycle_gallery
+
+    write_videos(tmp_path / "data", ["a", "b"], frames=8)
+    run = trained_run(tmp_path, {"method.backward": "2-step"})
+    (row,) = compare(Study("s", "1", "uri", (run,))).rows
     gallery = cycle_gallery(row)
     assert gallery is not None
     assert gallery.sequence in ("a", "b")
@@ -157,5 +163,29 @@ def test_training_clip_is_shown_there_and_back(tmp_path: Path) -> None:
     assert grey[0] is grey[3] is False
     assert sorted(grey[1:3]) == [False, True]
 
-    elsewhere = memory_run("2-step", 0, scores, params=params, tags={"ovos.predictions": "/gone/predictions"})
+    elsewhere = dataclasses.replace(run, tags={"ovos.predictions": "/gone/predictions"})
     assert cycle_gallery(compare(Study("s", "1", "uri", (elsewhere,))).rows[0]) is None
+
+
+def test_an_empty_reference_is_shown_as_it_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ovos_ray.track import cycle
+
+    write_videos(tmp_path / "data", ["a", "b"], frames=8)
+    for path in (tmp_path / "data" / "Annotations").rglob("*.png"):
+        mask = np.asarray(Image.open(path)).copy()
+        mask[32:] *= 2  # two objects, one above the other
+        save_mask(path, mask)
+    settings = {"method.backward": "T-step", "method.reference": "empty", "method.empty_objects": "merge"}
+    (row,) = compare(Study("s", "1", "uri", (trained_run(tmp_path, settings),))).rows
+    masks = []
+    draw = cycle.tile
+    monkeypatch.setattr(cycle, "tile", lambda frame, mask, width: masks.append(mask) or draw(frame, mask, width))
+    gallery = cycle.cycle_gallery(row)
+    assert gallery is not None
+    label, *nothing = masks[:4]
+    assert set(np.unique(label)) == {0, 1}, "both objects are one"
+    found, *_, start = masks[4:]
+    assert not np.any([*nothing, start]), "nothing is carried forward"
+    iou = np.count_nonzero((found > 0) & (label > 0)) / np.count_nonzero((found > 0) | (label > 0))
+    assert gallery.strips[1].label.endswith(f"IoU {100 * iou:.0f} %")
+    assert "from an empty mask" in gallery.words

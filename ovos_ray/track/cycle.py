@@ -28,6 +28,10 @@ _WORDS = (
     "What training sees: the label is carried forward without gradient; from the last mask alone the network walks "
     "back, and the reconstructed first mask is compared with the label. Grey frames are skipped on the way back."
 )
+_EMPTY_WORDS = (
+    "What training sees: from an empty mask at the last frame the network walks back, and what it finds in the first "
+    "frame is compared with the label. Grey frames are skipped."
+)
 
 
 def cycle_gallery(row: Row) -> Gallery | None:
@@ -37,8 +41,9 @@ def cycle_gallery(row: Row) -> Gallery | None:
         row: A configuration trained with the one-shot method.
 
     Returns:
-        Two strips, the forward one and, beneath it, the backward one with gaps at the frames it skips; None where
-        weights or shards are not at hand.
+        Two strips, the forward one and, beneath it, the backward one with gaps at the frames it skips; with an empty
+        reference nothing is carried forward, and the first has the label alone. None where weights or shards are not
+        at hand.
     """
     for run in row.finished:
         folder = Path(run.tags.get("ovos.predictions", "")).parent
@@ -72,19 +77,24 @@ def _cycle(run: Run, folder: Path) -> Gallery:
     batch["label"] = torch.as_tensor(columns["labels"])[:, 0]
     network = load_network(folder, config.network.name)
     clip = Clip.of(batch, network, None, None)
+    empty = config.method.reference == "empty"
+    if empty:
+        clip = clip.with_one_object(config.method.empty_objects)
     last = clip.num_frames - 1
+    order = backward_order(config.method.backward, last + 1, generator(config.seed, position, "cycle"))
+    label = clip.label[0].numpy()
+    there = [label, *(np.zeros_like(label) for _ in range(last))]
+    reference = torch.zeros_like(clip.masks)
     with torch.no_grad():
-        forward = propagate(network, clip.frames, clip.masks, range(last + 1), selector=clip.selector)
-        order = backward_order(config.method.backward, last + 1, generator(config.seed, position, "cycle"))
-        reference = forward[-1].softmax(1)[:, 1:]
-        if config.method.reference == "empty":
-            reference = torch.zeros_like(reference)
+        if not empty:
+            forward = propagate(network, clip.frames, clip.masks, range(last + 1), selector=clip.selector)
+            there[1:] = [_ids(logits) for logits in forward]
+            reference = forward[-1].softmax(1)[:, 1:]
         backward = propagate(network, clip.frames, reference, order, selector=clip.selector)
 
     frames = list(sample.frames.transpose(0, 2, 3, 1))
-    there = [sample.labels[0], *(_ids(logits) for logits in forward)]
     back = {t: _ids(logits) for t, logits in zip(order[1:], backward, strict=True)}
-    back[last] = there[-1] if config.method.reference == "predicted" else np.zeros_like(there[-1])
+    back[last] = there[-1]
     union = int(np.count_nonzero((back[0] > 0) | (there[0] > 0)))
     iou = 100 * int(np.count_nonzero((back[0] == there[0]) & (there[0] > 0))) / max(1, union)
     forward_strip = [tile(frame, mask, _TILE_WIDTH) for frame, mask in zip(frames, there, strict=True)]
@@ -94,11 +104,9 @@ def _cycle(run: Run, folder: Path) -> Gallery:
         for t in range(last + 1)
     ]
     words = f"backward, right to left ({config.method.backward}); reconstructed label: IoU {iou:.0f} %"
-    strips = (
-        Strip("forward, left to right, from the label in the first frame", "", still(forward_strip)),
-        Strip(words, "", still(backward_strip)),
-    )
-    return Gallery(planned.video, f"with the weights of {run.name}", strips, _WORDS)
+    first = "the label of the first frame" if empty else "forward, left to right, from the label in the first frame"
+    strips = (Strip(first, "", still(forward_strip)), Strip(words, "", still(backward_strip)))
+    return Gallery(planned.video, f"with the weights of {run.name}", strips, _EMPTY_WORDS if empty else _WORDS)
 
 
 def _ids(logits: object) -> npt.NDArray[np.uint8]:
