@@ -20,6 +20,7 @@ from ovos_ray.track.comparison import Comparison, Row, compare
 from ovos_ray.track.report import Report, build_report, compare_study, render_table
 from ovos_ray.track.significance import against_best, axis_effects, paired
 from ovos_ray.track.study import Study, load_study
+from ovos_ray.track.verdict import verdict
 
 SEQUENCES = [f"seq-{number}" for number in range(8)]
 QUALITY = {("2-step", "xmem-tiny"): 45.0, ("2-step", "stcn-tiny"): 42.0, ("T-step", "xmem-tiny"): 38.0}
@@ -273,3 +274,21 @@ def test_unknown_experiment_and_missing_store_are_named_errors(study_uri: str, t
     with pytest.raises(TrackingError, match="no tracking store"):
         load_study("strategies", f"sqlite:///{tmp_path}/absent.db")
     assert not (tmp_path / "absent.db").exists()
+
+
+def test_labels_are_told_apart_by_what_they_were_used_for() -> None:
+    counts = {"training": 60, "training_frames": 1200, "validation": 80, "validation_frames": 80, "pretraining": 1000}
+    tags = {"ovos.label_percent": "10.94", **{f"ovos.labels.{use}": str(number) for use, number in counts.items()}}
+    runs = [memory_run("2-step", seed, {("a", 1): (50.0, 50.0)}, run_id=str(seed), tags=tags) for seed in (0, 1)]
+    words = "training 60 of 1,200 frames, validation 80 of 80 frames; not in the percentage: pretraining 1,000 images"
+    comparison = compare(Study("s", "1", "uri", tuple(runs)))
+    assert comparison.rows[0].label_counts == words
+    assert f"Labelled frames: 10.9 % ({words})." in verdict(comparison, {}, ()).data
+
+    tags = {key: text for key, text in tags.items() if not key.endswith(("validation", "pretraining"))}
+    tags |= {"ovos.labels.validation_frames": "0"}
+    fewer = memory_run("T-step", 0, {("a", 1): (50.0, 50.0)}, tags=tags)
+    rows = {row.strategy: row for row in compare(Study("s", "1", "uri", (*runs, fewer))).rows}
+    assert rows["T-step"].label_counts == "training 60 of 1,200 frames"
+    assert rows["2-step"].label_counts == words
+    assert dataclasses.replace(rows["2-step"], runs=(*runs, fewer)).label_counts == "", "two budgets are none"

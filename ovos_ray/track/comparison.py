@@ -101,6 +101,12 @@ class Row:
         return budgets.pop() if len(budgets) == 1 else None
 
     @property
+    def label_counts(self) -> str:
+        """The labels behind the percentage, and those it leaves out; empty if unknown or not the same for all runs."""
+        words = {_label_words(run.labels) for run in self.runs if run.labels}
+        return words.pop() if len(words) == 1 else ""
+
+    @property
     def evaluated_on(self) -> str:
         """Dataset and split of the scores (tag `ovos.evaluated_on`), empty if not said or not the same for all runs."""
         places = {run.tags.get("ovos.evaluated_on", "") for run in self.finished}
@@ -161,6 +167,16 @@ class Comparison:
     def count(self, status: str) -> int:
         """Number of trials in a state."""
         return sum(run.status == status for run in self.study.of_kind("trial"))
+
+
+def _label_words(counts: Mapping[str, int]) -> str:
+    counted = ", ".join(
+        f"{use} {counts.get(use, 0):,} of {total:,} frames"
+        for use in ("training", "validation")
+        if (total := counts.get(f"{use}_frames", 0))
+    )
+    images = counts.get("pretraining", 0)
+    return counted + (f"; not in the percentage: pretraining {images:,} images" if images else "")
 
 
 def compare(study: Study) -> Comparison:

@@ -28,6 +28,7 @@ __all__ = [
     "FAINT",
     "INK",
     "PAPER",
+    "RAMP",
     "Palette",
     "budget_figure",
     "curve_figure",
@@ -43,6 +44,8 @@ _MARKERS = "osD^vPX*"
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
 """Stand-ins that become the page's colours of text, lines and background; COLOURS become its `--plot0`, `--plot1`, …"""
+RAMP = tuple(f"#0a0b{level:02x}" for level in range(9))
+"""Stand-ins for scores from the lowest to the highest; they become mixtures of the page's first two plot colours."""
 _MOST_SEQUENCES = 40
 _figures = itertools.count()
 
@@ -107,6 +110,9 @@ def draw(paint: Callable[[Any], None], *, width: float = 6.4, height: float = 3.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     for index, colour in enumerate(COLOURS):
         text = text.replace(colour.lower(), f"var(--plot{index})")
+    for level, stand_in in enumerate(RAMP):
+        share = 100 * level / (len(RAMP) - 1)
+        text = text.replace(stand_in, f"color-mix(in oklab, var(--plot1) {share:g}%, var(--plot0))")
     return text.replace(INK, "var(--ink)").replace(FAINT, "var(--line)").replace(PAPER, "var(--paper)")
 
 
@@ -129,6 +135,8 @@ def curve_figure(rows: Sequence[Row], palette: Palette, metric: str, label: str,
         return None
 
     def paint(axes: Any) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         for _, (steps, mean, _) in drawn[most:]:
             axes.plot(steps, mean, color=FAINT, linewidth=0.8, zorder=1)
         for row, (steps, mean, std) in drawn[:most]:
@@ -136,6 +144,7 @@ def curve_figure(rows: Sequence[Row], palette: Palette, metric: str, label: str,
             axes.plot(steps, mean, label=row.label, markevery=max(1, len(steps) // 8), markersize=4, **style)
             if np.any(std > 0):
                 axes.fill_between(steps, mean - std, mean + std, color=style["color"], alpha=0.18, linewidth=0)
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
         axes.set_xlabel("optimiser step")
         axes.set_ylabel(label)
         _legend(axes)

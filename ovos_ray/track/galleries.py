@@ -137,11 +137,15 @@ def copying_gallery(stored: Sequence[Stored], found: Mapping[str, Mapping[str, T
         return None
     mean = mean_copy_score(dict(sequences))
     words = (
-        f"Of the configurations shown, {worst.row.label} resembles the first mask most (copy score {mean:+.1f} on the "
-        f"whole: it {'does little but copy' if mean > 0 else 'follows more than it copies'}), and most of all here."
+        f"Of the configurations shown, {worst.row.label} has the highest copy score ({_signed(mean)} on the whole: its "
+        f"masks resemble the first mask {'more' if mean > 0 else 'less'} than the truth), of its sequences this one."
     )
-    strip = Strip(worst.row.label, f"copy score {score:+.1f}; truth green, prediction red", still(pictures))
+    strip = Strip(worst.row.label, f"copy score {_signed(score)}; truth green, prediction red", still(pictures))
     return Gallery(sequence, "copying the first mask", (strip,), words)
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−")
 
 
 def write_films(stored: Sequence[Stored], chosen: Mapping[str, str], out: Path) -> list[Path]:

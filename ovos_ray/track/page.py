@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -23,6 +24,7 @@ __all__ = ["Content", "leading_rows", "render_page"]
 
 _MAX_FACET_VALUES = 12
 _COMPARED = 5
+_DISTINCT = len(figures.COLOURS)
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,9 @@ def render_page(content: Content) -> str:
     )
     comparison = content.comparison
     environment.filters["p_text"] = p_text
-    environment.filters["points"] = lambda value: f"{value:.1f}".replace("-", "−")
-    environment.filters["signed"] = lambda value: f"{value:+.1f}".replace("-", "−")
-    environment.filters["contrast_text"] = lambda ours: contrast_text(ours).replace("-", "−", 1)
+    environment.filters["points"] = lambda value: f"{_rounded(value):.1f}".replace("-", "−")
+    environment.filters["signed"] = lambda value: f"{_rounded(value):+.1f}".replace("-", "−")
+    environment.filters["contrast_text"] = lambda ours: re.sub("^-", "−", contrast_text(ours))
     environment.filters["duration"] = _duration
     environment.filters["day"] = lambda ms: datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M")
     exports = {
@@ -137,8 +139,13 @@ def _figures(content: Content) -> list[Figure]:
     trials = [row for row in leading if row.kind == "trial"]
     curves = trials + [row for row in comparison.rows if row not in trials]
     palette = figures.Palette(list(dict.fromkeys(row.label for row in (*leading, *curves, *comparison.baselines))))
+    supervised = any(row.strategy == SUPERVISED for row in curves)
+    full = "; under full supervision, how well later masks are predicted" if supervised else ""
     predicted = [row for row in curves if row.strategy != EMPTY]
-    band = "Mean over seeds, band ± one standard deviation; configurations beyond the first six are faint."
+    several = any(len(row.runs) > 1 for row in curves)
+    words = ["Mean over seeds, band ± one standard deviation."] if several else []
+    words += ["Configurations beyond the first six are faint."] if len(curves) > _DISTINCT else []
+    band = " ".join(words)
     decay = {label: {name: t.truth for name, t in traces.items()} for label, traces in content.traces.items() if traces}
     made: list[tuple[str, str, str | None, bool]] = [
         (
@@ -149,8 +156,8 @@ def _figures(content: Content) -> list[Figure]:
         ),
         (
             "Training IoU",
-            f"How well the backward propagation reconstructs the first mask. {band}",
-            figures.curve_figure(curves, palette, "train/iou", "IoU of the labelled frame"),
+            f"How well the backward propagation reconstructs the first mask{full}. {band}",
+            figures.curve_figure(curves, palette, "train/iou", "IoU"),
             False,
         ),
         (
@@ -192,13 +199,13 @@ def _figures(content: Content) -> list[Figure]:
         ),
         (
             "All trials",
-            "Each line a trial, through its settings to its score; brighter and higher within a setting is better. "
-            "Dashed: stopped early, drawn to its last validation.",
+            "Each line a trial, through its settings to its score: more orange and higher within a setting is better. "
+            "Dashed: stopped early, drawn to its last J&F on the selection split, not on the reported one.",
             search_figure(comparison),
             True,
         ),
     ]
-    return [Figure(title, caption, svg, wide) for title, caption, svg, wide in made if svg is not None]
+    return [Figure(title, caption.strip(), svg, wide) for title, caption, svg, wide in made if svg is not None]
 
 
 def _scale(comparison: Comparison) -> tuple[float, float]:
@@ -228,8 +235,13 @@ def _copy_scores(traces: Mapping[str, Mapping[str, Trace]]) -> list[tuple[str, f
     return rows
 
 
+def _rounded(value: float) -> float:
+    """One decimal, and never a negative zero."""
+    return round(value, 1) + 0.0
+
+
 def _duration(seconds: float) -> str:
     minutes = int(seconds // 60)
     if minutes >= 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {int(seconds % 60):02d} s"
+    return f"{minutes} min {int(seconds % 60):02d} s" if minutes else f"{int(seconds)} s"

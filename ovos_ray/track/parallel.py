@@ -9,11 +9,14 @@ from typing import Any
 import numpy as np
 
 from ovos_ray.track.comparison import Comparison, axis_label
-from ovos_ray.track.figures import PAPER, draw
+from ovos_ray.track.figures import INK, PAPER, RAMP, draw
 from ovos_ray.track.significance import distinct_axes
 from ovos_ray.track.study import Run, parse_json
 
 __all__ = ["search_figure"]
+
+_FEW = 40
+"""Trials whose lines may be thick."""
 
 
 def search_figure(comparison: Comparison) -> str | None:
@@ -34,11 +37,11 @@ def search_figure(comparison: Comparison) -> str | None:
     places = {axis: _places([settings[axis] for settings, _, _ in trials]) for axis in axes_shown}
 
     def paint(axes: Any) -> None:
-        from matplotlib import colormaps
         from matplotlib.collections import LineCollection
 
         scores = np.array([score for _, _, score in trials])
         low, high = scores.min(), scores.max()
+        width = 1.6 if len(trials) <= _FEW else 0.8
         shades = (scores - low) / max(high - low, 1e-9)
         for stopped in (True, False):
             # Best on top; within a value the lines spread by score, so that its band shows how the value does.
@@ -50,9 +53,9 @@ def search_figure(comparison: Comparison) -> str | None:
                 ]
                 for i in chosen
             ]
-            colours = "#888888" if stopped else colormaps["plasma"](0.25 + 0.5 * shades[chosen])
+            colours = [INK if stopped else RAMP[round(shade * (len(RAMP) - 1))] for shade in shades[chosen]]
             style = "dashed" if stopped else "solid"
-            axes.add_collection(LineCollection(lines, colors=colours, linestyles=style, linewidths=0.8, alpha=0.7))
+            axes.add_collection(LineCollection(lines, colors=colours, linestyles=style, linewidths=width, alpha=0.7))
         axes.set(xlim=(-0.1, len(axes_shown) + 0.1), ylim=(-0.08, 1.08), yticks=[])
         axes.set_xticks(range(len(axes_shown) + 1), [*(axis_label(axis) for axis in axes_shown), "J&F (%)"])
         labels = [(len(axes_shown), share, f"{low + share * (high - low):.1f}") for share in (0.0, 0.5, 1.0)]

@@ -92,6 +92,16 @@ class Run:
         except (KeyError, ValueError):
             return None
 
+    @property
+    def labels(self) -> Mapping[str, int]:
+        """Labelled frames by what they were used for (`train.budget.Labels.as_dict`), empty if not logged."""
+        prefix = "ovos.labels."
+        return {
+            key.removeprefix(prefix): int(text)
+            for key, text in self.tags.items()
+            if key.startswith(prefix) and text.isdigit()
+        }
+
 
 @dataclass(frozen=True)
 class Study:

@@ -13,6 +13,8 @@ from ovos_ray.track.strategy import SUPERVISED
 __all__ = ["Verdict", "p_text", "verdict"]
 
 _LEVEL = 0.05
+_MOST_BUDGETS = 3
+"""With more, their counts would hide the percentages."""
 
 
 @dataclass(frozen=True)
@@ -159,11 +161,14 @@ def _states(comparison: Comparison) -> str:
 
 def _data(comparison: Comparison) -> str:
     places = sorted({evaluated_on(row)[1] for row in comparison.rows if row.finished})
-    budgets = sorted({row.label_percent for row in comparison.rows if row.label_percent is not None})
+    budgets = sorted(
+        {(row.label_percent, row.label_counts) for row in comparison.rows if row.label_percent is not None}
+    )
     parts = [f"Scored on {', '.join(places)}." if places else "Nothing is scored yet."]
     if budgets:
-        shown = ", ".join(f"{budget:.3g} %" for budget in budgets)
-        parts.append(f"Labelled frames: {shown} of the training frames.")
+        few = len(budgets) <= _MOST_BUDGETS
+        shown = ", ".join(f"{share:.3g} %" + (f" ({counts})" if counts and few else "") for share, counts in budgets)
+        parts.append(f"Labelled frames: {shown}.")
     return " ".join(parts)
 
 

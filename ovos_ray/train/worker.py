@@ -113,6 +113,7 @@ class Worker:
                 {
                     "ovos.dataset_digest": ",".join(index.digest for index in indices),
                     "ovos.label_percent": f"{labels.percent:.2f}",
+                    **{f"ovos.labels.{name}": number for name, number in labels.as_dict().items()},
                     "ovos.checkpoints": (self.folder.storage / "checkpoints").folder,
                 }
             )
@@ -312,12 +313,7 @@ class Worker:
                 self.sink.set_tags({"ovos.predictions": (folder / "predictions").folder})
             if not_scored:
                 self.sink.set_tags({"ovos.not_scored": "; ".join(not_scored.values())[:400]})
-            self.sink.set_tags(
-                {
-                    **{f"ovos.labels.{name}": number for name, number in labels.as_dict().items()},
-                    "ovos.checkpoint": f"{choice['rule']}, step {choice['step']}",
-                }
-            )
+            self.sink.set_tags({"ovos.checkpoint": f"{choice['rule']}, step {choice['step']}"})
             # A run has one final score, whatever its length; at step 0 MLflow draws it as a bar, not as a curve.
             self.sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, 0)
             if self.request.parent_key is None:  # of a study's runs only the best is kept as a model, by the sweep
