@@ -101,8 +101,19 @@ class Browser:
             time.sleep(0.2)
         return value
 
+    def complaints(self) -> list[dict[str, Any]]:
+        """Exceptions, refusals and whatever else was written to the console since `events` were cleared."""
+        noise = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+        return [event for event in self.events if event["method"] in noise]
+
+    def requests(self) -> list[str]:
+        """Addresses asked for since `events` were cleared, without data in the page itself."""
+        sent = [e["params"]["request"]["url"] for e in self.events if e["method"] == "Network.requestWillBeSent"]
+        return [url for url in sent if not url.startswith("data:")]
+
     def click(self, element: str) -> None:
-        """Presses the mouse in the middle of the element that a script returns."""
+        """Scrolls to the element that a script returns, and presses the mouse in its middle."""
+        self.wait_for(f"(e => e && (e.scrollIntoView({{block: 'center', inline: 'center'}}), true))({element})")
         box = self.wait_for(f"(e => e && (({{x, y, width, height}}) => [x + width / 2, y + height / 2])"
                             f"(e.getBoundingClientRect()))({element})")  # fmt: skip
         for kind in ("mousePressed", "mouseReleased"):

@@ -69,7 +69,13 @@ def demo_config(out: Path, steps: int | None = None) -> ExperimentConfig:
             learning_rate=1e-3, weight_decay=0.01, warm_up_steps=20, decay_steps=(round(0.8 * steps),), clip_norm=1.0
         ),
         # With 0.45 CPUs each, two trials at a time leave the one CPU that decoding needs.
-        train=TrainConfig(steps=steps, cpus_per_worker=0.45, num_threads=1, checkpoint_every=100, log_every=25),
+        train=TrainConfig(
+            steps=steps,
+            cpus_per_worker=0.45,
+            num_threads=1,
+            checkpoint_every=100,
+            log_every=max(1, min(25, steps // 4)),  # a short demo has curves too
+        ),
         evaluation=EvaluationConfig(root=str(out / "dataset"), split="val"),
         storage=str(out / "runs"),
         tracking_uri=f"sqlite:///{(out / 'mlflow.db').absolute()}",
@@ -95,8 +101,16 @@ def demo_space() -> SearchSpace:
     )
 
 
-def demo(out: Path, *, steps: int | None, verbose: bool) -> bool:
+def demo(
+    out: Path, *, steps: int | None = None, num_videos: Mapping[str, int] | None = None, verbose: bool = False
+) -> bool:
     """Runs the demo; returns whether the best strategy beats copying the first mask by 10 points of J&F.
+
+    Args:
+        out: Folder of everything it makes.
+        steps: Optimiser steps per trial; None: 300.
+        num_videos: Videos per split; see `data.synthetic.generate`.
+        verbose: Whether Ray's own log is shown.
 
     Raises:
         OvosError: A part of the chain failed.
@@ -108,7 +122,7 @@ def demo(out: Path, *, steps: int | None, verbose: bool) -> bool:
     space = demo_space()
     trials, _ = expand(space, demo_config(out, steps))
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
-    folder = _prepare(out)
+    folder = _prepare(out, num_videos)
     tables = _baselines(trials, folder, out)
     rows = {name: table.headline() for name, table in tables.items()}
     console.print("")
@@ -147,12 +161,15 @@ def demo(out: Path, *, steps: int | None, verbose: bool) -> bool:
     return bool(enough)
 
 
-def _prepare(out: Path) -> DatasetFolder:
+def _prepare(out: Path, num_videos: Mapping[str, int] | None) -> DatasetFolder:
     console.print(f"making the synthetic dataset in {out / 'dataset'}", highlight=False)
     with progress_bar() as bar:
         task = bar.add_task("making videos", total=None)
         synthetic.generate(
-            out / "dataset", seed=0, progress=lambda done, total, _: bar.update(task, completed=done, total=total)
+            out / "dataset",
+            seed=0,
+            num_videos=num_videos,
+            progress=lambda done, total, _: bar.update(task, completed=done, total=total),
         )
     folder = open_dataset(out / "dataset", layout="davis2017")
     index = pack(folder, out / "shards", labels="first", split="train")
