@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from ovos_ray.data import synthetic
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.pack import pack
 from ovos_ray.errors import ConfigError
+from ovos_ray.track.report import build_report
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.tune.expand import expand
 from ovos_ray.tune.space import SearchSpace
@@ -139,7 +141,7 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
     space = SearchSpace(
         name="stopping",
         trainable="none",
-        axes={"optimizer.learning_rate": (0.0, 1e-2)},
+        axes={"optimizer.learning_rate method.backward": ((0.0, "2-step"), (1e-2, "2-step"), (1e-2, "T-step"))},
         seeds=(0,),
         metric="val/jf",
         scheduler="asha",
@@ -147,7 +149,7 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
     selection = {"validation.root": base.evaluation.root, "validation.split": "train", "validation.every": 5}
     selection |= {"validation.num_videos": 1}
     trials, _ = expand(space, override(base, {**selection, "train.steps": 40}))
-    kept, stopped = (trial.name for trial in trials)
+    kept, stopped, also_stopped = (trial.name for trial in trials)
     # The cluster is the whole session's: what other tests left is none of this study's.
     actors_before, groups_before = alive_actors(), placement_groups()
     result = run_sweep(space, trials, max_concurrent=1)
@@ -156,25 +158,39 @@ def test_a_trial_stopped_early_says_so_frees_its_workers_and_is_not_made_again(
     assert result.results[kept]["validation"]["jf"] > 1
     assert "stopped" not in result.results[kept]
     last = result.results[stopped]
-    assert (last["stopped"], last["scores"]) == (True, {})
-    assert 5 <= last["steps"] < 40
-    assert last["validation"]["jf"] < result.results[kept]["validation"]["jf"]
+    for one in (last, result.results[also_stopped]):
+        assert (one["stopped"], one["scores"]) == (True, {})
+        assert 5 <= one["steps"] < 40
+        assert one["validation"]["jf"] < result.results[kept]["validation"]["jf"]
 
     wait_for(lambda: alive_actors() <= actors_before and placement_groups() <= groups_before, 60)
     client = MlflowClient(base.tracking_uri)
     experiment = client.get_experiment_by_name("stopping")
     assert experiment is not None
     runs = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
-    assert len(runs) == 3
+    assert len(runs) == 4
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     tags = {name: run.data.tags.get("ovos.stopped_early") for name, run in runs.items()}
     assert tags[trials[0].config.name] is None
     assert tags[trials[1].config.name] == str(last["steps"])
 
+    page = build_report("stopping", base.tracking_uri, tmp_path / "report").html.read_text()
+    drawing = page.partition("<h3>All trials</h3>")[2].partition("</svg>")[0]
+    dashes = [("stroke-dasharray" in line) for line in re.findall(r"<path [^>]*stroke-width: 1.6[^>]*>", drawing)]
+    assert sorted(dashes) == [False, True, True]
+    assert page.count("<td>1 stopped early") == 2
+    last_steps = re.findall(
+        r'<span class="state stopped">stopped</span></td><td class="n">0</td>\s*'
+        r'<td class="n">–</td><td class="n">(\d+)</td>',
+        page,
+    )
+    assert sorted(map(int, last_steps)) == sorted(result.results[name]["steps"] for name in (stopped, also_stopped))
+    assert "3 trials: 1 finished, 2 stopped" in page
+
     again = run_sweep(space, trials)
     assert again.results == result.results
     rows = summarise(space, trials, again.results)
-    assert [(row.num_finished, row.num_stopped) for row in rows] == [(1, 0), (0, 1)]
+    assert [(row.num_finished, row.num_stopped) for row in rows] == [(1, 0), (0, 1), (0, 1)]
 
 
 def placement_groups() -> set[str]:
