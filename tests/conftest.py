@@ -64,10 +64,14 @@ def _cluster() -> Iterator[None]:
     """One local Ray cluster for the whole session, never somebody else's."""
     import ray
 
+    from ovos_ray.cli.session import address_hook
+
     # Workers import this folder's modules and, as in a checkout that is not installed, the repository's.
     paths = os.pathsep.join(filter(None, [str(REPOSITORY / "tests"), str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     variables = {"PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "OMP_NUM_THREADS": "1"}
+    variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # as `ray_session`: a process less for every run
     # With the dashboard's server, without which Ray Train does not clean up after runs that were stopped.
-    ray.init("local", num_cpus=4, include_dashboard=True, log_to_driver=False, runtime_env={"env_vars": variables})
+    runtime_env = {"env_vars": variables, "worker_process_setup_hook": address_hook()}
+    ray.init("local", num_cpus=4, include_dashboard=True, log_to_driver=False, runtime_env=runtime_env)
     yield
     ray.shutdown()

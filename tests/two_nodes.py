@@ -17,6 +17,7 @@ from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tiny_study import tiny_config
 
+from ovos_ray.cli.session import address_hook
 from ovos_ray.identity import resolve_paths
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.tune.expand import expand
@@ -64,7 +65,11 @@ def main(root: Path) -> None:
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
     variables = {"PYTHONPATH": os.environ["PYTHONPATH"], "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
-    ray.init(cluster.address, log_to_driver=False, runtime_env={"env_vars": variables | {"OMP_NUM_THREADS": "1"}})
+    runtime_env = {
+        "env_vars": variables | {"OMP_NUM_THREADS": "1"},
+        "worker_process_setup_hook": address_hook(),
+    }
+    ray.init(cluster.address, log_to_driver=False, runtime_env=runtime_env)
     head = NodeAffinitySchedulingStrategy(cluster.head_node.node_id, soft=False)
     blocker = ray.remote(Blocker).options(num_cpus=2.9, scheduling_strategy=head).remote()
     space, trials = study(root)

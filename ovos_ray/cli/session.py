@@ -19,9 +19,27 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ClusterError
 from ovos_ray.train.progress import ProgressBoard, format_progress
 
-__all__ = ["attached", "mention_idle_gpus", "print_record", "ray_session", "watching"]
+__all__ = ["address_hook", "attached", "mention_idle_gpus", "print_record", "ray_session", "watching"]
 
 _POLL_S = 0.5
+
+
+def address_hook() -> Callable[[], None]:
+    """Returns what every worker process of a cluster on this machine must do first: know which cluster is its own.
+
+    Ray Train asks the state API, without an address, whether a run's controller still lives. That is answered by the
+    cluster which was started last on the machine: another one knows nothing of the run, which would lose its workers,
+    and one that is gone never answers, so that the workers of a run that was stopped would never be freed.
+    """
+
+    def hook() -> None:  # sent by value: the package is not imported for it
+        import os
+
+        import ray
+
+        os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+
+    return hook
 
 
 @contextmanager
@@ -57,7 +75,8 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
         # Ray Train asks the dashboard's server whether a run's controller still lives. Without it, the processors of
         # runs that were stopped early or lost with their node would never be freed.
-        ray.init("local", num_cpus=num_cpus, include_dashboard=True, runtime_env={"env_vars": variables}, **options)
+        runtime_env = {"env_vars": variables, "worker_process_setup_hook": address_hook()}
+        ray.init("local", num_cpus=num_cpus, include_dashboard=True, runtime_env=runtime_env, **options)
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(**options)
     else:

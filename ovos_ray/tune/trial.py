@@ -49,7 +49,7 @@ def _is_being_stopped() -> bool:
     from ray.train._internal.session import get_session
 
     session = get_session()
-    return session is not None and session.stop_event.is_set()
+    return session is None or session.stop_event.is_set()  # None: Tune has closed it already
 
 
 def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> RunRequest:
