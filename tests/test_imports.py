@@ -31,6 +31,7 @@ ROOMS = {
     "train.run_folder": 3,
     "train.progress": 3,
     "train.estimate": 3,
+    "train.memory": 3,
     "train.numerics": 3,
     "train.resources": 3,
     "evaluate": 4,
