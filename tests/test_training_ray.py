@@ -165,6 +165,19 @@ def distance(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> floa
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_every_worker_process_knows_which_cluster_is_its_own() -> None:
+    """Or Ray Train would ask whichever was started last on the machine whether a run still lives."""
+    import ray
+
+    def told() -> str | None:
+        import os
+
+        return os.environ.get("RAY_ADDRESS")
+
+    assert ray.get(ray.remote(told).remote()) == ray.get_runtime_context().gcs_address
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_own_errors_are_raised_at_once_and_unwrapped(shards: Path, tmp_path: Path) -> None:
     from ovos_ray.train.loop import fit
 
