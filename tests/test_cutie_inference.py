@@ -93,16 +93,17 @@ def test_hundred_frames_with_long_term_memory_equal_the_published_ones(monkeypat
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_forty_frames_running_freely(monkeypatch, shared_root, record_property):
+def test_hundred_frames_running_freely(monkeypatch, shared_root, record_property):
     """Which prototypes are kept is decided between nearly equal usages, so runs may part after the first ones."""
     core, propagator = pair(monkeypatch, **LONG_TERM)
     davis = shared_root / "davis-mini"
     images, masks = real(davis / "JPEGImages/480p/parkour", davis / "Annotations/480p/parkour/00000.png")
+    assert len(images) == 100
     equal = []
-    for t, image in enumerate(images[:40]):
+    for t, image in enumerate(images):
         expected, found = step(core, image, masks.get(t)), propagator.step(image, masks.get(t))
         equal.append(float((expected.argmax(0) == found.argmax(0)).float().mean()))
     record_property("pixels_equal", f"{np.mean(equal):.4f}")
-    print(f"\npixels equal over 40 frames: mean {np.mean(equal):.4f}, least {min(equal):.4f}")
-    assert min(equal[:6]) > 0.999
+    print(f"\npixels equal over 100 frames: mean {np.mean(equal):.4f}, least {min(equal):.4f}")
+    assert min(equal[:6]) > 0.9999  # at most two of 25,680 pixels: some are as likely the one as the other object
     assert np.mean(equal) > 0.5
