@@ -180,6 +180,10 @@ class TrainConfig:
 
     steps: int = 1000
     num_workers: int = 1
+    """Each has a part of the global batch; parts differ by one clip at most."""
+    min_workers: int | None = None
+    """Elastic training: with how many workers a run goes on, and starts, while the cluster has no room for
+    `num_workers`; None: it waits for all of them."""
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     checkpoint_every: int = 500
@@ -204,6 +208,15 @@ class TrainConfig:
     deterministic: bool = True
     num_threads: int | None = None
     """CPU threads per worker; None: `cpus_per_worker` rounded up."""
+
+    @property
+    def fewest_workers(self) -> int:
+        """With how many workers the run must be able to start."""
+        return self.num_workers if self.min_workers is None else self.min_workers
+
+    def clips_per_worker(self, batch_size: int) -> int:
+        """Returns the clips of a global batch that a worker gets at most, when there are as few workers as allowed."""
+        return -(-batch_size // self.fewest_workers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,7 @@ _NOT_DIGESTED = frozenset(
         "train.keep_checkpoints",
         "train.log_every",
         "train.max_failures",
+        "train.min_workers",
         "train.num_threads",
         "train.num_workers",
         "train.snapshot_every",

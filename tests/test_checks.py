@@ -43,7 +43,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"data.augmentation.horizontal_flip": 50}, r"horizontal_flip = 50\.0 is out of range"),
         ({"method.loss.top_fraction": 15}, r"top_fraction = 15\.0 is out of range"),
         ({"data.max_skip": [[0.5, 5]]}, "is not a curriculum"),
-        ({"train.num_workers": 3}, "data.batch_size = 4 cannot be split over 3 workers"),
+        ({"train.num_workers": 5}, "data.batch_size = 4 cannot be split over 5 workers"),
+        ({"train.num_workers": 2, "train.min_workers": 3}, r"train\.min_workers = 3 is out of range"),
+        ({"train.num_workers": 2, "train.min_workers": 0}, r"train\.min_workers = 0 is out of range"),
         ({"network.name": "xmem-tinny"}, "unknown network 'xmem-tinny'"),
         ({"method.backward": "1-step"}, "without gradient"),
         ({"method.backward": "9-step"}, "needs clips of 10 frames, they have 5"),
@@ -73,7 +75,7 @@ def test_full_supervision_needs_shards_with_all_labels(root: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("train.num_workers=3", "cannot be split over 3 workers"),
+        ("train.num_workers=5", "cannot be split over 5 workers"),
         ("evaluation.root=nowhere", "evaluation.root"),
         ("evaluation.root=davis", "no split 'val'"),
         ("method.name=supervised", "needs a label on every frame"),

@@ -81,10 +81,10 @@ def test_kills_at_ten_random_steps_change_nothing(shards: Path, tmp_path: Path) 
     assert not same(train_alone(config_of(shards, tmp_path, name="other", seed=1, **changes)), undisturbed)
 
 
-def run_ranks(target: Any, arguments: tuple[Any, ...], folder: Path, timeout_s: float = 120.0) -> None:
-    """Runs two ranks under gloo to the end, or fails when they hang."""
+def run_ranks(target: Any, config: ExperimentConfig, folder: Path, workers: int, timeout_s: float = 120.0) -> None:
+    """Runs ranks under gloo to the end, or fails when they hang."""
     folder.mkdir(exist_ok=True)
-    ranks = [PROCESSES.Process(target=target, args=(rank, folder, *arguments)) for rank in range(2)]
+    ranks = [PROCESSES.Process(target=target, args=(rank, workers, folder, config)) for rank in range(workers)]
     for process in ranks:
         process.start()
     deadline = time.monotonic() + timeout_s
@@ -94,17 +94,17 @@ def run_ranks(target: Any, arguments: tuple[Any, ...], folder: Path, timeout_s: 
     for process in hanging:
         process.kill()
     assert not hanging, "the ranks wait for each other"
-    assert [process.exitcode for process in ranks] == [0, 0]
+    assert [process.exitcode for process in ranks] == workers * [0]
 
 
-def join_group(rank: int, folder: Path) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+def join_group(rank: int, workers: int, folder: Path) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=workers)
 
 
-def whole_run(rank: int, folder: Path, config: ExperimentConfig) -> None:
-    join_group(rank, folder)
-    stream = local_stream(config, rank, world_size=2)
-    worker = Worker(RunRequest(config, "none", "none"), stream, rank=rank, world_size=2)
+def whole_run(rank: int, workers: int, folder: Path, config: ExperimentConfig) -> None:
+    join_group(rank, workers, folder)
+    stream = local_stream(config, rank, workers)
+    worker = Worker(RunRequest(config, "none", "none"), stream, rank=rank, world_size=workers)
     worker.run()
     torch.save(worker.network.state_dict(), folder / f"{rank}.pt")
 
@@ -121,7 +121,7 @@ def test_forced_one_step_trains_on_two_workers_without_hanging(shards: Path, tmp
             "train.steps": 4,
         },
     )
-    run_ranks(whole_run, (config,), tmp_path / "ranks")
+    run_ranks(whole_run, config, tmp_path / "ranks", workers=2)
     zero, one = (torch.load(tmp_path / "ranks" / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert same(zero, one)
     start = networks.build("xmem-tiny", seed=config.seed).state_dict()
@@ -144,17 +144,20 @@ def some_steps(config: ExperimentConfig, world_size: int = 1, rank: int = 0) -> 
     return network.state_dict()
 
 
-def some_steps_of_a_rank(rank: int, folder: Path, config: ExperimentConfig) -> None:
-    join_group(rank, folder)
-    torch.save(some_steps(config, 2, rank), folder / f"{rank}.pt")
+def some_steps_of_a_rank(rank: int, workers: int, folder: Path, config: ExperimentConfig) -> None:
+    join_group(rank, workers, folder)
+    torch.save(some_steps(config, workers, rank), folder / f"{rank}.pt")
 
 
-@pytest.mark.parametrize("name", ["stcn-tiny", "xmem-tiny", "cutie-tiny"])
-def test_two_workers_make_the_steps_of_one(name: str, shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [("stcn-tiny", 2), ("xmem-tiny", 2), ("cutie-tiny", 2), ("xmem-tiny", 3)],  # three share the 4 clips as 1, 1 and 2
+)
+def test_workers_make_the_steps_of_one(name: str, workers: int, shards: Path, tmp_path: Path) -> None:
     loss = {"method.loss.cross_entropy": "points", "method.loss.num_points": 200} if name == "cutie-tiny" else {}
     config = config_of(shards, tmp_path, **{"network.name": name, "train.steps": 4, **loss})
     alone = some_steps(config)
-    run_ranks(some_steps_of_a_rank, (config,), tmp_path / "ranks")
+    run_ranks(some_steps_of_a_rank, config, tmp_path / "ranks", workers)
     together = torch.load(tmp_path / "ranks" / "0.pt", weights_only=True)
     other = some_steps(override(config, {"seed": 1}))
     start = networks.build(name, seed=config.seed).double().state_dict()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -217,8 +218,8 @@ def test_another_seed_gives_another_plan() -> None:
 
 
 def test_a_batch_that_cannot_be_split_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cannot be split over 3 workers"):
-        plan(index(video("a", 20)), batch_size=4).clips(0, 0, 3)
+    with pytest.raises(ConfigError, match="cannot be split over 5 workers"):
+        plan(index(video("a", 20)), batch_size=4).clips(0, 0, 5)
 
 
 def test_a_label_in_the_middle_trains_clips_to_both_sides() -> None:
@@ -287,5 +288,11 @@ def test_no_video_long_enough_is_an_error_that_says_why() -> None:
         plan(index(video("a", 9, objects=0)), clip_length=5)
 
 
-def test_slices_are_equal_consecutive_parts() -> None:
+def test_slices_are_consecutive_parts_that_differ_by_one_clip_at_most() -> None:
     assert [list(slice_for_rank(3, 8, r, 4)) for r in range(4)] == [[24, 25], [26, 27], [28, 29], [30, 31]]
+    assert [list(slice_for_rank(3, 4, r, 3)) for r in range(3)] == [[12], [13], [14, 15]]
+    for batch_size, workers in itertools.product(range(1, 20), range(1, 20)):
+        if workers <= batch_size:
+            parts = [slice_for_rank(7, batch_size, rank, workers) for rank in range(workers)]
+            assert [p for part in parts for p in part] == list(range(7 * batch_size, 8 * batch_size))
+            assert max(map(len, parts)) - min(map(len, parts)) <= 1

@@ -6,7 +6,7 @@ import pytest
 
 from ovos_ray.config import TrainConfig
 from ovos_ray.errors import ResourceError
-from ovos_ray.train.resources import check_fits, max_concurrent
+from ovos_ray.train.resources import can_decode_apart, check_fits, max_concurrent
 
 Node = dict[str, float]
 
@@ -68,3 +68,34 @@ def test_what_can_never_run_is_refused_with_the_arithmetic(
         return
     with pytest.raises(ResourceError, match=words):
         check_fits(train, nodes, ceiling)
+
+
+def test_elastic_workers_are_refused_only_where_not_even_the_fewest_fit() -> None:
+    elastic = TrainConfig(num_workers=4, min_workers=2, cpus_per_worker=1.0)
+    check_fits(elastic, [{"CPU": 3}], {})
+    with pytest.raises(ResourceError, match=r"2 workers x 1 CPUs \+ 1 CPU for decoding = 3") as error:
+        check_fits(elastic, [{"CPU": 2}], {})
+    assert "lower train.min_workers" in (error.value.remedy or "")
+    assert elastic.clips_per_worker(5) == 3
+    assert max_concurrent([elastic], {"CPU": 6}) == 1  # as many as fit with all workers: (6 - 1) / 4.01
+
+
+def group(state: str, *cpus: float) -> dict[str, object]:
+    return {"state": state, "bundles": {number: {"CPU": each} for number, each in enumerate(cpus)}}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "groups", "expected"),
+    [
+        ([{"CPU": 2}], [], True),
+        ([{"CPU": 2}], [group("CREATED", 0.45), group("CREATED", 0.45)], True),
+        ([{"CPU": 2}], [group("CREATED", 0.5, 0.51)], False),
+        ([{"CPU": 2}, {"CPU": 1, "GPU": 1}], [group("CREATED", 1.0, 1.0)], True),
+        ([{"CPU": 2}], [group("CREATED", 1.0), group("REMOVED", 1.0), group("PENDING", 1.0)], True),
+        ([{"GPU": 1}], [{"state": "CREATED", "bundles": {0: {"GPU": 1}}}], False),
+    ],
+)
+def test_decoding_has_a_cpu_of_its_own_if_the_reservations_leave_one(
+    nodes: list[Node], groups: list[dict[str, object]], expected: bool
+) -> None:
+    assert can_decode_apart(nodes, groups) is expected

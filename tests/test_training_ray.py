@@ -193,8 +193,8 @@ def test_own_errors_are_raised_at_once_and_unwrapped(shards: Path, tmp_path: Pat
         fit(RunRequest(config_of(broken, tmp_path), experiment="test", run_key="broken"))
     assert "frames-00000.parquet" in str(caught.value)
     assert time.monotonic() - began < 90
-    with pytest.raises(ConfigError, match="cannot be split over 3 workers"):
-        fit(RunRequest(config_of(shards, tmp_path, name="x", **{"train.num_workers": 3}), "test", "x"))
+    with pytest.raises(ConfigError, match="cannot be split over 5 workers"):
+        fit(RunRequest(config_of(shards, tmp_path, name="x", **{"train.num_workers": 5}), "test", "x"))
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -107,23 +107,22 @@ def sample_frames(start: int, room: int, clip_length: int, max_gap: int, rng: np
 
 
 def check_split(batch_size: int, world_size: int) -> None:
-    """Checks that a global batch has equal parts.
+    """Checks that every worker gets a part of the global batch.
 
     Raises:
-        ConfigError: It has not.
+        ConfigError: There are more workers than clips.
     """
-    if batch_size % world_size:
+    if batch_size < world_size:
         raise ConfigError(
             f"data.batch_size = {batch_size} cannot be split over {world_size} workers",
-            "choose train.num_workers as a divisor of data.batch_size, which is the global batch",
+            "lower train.num_workers, or raise data.batch_size, which is the global batch",
         )
 
 
 def slice_for_rank(step: int, batch_size: int, rank: int, world_size: int) -> range:
-    """Returns the positions of one rank's part of the global batch of a step."""
-    part = batch_size // world_size
-    first = step * batch_size + rank * part
-    return range(first, first + part)
+    """Returns the positions of one rank's part of the global batch of a step; parts differ by one clip at most."""
+    first, end = (part * batch_size // world_size for part in (rank, rank + 1))
+    return range(step * batch_size + first, step * batch_size + end)
 
 
 class Plan:
@@ -252,7 +251,7 @@ class Plan:
         """Returns one rank's clips of an optimiser step.
 
         Raises:
-            ConfigError: The global batch cannot be split evenly.
+            ConfigError: There are more workers than clips.
         """
         check_split(self.data.batch_size, world_size)
         return [self.clip(position) for position in slice_for_rank(step, self.data.batch_size, rank, world_size)]

@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import ray
 import ray.data
 import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovos_ray.config import DataConfig
 from ovos_ray.data.plan import Plan, slice_for_rank
@@ -89,6 +91,8 @@ class RankStream:
 
     Attributes:
         start_step: The step of the first batch; the worker resumes from the checkpoint of exactly this step.
+        own_cpus: Clips decoded at a time on CPUs that the worker itself holds, where the cluster has no other; None: on
+            as many CPUs of the cluster as are free.
         problems: Unreadable samples met so far, with `data.on_bad_row="skip"`.
     """
 
@@ -96,6 +100,7 @@ class RankStream:
     rank: int
     world_size: int
     start_step: int
+    own_cpus: int | None = None
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def batches(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -107,7 +112,7 @@ class RankStream:
         Raises:
             DataError: A row cannot be read, too many rows were skipped, or samples arrive out of order.
         """
-        size = self.spec.data.batch_size // self.world_size
+        size = len(slice_for_rank(0, self.spec.data.batch_size, self.rank, self.world_size))
         stop = self.spec.steps if self.spec.stop_step is None else self.spec.stop_step
         for segment in range(self.start_step, stop, _SEGMENT_STEPS):
             steps = range(segment, min(segment + _SEGMENT_STEPS, stop))
@@ -133,7 +138,14 @@ class RankStream:
             steps=steps,
             steps_per_block=steps_per_block,
         )
-        return ray.data.range(num_blocks, override_num_blocks=num_blocks).map_batches(decode, batch_size=None)
+        if self.own_cpus is None:
+            return ray.data.range(num_blocks, override_num_blocks=num_blocks).map_batches(decode, batch_size=None)
+        # Numbers made here, since tasks that made them would wait for a CPU.
+        blocks = ray.data.from_items([{"id": number} for number in range(num_blocks)], override_num_blocks=num_blocks)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        return blocks.map_batches(
+            decode, batch_size=None, num_cpus=0, concurrency=self.own_cpus, scheduling_strategy=here
+        )
 
     def _checked(self, step: int, columns: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
         data = self.spec.data

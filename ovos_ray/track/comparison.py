@@ -20,9 +20,9 @@ __all__ = ["STRATEGY", "Comparison", "Row", "Statistic", "axis_label", "compare"
 # What a run is called, where it writes and on how many machines it runs does not make it another configuration.
 _NOT_AXES = (
     "seed", "name", "note", "storage", "tracking_uri", "train.log_every", "train.keep_checkpoints",
-    "train.max_failures", "train.checkpoint_every", "train.num_workers", "train.cpus_per_worker",
-    "train.gpus_per_worker", "train.num_threads", "train.snapshot_every", "segment.generation", "segment.parent",
-    "segment.parent_digest", "segment.start_step", "segment.stop_step",
+    "train.max_failures", "train.checkpoint_every", "train.num_workers", "train.min_workers",
+    "train.cpus_per_worker", "train.gpus_per_worker", "train.num_threads", "train.snapshot_every",
+    "segment.generation", "segment.parent", "segment.parent_digest", "segment.start_step", "segment.stop_step",
 )  # fmt: skip
 STRATEGY = "strategy"
 """Stands as an axis for `_STRATEGY_AXES` where more than the backward strategy differs."""

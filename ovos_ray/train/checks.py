@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ovos_ray import networks
-from ovos_ray.config import INITS, ExperimentConfig, flatten
+from ovos_ray.config import INITS, ExperimentConfig, TrainConfig, flatten
 from ovos_ray.data.layout import open_dataset
 from ovos_ray.data.plan import check_split, max_skip_at
 from ovos_ray.data.shards import ShardIndex
@@ -66,6 +66,7 @@ def check_config(config: ExperimentConfig) -> None:
     data = config.data
     max_skip_at(data.max_skip, 0, config.train.steps)
     check_split(data.batch_size, config.train.num_workers)
+    _check_elastic(config.train)
     check_backward(config)
     needs_labels = [key for key in ("clip_merging", "time_reversal") if getattr(data, key)]
     if needs_labels and (config.method.name != "supervised" or data.source == "static"):
@@ -107,6 +108,14 @@ def check_backward(config: ExperimentConfig) -> None:
 def _structure(name: str) -> VOSNetwork:
     with torch.device("meta"):  # no memory, no values
         return networks.build(name)
+
+
+def _check_elastic(train: TrainConfig) -> None:
+    if not 1 <= train.fewest_workers <= train.num_workers:
+        raise ConfigError(
+            f"train.min_workers = {train.min_workers} is out of range",
+            f"give 1 to train.num_workers = {train.num_workers}, the most workers there will be",
+        )
 
 
 def _check_ranges(config: ExperimentConfig) -> None:

@@ -63,7 +63,7 @@ def estimate(config: ExperimentConfig) -> Cost:
     module = TrainingModule(network, override(config, {"train.compile": False}))
     parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
     set_numerics(config.train, device)
-    clips = config.data.batch_size // config.train.num_workers
+    clips = config.train.clips_per_worker(config.data.batch_size)
     if device.type == "cuda":
         memory, seconds = _measure_on_gpu(module, config, clips, device)
         memory += 2 * 4 * parameters  # the optimiser's moments; weights and gradients have been there

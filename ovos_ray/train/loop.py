@@ -26,7 +26,7 @@ from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.train.checks import check_config
 from ovos_ray.train.memory import killed_workers
 from ovos_ray.train.pretraining import alone, pretraining_folder, pretraining_stage
-from ovos_ray.train.resources import check_fits
+from ovos_ray.train.resources import can_decode_apart, check_fits
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.segment import resume_step
 from ovos_ray.train.snapshots import snapshot_videos
@@ -147,7 +147,9 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
         train_loop_config={"request": request},
         torch_config=TorchConfig(backend=_backend(train)),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=train.num_workers, use_gpu=train.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=train.num_workers if train.min_workers is None else (train.min_workers, train.num_workers),
+            use_gpu=train.gpus_per_worker > 0,
+            resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(
             # Resuming is the checkpoint store's work; a fresh name keeps Ray's own bookkeeping out of it.
@@ -247,8 +249,11 @@ def check_resources(config: ExperimentConfig) -> None:
     Raises:
         ResourceError: It cannot; the message shows the arithmetic.
     """
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    check_fits(config.train, nodes, _autoscaler_ceiling())
+    check_fits(config.train, _living_nodes(), _autoscaler_ceiling())
+
+
+def _living_nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def cluster_resources() -> dict[str, float]:
@@ -271,7 +276,9 @@ def rank_stream(config: ExperimentConfig, rank: int, world_size: int) -> RankStr
     start_step = resume_step(config) if rank == 0 else None
     if world_size > 1:  # one of them looks, so that all start from the same step
         start_step = broadcast_from_rank_zero(start_step)
-    return RankStream(stream_spec(config), rank, world_size, start_step or 0)
+    apart = can_decode_apart(_living_nodes(), ray.util.placement_group_table().values())
+    own_cpus = None if apart else max(1, int(config.train.cpus_per_worker))
+    return RankStream(stream_spec(config), rank, world_size, start_step or 0, own_cpus)
 
 
 def _train_worker(arguments: dict[str, Any]) -> None:

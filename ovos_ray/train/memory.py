@@ -41,8 +41,8 @@ def killed_workers(config: ExperimentConfig, step: int) -> ResourceError:
 
 
 def _size(config: ExperimentConfig) -> str:
-    data = config.data
+    data, clips = config.data, config.train.clips_per_worker(config.data.batch_size)
     return (
-        f"{data.batch_size // config.train.num_workers} clips of {data.clip_length} frames at {data.crop_size} pixels "
+        f"{clips} clips of {data.clip_length} frames at {data.crop_size} pixels "
         f"and {data.max_objects} objects per worker"
     )

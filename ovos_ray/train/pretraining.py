@@ -42,6 +42,7 @@ _INHERITED = (
     "train.cpus_per_worker",
     "train.gpus_per_worker",
     "train.max_failures",
+    "train.min_workers",
     "train.num_threads",
     "train.num_workers",
 )

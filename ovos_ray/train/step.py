@@ -107,7 +107,7 @@ def train_step(
     module.train()
     loss, scalars = module(batch, step)
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    (loss * _share(batch, config.data.batch_size)).backward()
     norm = nn.utils.clip_grad_norm_(module.parameters(), config.optimizer.clip_norm or float("inf"))
     finite = _finite_everywhere(loss.detach(), norm)
     if finite:
@@ -130,6 +130,13 @@ def numerics_of(train: TrainConfig, device: torch.device) -> Numerics:
     autocast = torch.bfloat16 if lower else None
     rollout = torch.bfloat16 if train.rollout_precision == "bfloat16" else autocast
     return Numerics(autocast=autocast, rollout=rollout, recompute=train.gradient_checkpointing)
+
+
+def _share(batch: Mapping[str, Tensor], batch_size: int) -> float:
+    """Size of this rank's part, relative to the mean part: `DistributedDataParallel` takes the mean over ranks."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1.0
+    return len(batch["weight"]) * torch.distributed.get_world_size() / batch_size
 
 
 def _finite_everywhere(loss: Tensor, norm: Tensor) -> bool:
