@@ -173,6 +173,7 @@ class RayHead:
                 "metrics-export-port",
             )
         }
+        self.gcs_address = f"127.0.0.1:{ports['port']}"
         command = f"start --head --block --node-ip-address 127.0.0.1 --num-cpus {num_cpus} --disable-usage-stats"
         command += f" --dashboard-host 127.0.0.1 --dashboard-port {self.dashboard} --min-worker-port 0"
         command += f" --max-worker-port 0 --object-store-memory {300 * 2**20} --temp-dir {folder}"

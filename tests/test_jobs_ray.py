@@ -132,6 +132,27 @@ def test_a_folder_of_recipes_alone_brings_the_program_along(place: SimpleNamespa
     assert "/py_modules_files/" in job.stdout.partition("program ")[2].splitlines()[0]
 
 
+_TELL = """
+import os
+import ray
+from ovos_ray.cli.session import ray_session
+
+with ray_session():
+    told = ray.get(ray.remote(lambda: os.environ.get("RAY_ADDRESS")).remote())
+    print("knows its cluster:", told == ray.get_runtime_context().gcs_address)
+"""
+
+
+def test_workers_of_a_job_and_of_an_attached_driver_know_their_cluster(place: SimpleNamespace, tmp_path: Path) -> None:
+    (tmp_path / "tell.py").write_text(_TELL)
+    submit = ["-m", "ray.scripts.scripts", "job", "submit", "--working-dir", ".", "--", "python", "tell.py"]
+    for told in (
+        run(place, *submit, cwd=tmp_path, **_TOKEN),
+        run(place, "tell.py", cwd=tmp_path, **{**_TOKEN, "RAY_ADDRESS": place.head.gcs_address}),
+    ):
+        assert "knows its cluster: True" in told.stdout, told.stdout
+
+
 def test_a_job_that_fails_hands_on_its_exit_status_and_its_reason(place: SimpleNamespace) -> None:
     failed = run(place, "-m", "ovos_ray", "submit", "--", "verify", str(place.root / "nowhere"), **_TOKEN)
     assert failed.returncode == 1

@@ -25,7 +25,7 @@ _POLL_S = 0.5
 
 
 def address_hook() -> Callable[[], None]:
-    """Returns what every worker process of a cluster on this machine must do first: know which cluster is its own.
+    """Returns what every worker process must do first: know which cluster is its own.
 
     Ray Train asks the state API, without an address, whether a run's controller still lives. That is answered by the
     cluster which was started last on the machine: another one knows nothing of the run, which would lose its workers,
@@ -60,6 +60,7 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     options: dict[str, Any] = {"log_to_driver": verbose, "logging_level": logging.INFO if verbose else logging.ERROR}
     address, here = os.environ.get("RAY_ADDRESS"), str(Path.cwd())
+    hook = {"worker_process_setup_hook": address_hook()}
     if not verbose:
         # Ray's libraries log to the driver through loggers of their own.
         for name in ("ray", "ray.data", "ray.train", "ray.tune"):
@@ -75,10 +76,10 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
         # Ray Train asks the dashboard's server whether a run's controller still lives. Without it, the processors of
         # runs that were stopped early or lost with their node would never be freed.
-        runtime_env = {"env_vars": variables, "worker_process_setup_hook": address_hook()}
+        runtime_env = {"env_vars": variables, **hook}
         ray.init("local", num_cpus=num_cpus, include_dashboard=True, runtime_env=runtime_env, **options)
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
-        ray.init(**options)
+        ray.init(runtime_env=hook, **options)  # beside the environment of the job itself
     else:
         if address.startswith(("http://", "https://")):
             raise ClusterError(
@@ -87,7 +88,7 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
             )
         excludes = [".venv", ".git", "/runs", "/shards"]
         JobPackage.of(Path(here), excludes).check()
-        ray.init(address, runtime_env={"working_dir": here, "excludes": excludes}, **options)
+        ray.init(address, runtime_env={"working_dir": here, "excludes": excludes, **hook}, **options)
     try:
         yield
     finally:
