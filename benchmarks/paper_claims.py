@@ -58,7 +58,7 @@ AS_GOOD = -1.0  # points of J&F by which "at least as good" may miss
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-processes", type=int, default=2, help="trials at a time")
-    parser.add_argument("--longer", action="store_true", help="one seed and three times the steps")
+    parser.add_argument("--longer", action="store_true", help="five of the rows, three times the steps")
     parser.add_argument("--answer-only", action="store_true", help="train nothing; answer with what is finished")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     arguments = parser.parse_args()
@@ -193,7 +193,7 @@ def empty_references(folder: DatasetFolder, runs: Mapping[str, Mapping[int, Path
     """Returns J of the merged foreground where no mask is given at test time either, with what chance would give."""
     found: dict[str, Scores] = defaultdict(dict)
     row = "XMem, empty reference, 2-step"
-    for seed, run in runs[row].items():
+    for seed, run in runs.get(row, {}).items():
         for name, load in ((row, lambda run=run: load_network(run)),
                            ("untrained", lambda seed=seed: networks.build("xmem-tiny", seed=seed).eval())):  # fmt: skip
             network, out = load(), STUDY / "empty" / name.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"

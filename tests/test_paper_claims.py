@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections import defaultdict
 from pathlib import Path
 from types import ModuleType
 
@@ -44,3 +45,10 @@ def test_scores_of_a_video_are_the_mean_over_its_objects(study: ModuleType, tmp_
     table = tmp_path / "scores.csv"
     table.write_text("sequence,object,j_mean,f_mean\na,1,10,30\na,2,50,70\nb,1,80,100\n")
     assert study.video_scores(table) == {"a": 40.0, "b": 90.0}
+
+
+def test_a_study_without_an_empty_reference_gets_no_row_for_it(study: ModuleType, tmp_path: Path) -> None:
+    root = generate(tmp_path / "s", num_videos={"val": 1}, config=SyntheticConfig(height=48, width=80, num_frames=4))
+    runs = defaultdict(dict, {"XMem, fully supervised": {0: tmp_path / "run"}})
+    assert study.empty_references(open_dataset(root, layout="davis2017"), runs) == {}
+    assert list(runs) == ["XMem, fully supervised"]
