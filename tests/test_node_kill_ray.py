@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import last_line
 from runs import result_of, same
 from tiny_study import make_dataset, undisturbed
 
@@ -28,13 +28,13 @@ def test_a_sweep_survives_the_death_of_the_node_it_trains_on(tmp_path: Path) -> 
     script = [sys.executable, str(REPOSITORY / "tests" / "two_nodes.py"), str(tmp_path)]
     ended = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400)
     assert ended.returncode == 0, ended.stderr[-4000:]
-    told = json.loads(ended.stdout.splitlines()[-1])
+    told = last_line(ended.stdout)
 
     from two_nodes import study
 
     _, trials = study(tmp_path)
+    assert told.get("steps_at_kill"), f"the node must die while it trains: {ended.stderr[-4000:]}"
     assert told["killed"] not in told["alive"]
-    assert told["steps_at_kill"], "the node must die while it trains"
     assert told["failed"] == []
     assert told["finished"] == sorted(trial.name for trial in trials)
     for trial in trials:

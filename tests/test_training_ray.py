@@ -178,6 +178,23 @@ def test_every_worker_process_knows_which_cluster_is_its_own() -> None:
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_what_a_launch_of_a_run_still_holds_is_given_back(tmp_path: Path) -> None:
+    import ray
+
+    from ovos_ray.train.loop import free_processors
+
+    folder = RunFolder.of(config_of(tmp_path, tmp_path))
+    free_processors(folder)  # a run that was never launched
+    group, other = (ray.util.placement_group([{"CPU": 0.5}]) for _ in range(2))
+    ray.get([group.ready(), other.ready()])
+    folder.storage.write(group.id.hex().encode(), "placement_group")
+    free_processors(folder, after_s=0.1)
+    assert ray.util.placement_group_table(group)["state"] == "REMOVED"
+    assert ray.util.placement_group_table(other)["state"] == "CREATED"
+    ray.util.remove_placement_group(other)
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_own_errors_are_raised_at_once_and_unwrapped(shards: Path, tmp_path: Path) -> None:
     from ovos_ray.train.loop import fit
 

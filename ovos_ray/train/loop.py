@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ __all__ = [
     "check_resources",
     "cluster_resources",
     "fit",
+    "free_processors",
     "own_cause",
     "pretraining_request",
     "stream_spec",
@@ -138,7 +140,7 @@ def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> No
     spec = stream_spec(config)
     plan = load_plan(spec)
     plan.clips(0, 0, config.train.num_workers)
-    _free_lost_processors(folder)
+    free_processors(folder)
     launch = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     train = config.train
     resources = {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if train.gpus_per_worker else {})
@@ -185,16 +187,26 @@ def _keep_placement_group(folder: RunFolder) -> None:
         folder.storage.write(group.id.hex().encode(), _GROUP)
 
 
-def _free_lost_processors(folder: RunFolder) -> None:
-    """Gives back what an earlier launch of this run still holds.
+def free_processors(folder: RunFolder, *, after_s: float = 0) -> None:
+    """Gives back what the last launch of a run still holds, of which nothing may be alive any more.
 
-    When a run is lost with its node, Ray moves its reservation to another node and keeps it until the driver ends.
+    When a run is lost with its node, Ray moves its reservation to another node and keeps it until the driver ends. When
+    it is stopped, Ray Train's watchdog frees it, but a single connection that the dashboard refuses ends the watchdog.
+
+    Args:
+        folder: The run's.
+        after_s: How long to leave it to that watchdog, in seconds.
     """
     if not folder.storage.exists(_GROUP):
         return
     with suppress(Exception):  # of another cluster, or gone
-        group = PlacementGroupID.from_hex(folder.storage.read(_GROUP).decode())
-        ray.util.remove_placement_group(PlacementGroup(group))
+        group = PlacementGroup(PlacementGroupID.from_hex(folder.storage.read(_GROUP).decode()))
+        deadline = time.monotonic() + after_s
+        while time.monotonic() < deadline:
+            if ray.util.placement_group_table(group).get("state", "REMOVED") == "REMOVED":
+                return
+            time.sleep(0.5)
+        ray.util.remove_placement_group(group)
 
 
 # A retry mends lost workers and lost connections (torch.distributed raises RuntimeErrors); these it does not.

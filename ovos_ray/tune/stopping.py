@@ -12,12 +12,15 @@ from ovos_ray.identity import digest
 from ovos_ray.track.bucket_spool import finish_and_keep
 from ovos_ray.track.mlflow_sink import Sink
 from ovos_ray.train.budget import labels_of_run
+from ovos_ray.train.loop import free_processors
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.worker import RunRequest, spool_folder
 from ovos_ray.tune.summary import forget_failure
 from ovos_ray.tune.trial import request_of
 
 __all__ = ["StoppedTrials", "write_stopped"]
+
+_WATCHDOG_S = 15  # by then Tune has ended the trial, and Ray Train's watchdog has looked a dozen times
 
 
 class StoppedTrials(tune.Callback):  # type: ignore[misc]  # ray is untyped
@@ -45,7 +48,7 @@ class StoppedTrials(tune.Callback):  # type: ignore[misc]  # ray is untyped
         self._pending.append(self._pool.submit(_tag_stopped, request, int(last["step"])))
 
     def wait(self) -> None:
-        """Waits until the tracker knows of all of them."""
+        """Waits until the tracker knows of all of them, and their processors are free."""
         for pending in self._pending:
             pending.result()
         self._pool.shutdown()
@@ -92,4 +95,6 @@ def _tag_stopped(request: RunRequest, step: int) -> None:
         tags={"ovos.stopped_early": step},
         spool=spool_folder(config),
     )
-    finish_and_keep(sink, RunFolder.of(config).storage)
+    folder = RunFolder.of(config)
+    finish_and_keep(sink, folder.storage)
+    free_processors(folder, after_s=_WATCHDOG_S)
