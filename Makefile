@@ -23,8 +23,14 @@ install: $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/ovos-ray demo $(ARGS)
 
+# What starts no Ray cluster runs on two processes, file by file; then the rest, which shares one cluster.
 test: $(INSTALLED)
+ifdef ARGS
 	$(BIN)/python -m pytest $(ARGS)
+else
+	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m ray
+endif
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
