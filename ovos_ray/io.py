@@ -149,10 +149,13 @@ class Storage:
         return bool(self.fs.get_file_info(self.path(*parts)).is_file)
 
     def folders(self) -> list[str]:
-        """Returns the names of the folders directly below, sorted."""
+        """Returns the names of the folders directly below, sorted; none where this one is absent."""
         from pyarrow import fs
 
-        found = self.fs.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
+        try:
+            found = self.fs.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
+        except FileNotFoundError:  # it was made between the listing, which failed, and Arrow's look whether it exists
+            return []
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
     def remove(self, *parts: str) -> None:

@@ -104,6 +104,22 @@ def test_a_writer_killed_at_any_time_leaves_a_complete_checkpoint(tmp_path: Path
     assert torch.equal(store.load(step)["weight"], torch.full((500, 500), float(step)))
 
 
+_COME_AND_GO = """
+import os, sys, time
+end = time.monotonic() + 2
+while time.monotonic() < end:
+    os.mkdir(sys.argv[1])
+    os.rmdir(sys.argv[1])
+"""
+
+
+def test_a_store_may_be_read_at_the_very_moment_it_is_made(store: CheckpointStore) -> None:
+    writer = subprocess.Popen([sys.executable, "-c", _COME_AND_GO, store.storage.root])
+    while writer.poll() is None:
+        assert store.latest() is None
+    assert writer.returncode == 0
+
+
 def test_a_full_disk_leaves_the_last_checkpoint_intact(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.save(10, state(10))
 
