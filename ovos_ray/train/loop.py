@@ -212,6 +212,8 @@ def free_processors(folder: RunFolder, *, after_s: float = 0) -> None:
 # A retry mends lost workers and lost connections (torch.distributed raises RuntimeErrors); these it does not.
 _LASTING = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError, NotImplementedError)
 
+_LAST_MOMENT_S = 2.0
+
 
 class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyped
     """A wrong configuration, a bad file or a defect stays wrong: such errors are raised at once, not retried."""
@@ -231,6 +233,9 @@ class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyp
         step = resume_step(self._request.config)
         what = str(error).strip().splitlines()[-1:] or [type(error).__name__]
         self._request.post(step, event=f"worker {rank} was lost ({what[0][:200]}); restarting from step {step}")
+        # Where a trial is ended, the workers die a moment before this process does. What it reserved for new ones in
+        # that moment nobody would give back.
+        time.sleep(_LAST_MOMENT_S)
 
 
 def own_cause(error: BaseException | None) -> OvosError | None:
