@@ -30,7 +30,7 @@ def paper_claims() -> SearchSpace:
 
 
 def longer() -> SearchSpace:
-    """Its strategies, without 1-step and empty references, in three times the steps: does one-shot catch up?"""
+    """The same without 1-step and empty references, in three times the steps: does one-shot training catch up?"""
     study = paper_claims()
     ((keys, rows),) = study.axes.items()
     kept = [row for row in rows if row[2] != "1-step" and row[3] != "empty"]

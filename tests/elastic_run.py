@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from processes import until
 from ray.cluster_utils import Cluster
 from runs import config_of
 
@@ -46,7 +45,9 @@ def elastic(root: Path) -> ExperimentConfig:
 
 def kill_once_it_trains(config: ExperimentConfig, node: Any, done: dict[str, Any]) -> None:
     """Waits for a checkpoint, and kills the second node's raylet."""
-    step = until(RunFolder.of(config).checkpoints().latest)
+    checkpoints = RunFolder.of(config).checkpoints()
+    while not (step := checkpoints.latest()):
+        time.sleep(0.02)
     (raylet,) = node.all_processes["raylet"]
     os.kill(raylet.process.pid, signal.SIGKILL)
     done["step_at_kill"] = step

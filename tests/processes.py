@@ -12,15 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
-
-_Found = TypeVar("_Found")
 
 
 def free_port() -> int:
@@ -52,17 +49,6 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
     while not condition():
         assert time.monotonic() < deadline, "condition not met in time"
         time.sleep(0.05)
-
-
-def until(look: Callable[[], _Found | None]) -> _Found:
-    """Returns what `look` finds, once it does. What it raises is printed, and ends no thread that waits to kill."""
-    while True:
-        try:
-            if found := look():
-                return found
-        except Exception:
-            traceback.print_exc()
-        time.sleep(0.02)
 
 
 def last_line(printed: str) -> Any:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from processes import until
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tiny_study import tiny_config
@@ -48,7 +47,8 @@ def under_way(trials: list[Trial]) -> dict[str, int]:
 
 def kill_once_they_train(trials: list[Trial], node: Any, blocker: Any, done: dict[str, Any]) -> None:
     """Waits for a trial to have a checkpoint, frees the head, and kills the other node's raylet."""
-    steps = until(lambda: under_way(trials))
+    while not (steps := under_way(trials)):
+        time.sleep(0.02)
     ray.kill(blocker)
     (raylet,) = node.all_processes["raylet"]
     os.kill(raylet.process.pid, signal.SIGKILL)

@@ -80,7 +80,9 @@ class Run:
 
     @property
     def last_step(self) -> int | None:
-        """The last optimiser step that any curve shows."""
+        """The last optimiser step that any curve shows; of a run stopped early, the one at which that was decided."""
+        if self.status == "stopped":  # its worker went on until it was ended
+            return int(self.tags["ovos.stopped_early"])
         steps = [curve[-1][0] for curve in self.curves.values() if curve]
         return max(steps) if steps else None
 
