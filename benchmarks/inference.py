@@ -45,8 +45,8 @@ class Ours:
 
     def __init__(self, name: str, args: argparse.Namespace, **changes: Any) -> None:
         from ovos_ray import networks
-        from ovos_ray.evaluate.propagator import Propagator
-        from ovos_ray.evaluate.settings import InferenceSettings
+        from ovos_ray.evaluate.infer.propagator import Propagator
+        from ovos_ray.evaluate.infer.settings import InferenceSettings
 
         # As `load_network` returns it.
         network = networks.build(name).eval().to(args.device, memory_format=torch.channels_last)

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.data import synthetic
-from ovos_ray.data.layout import open_dataset
-from ovos_ray.data.pack import pack
-from ovos_ray.recipes import make
+from ovos_ray.config.recipes import make
+from ovos_ray.data.folders import synthetic
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.pack import pack
 
 SMALL: dict[str, Any] = {"train.steps": 4, "train.checkpoint_every": 4, "tracking_uri": "", "pretrain": None}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -50,11 +50,11 @@ def measure(config: ExperimentConfig, told: Connection) -> None:
     """Trains and tells the peak of this process, in GiB, and what it had taken before it began."""
     import ray.train.torch  # noqa: F401  (as a worker of a run has)
 
-    from ovos_ray.data.decode import ClipDecoder
-    from ovos_ray.data.local import LocalStream
-    from ovos_ray.data.plan import Plan
-    from ovos_ray.data.shards import ShardIndex
-    from ovos_ray.train.worker import RunRequest, Worker
+    from ovos_ray.data.clips.batches import LocalStream
+    from ovos_ray.data.clips.decode import ClipDecoder
+    from ovos_ray.data.clips.plan import Plan
+    from ovos_ray.data.shards.index import ShardIndex
+    from ovos_ray.run.loop import RunRequest, Worker
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=config.train.steps)
@@ -66,7 +66,7 @@ def measure(config: ExperimentConfig, told: Connection) -> None:
 
 def estimate_it(config: ExperimentConfig, told: Connection) -> None:
     """Tells the estimate."""
-    from ovos_ray.train.estimate import estimate
+    from ovos_ray.run.estimate import estimate
 
     told.send(estimate(config).memory_gib)
 

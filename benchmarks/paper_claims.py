@@ -23,30 +23,31 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from claims import Interval, difference, interval, judge
+
 from ovos_ray import networks
 from ovos_ray.cli.console import console
-from ovos_ray.cli.session import print_record
 from ovos_ray.cli.studies import print_results
 from ovos_ray.cli.training import resolve
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.data import synthetic
-from ovos_ray.data.layout import DatasetFolder, open_dataset
-from ovos_ray.data.pack import pack
-from ovos_ray.evaluate.baselines import copy_first_mask, match_colours
-from ovos_ray.evaluate.checkpoint_file import load_network
-from ovos_ray.evaluate.inference import InferenceSettings, NetworkPredictor, Predictor
+from ovos_ray.config.recipes import make
+from ovos_ray.data.folders import synthetic
+from ovos_ray.data.folders.open import DatasetFolder, open_dataset
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.evaluate.infer.baselines import copy_first_mask, match_colours
+from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, Predictor
+from ovos_ray.evaluate.infer.prediction import predict_dataset
 from ovos_ray.evaluate.metrics import region_similarity
-from ovos_ray.evaluate.prediction import predict_dataset
-from ovos_ray.evaluate.read_mask import read_mask
-from ovos_ray.evaluate.scoring import evaluate_folders
+from ovos_ray.evaluate.score.read_mask import read_mask
+from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.methods import one_shot_loss
-from ovos_ray.recipes import make
-from ovos_ray.track.claims import Interval, difference, interval, judge
+from ovos_ray.on_ray.session import print_record
+from ovos_ray.run.here import local_stream
+from ovos_ray.study.expand import expand_study
+from ovos_ray.study.here import run_plain
+from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.track.provenance import provenance_tags
-from ovos_ray.train.plain import local_stream
-from ovos_ray.tune.expand import expand_study
-from ovos_ray.tune.plain import run_plain
-from ovos_ray.tune.space import SearchSpace, Trial
+from ovos_ray.train.load_network import load_network
 
 Scores = dict[int, dict[str, float]]
 STUDY = Path("study")

@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 from browser import CHROMIUM, Browser
 from synthetic_study import RawRun, curve, made_up_scores, save, save_mask, write_study
 
-from ovos_ray.track.report import build_report
-from ovos_ray.track.study import load_study
+from ovos_ray.report.build import build_report
+from ovos_ray.report.read import load_study
 
 SEQUENCES = [f"sequence-{number:02d}" for number in range(12)]
 FRAMES, HEIGHT, WIDTH = 40, 480, 854

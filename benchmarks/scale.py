@@ -23,11 +23,11 @@ import numpy as np
 import psutil
 
 from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.masks import ObjectBox
-from ovos_ray.data.plan import Plan
-from ovos_ray.data.shards import LabelBudget, ShardFile, ShardIndex, VideoEntry
+from ovos_ray.data.shards.index import LabelBudget, ShardFile, ShardIndex, VideoEntry
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 NUM_VIDEOS, NUM_FRAMES = 3471, 94_000
 NUM_TRIALS = 1000
 NETWORKS = ("stcn-tiny", "xmem-tiny", "cutie-tiny", "stcn", "xmem", "cutie-small", "cutie-base")
@@ -104,9 +104,9 @@ def measure_index_and_plan(folder: Path) -> dict[str, float]:
 
 def measure_study() -> dict[str, float]:
     """Expanding, describing and keeping 1,000 trials in the driver."""
-    from ovos_ray.tune.expand import expand
-    from ovos_ray.tune.space import SearchSpace
-    from ovos_ray.tune.sweep import requests_of
+    from ovos_ray.study.expand import expand
+    from ovos_ray.study.run_study import requests_of
+    from ovos_ray.study.space import SearchSpace
 
     result: dict[str, float] = {}
     base = override(ExperimentConfig(), {"network.name": "xmem", "data.shards": ("/mnt/youtube_vos2018",)})
@@ -175,8 +175,8 @@ def measure_checkpoints(folder: Path) -> dict[str, Any]:
 
     from ovos_ray import networks
     from ovos_ray.io import Storage
+    from ovos_ray.run.estimate import checkpoint_bytes
     from ovos_ray.train.checkpoint import CheckpointStore
-    from ovos_ray.train.estimate import checkpoint_bytes
 
     result: dict[str, Any] = {}
     for name in NETWORKS:

@@ -28,7 +28,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ovos_ray.evaluate.scoring import evaluate_folders
+from ovos_ray.evaluate.score.scoring import evaluate_folders
 
 
 def straightforward(pairs: dict[str, list[tuple[Path, Path]]], merged: bool) -> dict[str, tuple[float, float]]:

@@ -56,15 +56,15 @@ class Watcher:
 def plain_loop(configs: list[Any]) -> dict[str, float]:
     import torch
 
-    from ovos_ray.data.decode import ClipDecoder
-    from ovos_ray.data.local import LocalStream
-    from ovos_ray.data.plan import Plan
-    from ovos_ray.data.shards import ShardIndex
+    from ovos_ray.data.clips.batches import LocalStream
+    from ovos_ray.data.clips.decode import ClipDecoder
+    from ovos_ray.data.clips.plan import Plan
+    from ovos_ray.data.shards.index import ShardIndex
     from ovos_ray.evaluate.evaluation import evaluate_network
+    from ovos_ray.run.loop import initial_network
     from ovos_ray.train.numerics import set_numerics
     from ovos_ray.train.optimizer import build_optimizer
     from ovos_ray.train.step import TrainingModule, train_step
-    from ovos_ray.train.worker import initial_network
 
     training = scoring = 0.0
     processor = time.process_time()
@@ -165,7 +165,7 @@ def _busy_name(process: Any) -> str | None:
 def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, Any]:
     import ray
 
-    from ovos_ray.tune.sweep import run_sweep
+    from ovos_ray.on_ray.study import run_sweep
 
     board = ray.remote(TimedBoard).options(num_cpus=0).remote()
     before = living()
@@ -220,9 +220,9 @@ def main() -> None:
     began = time.perf_counter()
     from tiny_study import make_dataset, tiny_config
 
-    from ovos_ray.cli.session import ray_session
-    from ovos_ray.tune.expand import expand
-    from ovos_ray.tune.space import SearchSpace
+    from ovos_ray.on_ray.session import ray_session
+    from ovos_ray.study.expand import expand
+    from ovos_ray.study.space import SearchSpace
 
     imports = time.perf_counter() - began
     with tempfile.TemporaryDirectory() as name:

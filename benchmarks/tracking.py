@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ovos_ray.track.mlflow_sink import Sink
+from ovos_ray.track.sink import Sink
 
 NUM_CALLS = 1000
 SCALARS = {f"train/scalar_{number}": 0.5 for number in range(10)}

@@ -1,6 +1,6 @@
 """DAVIS 2016: 50 videos of one object each, every frame annotated."""
 
-from ovos_ray.data.description import DatasetDescription
+from ovos_ray.data.folders.description import DatasetDescription
 
 DATASET = DatasetDescription(
     name="davis2016",

@@ -1,6 +1,6 @@
 """DAVIS 2017: 150 videos with several objects, every frame of train and val annotated."""
 
-from ovos_ray.data.description import DatasetDescription
+from ovos_ray.data.folders.description import DatasetDescription
 
 DATASET = DatasetDescription(
     name="davis2017",

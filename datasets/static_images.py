@@ -1,6 +1,6 @@
 """Segmented photographs, from which clips are synthesised for pretraining (stage 0)."""
 
-from ovos_ray.data.description import DatasetDescription
+from ovos_ray.data.folders.description import DatasetDescription
 
 DATASET = DatasetDescription(
     name="static_images",

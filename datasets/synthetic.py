@@ -1,12 +1,12 @@
 """The dataset that the project makes itself, in the layout of DAVIS 2017; `ovos-ray demo` and the tests use it."""
 
-from ovos_ray.data.description import DatasetDescription
+from ovos_ray.data.folders.description import DatasetDescription
 
 DATASET = DatasetDescription(
     name="synthetic",
     layout="davis2017",
     title="Moving, deforming and occluding textured objects",
-    source="ovos_ray.data.synthetic.generate",
+    source="ovos_ray.data.folders.synthetic.generate",
     licence="Apache-2.0, as the project",
     splits={
         "train": "training videos",

@@ -1,6 +1,6 @@
 """YouTube-VOS 2019: 3471 training videos, every fifth frame annotated."""
 
-from ovos_ray.data.description import DatasetDescription
+from ovos_ray.data.folders.description import DatasetDescription
 
 DATASET = DatasetDescription(
     name="youtube_vos2019",

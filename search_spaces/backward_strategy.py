@@ -6,7 +6,7 @@ three frames, as STCN has them, T-step is 2-step and runs once.
 
 from __future__ import annotations
 
-from ovos_ray.tune.space import SearchSpace
+from ovos_ray.study.space import SearchSpace
 
 _STRATEGIES = ("2-step", "T-step", "1-step")
 

@@ -7,7 +7,7 @@ draws are the first rates of a population, whose worst members go on from the be
 
 from __future__ import annotations
 
-from ovos_ray.tune.space import Range, SearchSpace
+from ovos_ray.study.space import Range, SearchSpace
 
 
 def learning_rate() -> SearchSpace:

@@ -8,7 +8,7 @@ with `--labels all`, which by convention lie beside the one-shot ones: `shards/d
 from __future__ import annotations
 
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.tune.space import SearchSpace
+from ovos_ray.study.space import SearchSpace
 
 _ALL = "_all"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from ovos_ray.tune.space import SearchSpace
+from ovos_ray.study.space import SearchSpace
 
 _FIRST, _ALL = ("study/shards/first",), ("study/shards/all",)
 

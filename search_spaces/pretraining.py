@@ -6,7 +6,7 @@ The pretrained half starts from `trainables.static_pretraining`, which runs once
 from __future__ import annotations
 
 from ovos_ray.config import PretrainConfig
-from ovos_ray.tune.space import SearchSpace
+from ovos_ray.study.space import SearchSpace
 
 _STATIC = "trainables.static_pretraining"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ovos_ray.tune.space import SearchSpace
+from ovos_ray.study.space import SearchSpace
 
 
 def smoke() -> SearchSpace:

@@ -43,10 +43,10 @@ def client(store: str) -> Any:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sinks send soon and give up on a silent server soon."""
-    from ovos_ray.track import mlflow_sink
+    from ovos_ray.track import sink
 
-    monkeypatch.setattr(mlflow_sink, "_SEND_INTERVAL_S", 0.1)
-    monkeypatch.setattr(mlflow_sink, "_MAX_BACKOFF_S", 0.3)
+    monkeypatch.setattr(sink, "_SEND_INTERVAL_S", 0.1)
+    monkeypatch.setattr(sink, "_MAX_BACKOFF_S", 0.3)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
@@ -64,10 +64,12 @@ def _cluster() -> Iterator[None]:
     """One local Ray cluster for the whole session, never somebody else's."""
     import ray
 
-    from ovos_ray.cli.session import address_hook
+    from ovos_ray.on_ray.session import address_hook
 
     # Workers import this folder's modules and, as in a checkout that is not installed, the repository's.
-    paths = os.pathsep.join(filter(None, [str(REPOSITORY / "tests"), str(REPOSITORY), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(
+        filter(None, [str(REPOSITORY / "tests" / "support"), str(REPOSITORY), os.environ.get("PYTHONPATH")])
+    )
     variables = {"PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "OMP_NUM_THREADS": "1"}
     variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # as `ray_session`: a process less for every run
     # With the dashboard's server, without which Ray Train does not clean up after runs that were stopped.

@@ -25,7 +25,7 @@ from ovos_ray.config import (
     PretrainConfig,
     TrainConfig,
 )
-from ovos_ray.data.transforms import cutie_augmentation, stcn_augmentation, xmem_augmentation
+from ovos_ray.data.clips.augment import cutie_augmentation, stcn_augmentation, xmem_augmentation
 
 _SHARDS = ("shards/youtube_vos2018", "shards/davis2017")
 

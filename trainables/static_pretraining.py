@@ -8,7 +8,7 @@ so that BIG and HRSOD are visited five times as often, as published; for other s
 from __future__ import annotations
 
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.data.static_clips import cutie_static_augmentation, static_augmentation
+from ovos_ray.data.clips.static_clips import cutie_static_augmentation, static_augmentation
 from trainables import one_shot
 
 _STATIC = {

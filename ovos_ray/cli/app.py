@@ -303,7 +303,7 @@ def doctor(
     """Says what is installed, what the cluster has, and whether shards, storage and tracking are reachable."""
     from ovos_ray.cli import doctor as physician
     from ovos_ray.config import ExperimentConfig
-    from ovos_ray.recipes import make
+    from ovos_ray.config.recipes import make
 
     config = None if recipe is None else make(recipe, ExperimentConfig)
     if not physician.examine(tuple(shards or ()), storage, tracking_uri, config=config, bench_ingest=bench_ingest):

@@ -8,9 +8,9 @@ from typing import Literal, cast
 
 from ovos_ray.cli.console import console
 from ovos_ray.cli.progress import progress_bar
-from ovos_ray.data.layout import open_dataset
-from ovos_ray.data.pack import pack
-from ovos_ray.data.verify import verify
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import ConfigError
 
 __all__ = ["pack_dataset", "verify_shards"]

@@ -28,21 +28,21 @@ from ovos_ray.config import (
     OptimizerConfig,
     TrainConfig,
 )
-from ovos_ray.data import synthetic
-from ovos_ray.data.layout import DatasetFolder, open_dataset
-from ovos_ray.data.pack import pack
+from ovos_ray.data.folders import synthetic
+from ovos_ray.data.folders.open import DatasetFolder, open_dataset
+from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import OvosError
-from ovos_ray.evaluate.baselines import copy_first_mask, match_colours
-from ovos_ray.evaluate.contact_sheet import write_contact_sheet
 from ovos_ray.evaluate.evaluation import evaluate_network
-from ovos_ray.evaluate.prediction import predict_dataset
-from ovos_ray.evaluate.scoring import evaluate_folders
-from ovos_ray.evaluate.table import ScoreTable
+from ovos_ray.evaluate.infer.baselines import copy_first_mask, match_colours
+from ovos_ray.evaluate.infer.contact_sheet import write_contact_sheet
+from ovos_ray.evaluate.infer.prediction import predict_dataset
+from ovos_ray.evaluate.score.scoring import evaluate_folders
+from ovos_ray.evaluate.score.table import ScoreTable
 from ovos_ray.io import write_json
-from ovos_ray.track.mlflow_sink import Sink
+from ovos_ray.study.expand import expand
+from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.track.provenance import provenance_tags
-from ovos_ray.tune.expand import expand
-from ovos_ray.tune.space import SearchSpace, Trial
+from ovos_ray.track.sink import Sink
 
 __all__ = ["demo", "demo_config", "demo_space"]
 
@@ -109,14 +109,14 @@ def demo(
     Args:
         out: Folder of everything it makes.
         steps: Optimiser steps per trial; None: 300.
-        num_videos: Videos per split; see `data.synthetic.generate`.
+        num_videos: Videos per split; see `data.folders.synthetic.generate`.
         verbose: Whether Ray's own log is shown.
 
     Raises:
         OvosError: A part of the chain failed.
     """
-    from ovos_ray.cli.session import ray_session, watching
-    from ovos_ray.tune.sweep import run_sweep
+    from ovos_ray.on_ray.session import ray_session, watching
+    from ovos_ray.on_ray.study import run_sweep
 
     began = time.perf_counter()
     space = demo_space()
@@ -195,7 +195,7 @@ def _baselines(trials: list[Trial], folder: DatasetFolder, out: Path) -> dict[st
 
 
 def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table: ScoreTable, out: Path) -> None:
-    from ovos_ray.tune.sweep import sweep_key
+    from ovos_ray.study.run_study import sweep_key
 
     sink = Sink.open(
         config.tracking_uri,
@@ -216,8 +216,8 @@ def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table
 
 
 def _report(space: SearchSpace, config: ExperimentConfig, out: Path) -> str:
-    from ovos_ray.track.mlflow_sink import sync
-    from ovos_ray.track.report import build_report
+    from ovos_ray.report.build import build_report
+    from ovos_ray.track.sink import sync
 
     sync(Path(config.storage))
     return str(build_report(space.name, config.tracking_uri, out / "report").html)

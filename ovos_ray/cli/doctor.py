@@ -14,10 +14,10 @@ from pathlib import Path
 from rich.markup import escape
 
 from ovos_ray.cli.console import console
-from ovos_ray.cli.job_package import JobPackage
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError
 from ovos_ray.io import Storage
+from ovos_ray.on_ray.job_package import JobPackage
 
 __all__ = ["Concern", "examine"]
 
@@ -75,7 +75,7 @@ def examine(
         ("job package", _job_package),
     ]
     if bench_ingest:
-        from ovos_ray.cli.ingest import ingest_speed
+        from ovos_ray.on_ray.ingest import ingest_speed
 
         checks.append(("decoding", lambda: iter(ingest_speed(config or ExperimentConfig(), shards))))
     passed = [_print(title, check) for title, check in checks]
@@ -147,15 +147,15 @@ def _cluster() -> Iterator[Finding]:
     if not address:
         yield "RAY_ADDRESS is not set, so that runs start a cluster of their own on this machine"
         return
-    from ovos_ray.cli.job_client import use_token
+    from ovos_ray.on_ray.job_client import use_token
 
     use_token()
     import ray
 
-    from ovos_ray.cli.session import attached
+    from ovos_ray.on_ray.session import attached
 
     if address.startswith(("http://", "https://")):
-        from ovos_ray.cli.job_client import connect
+        from ovos_ray.on_ray.job_client import connect
 
         client = connect()
         jobs = client.list_jobs()
@@ -180,7 +180,8 @@ def _cluster() -> Iterator[Finding]:
 
 def _shards(folder: str) -> Iterator[Finding]:
     from ovos_ray.data.masks import decode_image
-    from ovos_ray.data.shards import ShardIndex, ShardReader
+    from ovos_ray.data.shards.index import ShardIndex
+    from ovos_ray.data.shards.reader import ShardReader
 
     index = ShardIndex.load(folder)
     if not index.videos:
@@ -209,7 +210,7 @@ def _storage(storage: str, config: ExperimentConfig | None) -> Iterator[Finding]
     yield "writable" if free is None else f"writable, {free / 2**30:.0f} GiB free"
     if config is None:
         return
-    from ovos_ray.train.estimate import checkpoint_bytes
+    from ovos_ray.run.estimate import checkpoint_bytes
 
     each, count = checkpoint_bytes(config), config.train.keep_checkpoints + 1
     needed = f"{config.network.name} keeps {count} checkpoints of {each / 2**20:.0f} MiB"
@@ -222,7 +223,7 @@ def _storage(storage: str, config: ExperimentConfig | None) -> Iterator[Finding]
 
 
 def _backlog(storage: str) -> Iterator[Finding]:
-    from ovos_ray.track.mlflow_sink import backlog
+    from ovos_ray.track.sink import backlog
 
     folder = Storage(storage)
     waiting = backlog(Path(folder.root)) if folder.local else []

@@ -9,17 +9,17 @@ from typing import Any
 
 from ovos_ray.cli.console import console
 from ovos_ray.cli.progress import progress_bar
-from ovos_ray.cli.workers import on_device, predict_in_parallel
-from ovos_ray.data.dataset_folder import files_in
-from ovos_ray.data.layout import open_dataset
-from ovos_ray.data.video import Video
+from ovos_ray.data.folders.base import files_in
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.folders.video import Video
 from ovos_ray.errors import ConfigError, DataError
-from ovos_ray.evaluate.baselines import copy_first_mask, match_colours
-from ovos_ray.evaluate.inference import InferenceSettings, NetworkPredictor, Predictor
-from ovos_ray.evaluate.prediction import VideoReport, predict_one
-from ovos_ray.evaluate.table import protocol_for
-from ovos_ray.evaluate.video_jobs import VideoJob, claim, fingerprint, plan_jobs
+from ovos_ray.evaluate.infer.baselines import copy_first_mask, match_colours
+from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, Predictor
+from ovos_ray.evaluate.infer.prediction import VideoReport, predict_one
+from ovos_ray.evaluate.infer.video_jobs import VideoJob, claim, fingerprint, plan_jobs
+from ovos_ray.evaluate.score.table import protocol_for
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.on_ray.predict import on_device, predict_in_parallel
 
 __all__ = ["predict"]
 
@@ -66,7 +66,7 @@ def predict(
     Raises:
         OvosError: Something given cannot be used; finished videos stay.
     """
-    from ovos_ray.evaluate.checkpoint_file import load_network
+    from ovos_ray.train.load_network import load_network
 
     if (root is None) == (frames is None):
         raise ConfigError("give either --root or --frames", "--root for a dataset, --frames and --mask for one video")

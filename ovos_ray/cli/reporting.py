@@ -17,8 +17,8 @@ def report(
     Raises:
         TrackingError: The store has no such experiment, or a sequence was not scored.
     """
-    from ovos_ray.track.report import build_report, compare_study, render_table
-    from ovos_ray.track.terminal import render_report
+    from ovos_ray.report.build import build_report, compare_study, render_table
+    from ovos_ray.report.terminal import render_report
 
     if terminal:
         for part in render_report(compare_study(experiment, tracking_uri)):
@@ -32,8 +32,8 @@ def report(
 def sync(folder: str) -> bool:
     """Sends what tracking spools below a folder or bucket URI still hold; returns whether nothing is left."""
     from ovos_ray.io import Storage
-    from ovos_ray.track.bucket_spool import sync_bucket
-    from ovos_ray.track.mlflow_sink import sync as send
+    from ovos_ray.track.bucket import sync_bucket
+    from ovos_ray.track.sink import sync as send
 
     storage = Storage(folder)
     left = send(Path(storage.root)) if storage.local else sync_bucket(storage)

@@ -11,7 +11,7 @@ from rich.progress import Progress, TaskID
 
 from ovos_ray.cli.console import console
 from ovos_ray.errors import ConfigError
-from ovos_ray.evaluate.table import Protocol
+from ovos_ray.evaluate.score.table import Protocol
 
 __all__ = ["evaluate", "submission"]
 
@@ -37,7 +37,7 @@ def evaluate(
         ConfigError: There is no such protocol, or an option does not go with it.
         EvaluationError: Something is missing, misnamed or of the wrong kind.
     """
-    from ovos_ray.evaluate.scoring import evaluate_folders
+    from ovos_ray.evaluate.score.scoring import evaluate_folders
 
     if protocol not in get_args(Protocol):
         raise ConfigError(f"no protocol {protocol!r}", f"choose one of {', '.join(get_args(Protocol))}")
@@ -70,7 +70,7 @@ def submission(benchmark: str, root: Path, out: Path, predictions: Path | None) 
         ConfigError: There is no such benchmark.
         EvaluationError: A rule is broken; all that are broken are listed.
     """
-    from ovos_ray.evaluate.submission import check_submission, open_benchmark, refuse, write_submission
+    from ovos_ray.evaluate.score.submission import check_submission, open_benchmark, refuse, write_submission
 
     folder, split = open_benchmark(benchmark, root)
     if predictions is None:

@@ -13,12 +13,12 @@ from rich.table import Column, Table
 
 from ovos_ray.cli.console import console
 from ovos_ray.errors import ConfigError, OvosError
-from ovos_ray.train.resources import max_concurrent
-from ovos_ray.tune.budget import Group, price
-from ovos_ray.tune.population import generation_ends
-from ovos_ray.tune.scheduling import check_scheduler, check_searcher
-from ovos_ray.tune.space import SearchSpace, Skipped, Trial
-from ovos_ray.tune.summary import Failure, summarise
+from ovos_ray.run.resources import max_concurrent
+from ovos_ray.study.checks import check_scheduler, check_searcher
+from ovos_ray.study.population import generation_ends
+from ovos_ray.study.price import Group, price
+from ovos_ray.study.space import SearchSpace, Skipped, Trial
+from ovos_ray.study.summary import Failure, summarise
 
 __all__ = [
     "print_cost",
@@ -57,10 +57,10 @@ def print_study(space: SearchSpace, groups: Sequence[Group], skipped: Sequence[S
 
 def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
     """Prints label budget and epochs of every distinct data set-up; returns what is wrong with the data."""
-    from ovos_ray.data.plan import Plan
-    from ovos_ray.data.shards import ShardIndex
-    from ovos_ray.train.budget import count_labels
-    from ovos_ray.train.pretraining import pretraining_stage
+    from ovos_ray.data.clips.plan import Plan
+    from ovos_ray.data.shards.index import ShardIndex
+    from ovos_ray.run.labels import count_labels
+    from ovos_ray.run.pretraining import pretraining_stage
 
     problems = []
     seen: set[Any] = set()
@@ -151,7 +151,7 @@ def _cluster_at_hand() -> tuple[Mapping[str, float] | None, str]:
         return None, f"{address} takes jobs, it does not say what the cluster has; ask `ovos-ray doctor` in a job"
     import ray
 
-    from ovos_ray.cli.session import attached
+    from ovos_ray.on_ray.session import attached
 
     try:
         with attached(address):
@@ -215,7 +215,7 @@ def print_failures(failures: Sequence[Failure], command: str) -> None:
 def problems_of(space: SearchSpace, groups: Sequence[Group]) -> list[OvosError]:
     """Returns what would keep runs from being made or scored, found before any starts; equal problems once."""
     from ovos_ray.evaluate.evaluation import check_benchmarks
-    from ovos_ray.train.checks import check_config
+    from ovos_ray.run.checks import check_config
 
     problems: dict[str, OvosError] = {}
     try:

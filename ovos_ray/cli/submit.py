@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.cli.console import console
-from ovos_ray.cli.job_client import connect, first_line, follow, use_token
-from ovos_ray.cli.job_package import DEFAULT_LIMIT_MIB, JobPackage
 from ovos_ray.errors import ClusterError, ConfigError
+from ovos_ray.on_ray.job_client import connect, first_line, follow, use_token
+from ovos_ray.on_ray.job_package import DEFAULT_LIMIT_MIB, JobPackage
 
 __all__ = ["JobOptions", "job_environment", "parse_environment", "refuse_relative_paths", "submit"]
 
@@ -93,7 +93,7 @@ def submit(verb: str, arguments: Sequence[str], parameters: Mapping[str, Any], o
     if not options.wait:
         return 0
     try:
-        return follow(client, job)
+        return follow(client, job, console)
     except KeyboardInterrupt:
         console.print(f"\nthe job goes on without this terminal; {how}", highlight=False, soft_wrap=True)
         return _INTERRUPTED
@@ -133,10 +133,10 @@ def _relative_settings(recipe: str, overrides: Sequence[str]) -> dict[str, str]:
     """Returns the settings of a recipe that are relative paths."""
     from ovos_ray.cli.training import resolve
     from ovos_ray.config import ExperimentConfig, flatten, override
-    from ovos_ray.recipes import find, make
-    from ovos_ray.tune.budget import group_trials
-    from ovos_ray.tune.expand import expand_study
-    from ovos_ray.tune.space import SearchSpace
+    from ovos_ray.config.recipes import find, make
+    from ovos_ray.study.expand import expand_study
+    from ovos_ray.study.price import group_trials
+    from ovos_ray.study.space import SearchSpace
 
     made = find(recipe).make()
     if isinstance(made, SearchSpace):

@@ -13,15 +13,15 @@ from rich.table import Column, Table
 from ovos_ray.cli import studies
 from ovos_ray.cli.console import console
 from ovos_ray.config import ExperimentConfig, flatten, override
+from ovos_ray.config.digest import digest, resolve_paths
+from ovos_ray.config.recipes import find, list_recipes, make
 from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.evaluation import check_benchmarks
-from ovos_ray.identity import digest, resolve_paths
-from ovos_ray.recipes import find, list_recipes, make
-from ovos_ray.train.checks import check_config
-from ovos_ray.train.pretraining import pin_pretraining
-from ovos_ray.tune.budget import Group, group_trials, pretraining_groups
-from ovos_ray.tune.expand import expand_study
-from ovos_ray.tune.space import SearchSpace, Trial
+from ovos_ray.run.checks import check_config
+from ovos_ray.run.pretraining import pin_pretraining
+from ovos_ray.study.expand import expand_study
+from ovos_ray.study.price import Group, group_trials, pretraining_groups
+from ovos_ray.study.space import SearchSpace, Trial
 
 __all__ = ["list_all", "print_config", "resolve", "show", "sweep", "train"]
 
@@ -59,10 +59,11 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
         _print_plan(one)
     if dry_run:
         return
-    from ovos_ray.cli.session import mention_idle_gpus, ray_session, watching
+    from ovos_ray.on_ray.fit import fit
+    from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
+    from ovos_ray.run.pretraining import pretraining_request
+    from ovos_ray.run.request import RunRequest
     from ovos_ray.track.provenance import provenance_tags
-    from ovos_ray.train.loop import fit, pretraining_request
-    from ovos_ray.train.worker import RunRequest
 
     config = resolve(config)
     began = time.perf_counter()
@@ -115,12 +116,12 @@ def sweep(
         return True
     if problems:
         raise problems[0]
-    from ovos_ray.cli.session import mention_idle_gpus, print_record, ray_session, watching
+    from ovos_ray.on_ray.optuna_searcher import describe_draws
+    from ovos_ray.on_ray.session import mention_idle_gpus, print_record, ray_session, watching
+    from ovos_ray.on_ray.study import run_sweep
+    from ovos_ray.study.here import run_plain
+    from ovos_ray.study.population import describe_members
     from ovos_ray.track.provenance import provenance_tags
-    from ovos_ray.tune.learned_search import describe_draws
-    from ovos_ray.tune.plain import run_plain
-    from ovos_ray.tune.population import describe_members
-    from ovos_ray.tune.sweep import run_sweep
 
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
     tags = provenance_tags(kind="trial")
@@ -160,7 +161,7 @@ def show(recipe: str, overrides: Sequence[str]) -> None:
 
 def list_all() -> None:
     """Prints recipes, studies and datasets."""
-    from ovos_ray.data.description import describe, described_names
+    from ovos_ray.data.folders.description import describe, described_names
 
     for title, package in (("trainables", "trainables"), ("search spaces", "search_spaces")):
         path = Column("path", no_wrap=True)  # to be copied whole
@@ -195,7 +196,7 @@ def _alone(config: ExperimentConfig) -> Group:
 
 def _print_plan(run: Group) -> None:
     """Prints label budget, epochs and the estimated cost of a run."""
-    from ovos_ray.train.estimate import estimate
+    from ovos_ray.run.estimate import estimate
 
     if problems := studies.print_label_budgets([run]):
         raise problems[0]

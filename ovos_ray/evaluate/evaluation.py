@@ -11,13 +11,13 @@ import torch
 import torch.distributed
 
 from ovos_ray.config import EvaluationConfig
-from ovos_ray.data.layout import open_dataset
+from ovos_ray.config.digest import split_benchmark
+from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
-from ovos_ray.evaluate.prediction import predict_dataset
-from ovos_ray.evaluate.scoring import evaluate_folders
-from ovos_ray.evaluate.settings import InferenceSettings
-from ovos_ray.evaluate.table import ObjectScore, Protocol, ScoreTable, protocol_for
-from ovos_ray.identity import split_benchmark
+from ovos_ray.evaluate.infer.prediction import predict_dataset
+from ovos_ray.evaluate.infer.settings import InferenceSettings
+from ovos_ray.evaluate.score.scoring import evaluate_folders
+from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable, protocol_for
 from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ovos_ray.config import MethodConfig
 from ovos_ray.errors import ConfigError
-from ovos_ray.methods.clip import Clip
+from ovos_ray.methods.batch import Clip
 from ovos_ray.methods.losses import frame_losses, mask_iou, one_hot, total_loss, uses_auxiliary
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.propagation import encode_frames, propagate

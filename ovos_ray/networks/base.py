@@ -2,7 +2,7 @@
 
 A network turns frames into features (`encode`), features and masks into memory (`memorise`), and features and what was
 read from memory into masks (`segment`). Whoever walks over the frames owns the memory: `methods/propagation.py` keeps
-a list of frames for training, `evaluate/inference.py` a bounded bank with top-k and long-term memory. Both walk so:
+a list of frames for training, `evaluate/infer/` a bounded bank with top-k and long-term memory. Both walk so:
 
     state = network.start(masks)                                       # masks of the first frame
     frame, state = network.memorise(features[0], state, deep_update=True)

@@ -25,7 +25,7 @@ def save_model(path: Path, weights: Path, *, network: str, **settings: Any) -> N
         path: Folder to write, absent so far.
         weights: Safetensors file (or anything `ovos_ray.networks.load_weights` reads).
         network: Name known to `ovos_ray.networks.build`.
-        settings: Fields of `ovos_ray.evaluate.inference.InferenceSettings` that differ from the published ones.
+        settings: Fields of `ovos_ray.evaluate.infer.inference.InferenceSettings` that differ from the published ones.
     """
     import mlflow.pyfunc
     from mlflow.models import ModelSignature
@@ -79,7 +79,7 @@ class Predictor:
         Returns:
             `masks` (T, H, W) uint8 object indices; the first is the given mask.
         """
-        from ovos_ray.evaluate.inference import predict_video
+        from ovos_ray.evaluate.infer.inference import predict_video
 
         masks = predict_video(
             self.network, iter(model_input["frames"]), {0: np.asarray(model_input["mask"])}, **self._settings

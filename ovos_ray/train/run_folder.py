@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig
+from ovos_ray.config.digest import digest
+from ovos_ray.config.overrides import flatten, from_dict, to_dict
 from ovos_ray.errors import CheckpointError
-from ovos_ray.identity import digest
 from ovos_ray.io import Storage
-from ovos_ray.overrides import flatten, from_dict, to_dict
 from ovos_ray.train.checkpoint import CheckpointStore
 
 __all__ = ["RunFolder"]

@@ -1,0 +1,186 @@
+"""A clip of the plan becomes arrays: read, decode, crop where an object shows, renumber the objects.
+
+Legend of shapes: T frames of a clip, S crop size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ovos_ray import seeding
+from ovos_ray.config import AugmentationConfig, DataConfig
+from ovos_ray.data import masks
+from ovos_ray.data.clips import augment as transforms
+from ovos_ray.data.clips.merging import paste_objects
+from ovos_ray.data.clips.plan import Clip
+from ovos_ray.data.shards.reader import FrameRow, ShardReader
+from ovos_ray.errors import DataError
+
+__all__ = ["ClipDecoder", "Sample"]
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training sample; uint8 until it is on the device.
+
+    Attributes:
+        position: Place in the plan.
+        frames: (T, 3, S, S) uint8 RGB.
+        labels: (L, S, S) uint8 object indices 1 … num_objects; L = 1 (the reference frame) or T (fully supervised).
+        num_objects: Objects the reference label shows.
+        weight: 1, or 0 for a sample without object and for an unreadable one.
+        problem: What could not be read; empty for a good sample.
+    """
+
+    position: int
+    frames: UInt8Array
+    labels: UInt8Array
+    num_objects: int
+    weight: float
+    problem: str = ""
+
+
+class ClipDecoder:
+    """Turns clips into samples. Picklable; one a process is enough.
+
+    Args:
+        data: The data part of the configuration.
+        all_labels: Whether every frame's label is read (fully supervised) or the reference frame's alone.
+    """
+
+    def __init__(self, data: DataConfig, *, all_labels: bool) -> None:
+        self.data, self.all_labels = data, all_labels
+        self._readers = [ShardReader(folder) for folder in data.shards]
+
+    def __call__(self, clip: Clip) -> Sample:
+        """Decodes a clip.
+
+        Raises:
+            DataError: A row cannot be read, unless `data.on_bad_row` is `skip`: then the sample has weight zero and
+                names its problem, and no other sample takes its place.
+        """
+        try:
+            return self._decode(clip)
+        except DataError as error:
+            if self.data.on_bad_row == "error":
+                raise DataError(
+                    f"position {clip.position}, video {clip.video!r}: {error.message}",
+                    error.remedy
+                    or "`ovos-ray verify SHARDS` lists every bad row; data.on_bad_row=skip goes on without",
+                ) from error
+            size, n = self.data.crop_size, self.data.clip_length
+            return Sample(
+                position=clip.position,
+                frames=np.zeros((n, 3, size, size), np.uint8),
+                labels=np.zeros((n if self.all_labels else 1, size, size), np.uint8),
+                num_objects=0,
+                weight=0.0,
+                problem=f"video {clip.video!r}: {error.message}",
+            )
+
+    def _decode(self, clip: Clip) -> Sample:
+        rows = self._readers[clip.source].read(*_place(clip))
+        if self.data.source == "static":
+            return self._decode_static(clip, rows[0])
+        frames, labels = self._augmented(clip, rows)
+        order = clip.object_order
+        if clip.merged is not None and len(np.unique(labels[0][labels[0] > 0])) < self.data.max_objects:
+            other = self._augmented(clip.merged, self._readers[clip.merged.source].read(*_place(clip.merged)))
+            frames, labels = paste_objects(frames, labels, *other)
+            ids = np.unique(labels[0][labels[0] > 0])
+            order = tuple(seeding.generator(clip.seed, 0, "merged objects").permutation(ids).tolist())
+        return _sample(clip, order, frames, labels, self.data.max_objects)
+
+    def _augmented(self, clip: Clip, rows: Sequence[FrameRow]) -> tuple[UInt8Array, UInt8Array]:
+        """Returns frames (T, 3, S, S) and labels (L, S, S), with the ids of the dataset."""
+        images = [masks.decode_image(row.jpeg) for row in rows]
+        labels = [_label_of(row) for row in (rows if self.all_labels else rows[:1])]
+        height, width = images[0].shape[:2]
+        parameters = self._first_showing(clip, labels[0], height, width)
+        frames = np.stack([transforms.apply_to_frame(image, parameters, t).numpy() for t, image in enumerate(images)])
+        cropped = np.stack([transforms.apply_to_label(label, parameters, t).numpy() for t, label in enumerate(labels)])
+        return frames, cropped
+
+    def _first_showing(self, clip: Clip, label: UInt8Array, height: int, width: int) -> transforms.ClipParameters:
+        """Returns the first seeded crop that shows an object; after the last try, the whole frame."""
+        for attempt in range(self.data.crop_tries):
+            parameters = transforms.draw_parameters(
+                seeding.integer_seed(clip.seed, attempt, "crop"),
+                self._augmentation(clip),
+                self.data.crop_size,
+                height,
+                width,
+                self.data.clip_length,
+            )
+            if bool(transforms.apply_to_label(label, parameters, 0).any()):
+                return parameters
+        return transforms.draw_parameters(clip.seed, None, self.data.crop_size, height, width, self.data.clip_length)
+
+    def _augmentation(self, clip: Clip) -> AugmentationConfig | None:
+        """Returns the augmentation in force; it draws the same crops and colours with and without frame geometry."""
+        augmentation = self.data.augmentation
+        if augmentation is None or clip.frame_geometry:
+            return augmentation
+        return dataclasses.replace(augmentation, frame_rotation=0.0, frame_shear=0.0)
+
+    def _decode_static(self, clip: Clip, row: FrameRow) -> Sample:
+        from ovos_ray.data.clips import static_clips
+
+        frames, labels = static_clips.synthesise(
+            masks.decode_image(row.jpeg),
+            _label_of(row),
+            num_frames=self.data.clip_length,
+            crop_size=self.data.crop_size,
+            seed=clip.seed,
+            augmentation=self._augmentation(clip),
+        )
+        shown = labels if self.all_labels else labels[:1]
+        return _sample(clip, clip.object_order, frames, shown, self.data.max_objects)
+
+
+def _place(clip: Clip) -> tuple[str, tuple[int, ...]]:
+    return clip.video, clip.frames
+
+
+def _label_of(row: FrameRow) -> UInt8Array:
+    if row.label is None:
+        raise DataError(
+            f"frame {row.name} has no label",
+            "the fully supervised method needs shards packed with --labels all",
+        )
+    return masks.decode_mask(row.label)
+
+
+def _sample(clip: Clip, order: Sequence[int], frames: UInt8Array, labels: UInt8Array, max_objects: int) -> Sample:
+    """Keeps the first `max_objects` of the order that the reference label still shows, numbered from 1."""
+    shown = set(np.unique(labels[0]).tolist()) - {0}
+    kept = sorted([i for i in order if i in shown][:max_objects])
+    renumber = np.zeros(256, np.uint8)
+    renumber[kept] = np.arange(1, len(kept) + 1)
+    return Sample(
+        position=clip.position,
+        frames=frames,
+        labels=renumber[labels],
+        num_objects=len(kept),
+        weight=1.0 if kept else 0.0,
+    )
+
+
+def stack(samples: Sequence[Sample]) -> dict[str, npt.NDArray[np.generic]]:
+    """Stacks samples into the columns of a batch; `label` is the reference frame's."""
+    labels = np.stack([sample.labels for sample in samples])
+    return {
+        "position": np.array([sample.position for sample in samples], np.int64),
+        "frames": np.stack([sample.frames for sample in samples]),
+        "labels": labels,
+        "num_objects": np.array([sample.num_objects for sample in samples], np.int64),
+        "weight": np.array([sample.weight for sample in samples], np.float32),
+        "problem": np.array([sample.problem for sample in samples], np.str_),
+    }

@@ -1,0 +1,257 @@
+"""The plan: which clip is trained at which position, as arithmetic on (indices, seed, position).
+
+The global batch of step k is positions k·G … (k+1)·G-1, whatever the number of workers; rank r of W takes the r-th of
+W equal parts. Resuming at step k, an epoch's order and the D in force are therefore functions, not state.
+"""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ovos_ray import seeding
+from ovos_ray.config import DataConfig
+from ovos_ray.data.shards.index import ShardIndex, VideoEntry
+from ovos_ray.errors import ConfigError, DataError
+
+__all__ = ["Clip", "Exclusion", "Plan", "check_split", "frame_geometry_at", "max_skip_at"]
+__all__ += ["sample_frames", "slice_for_rank"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sample of the plan.
+
+    Attributes:
+        position: Place in the plan; step = position // G.
+        source: Which of `DataConfig.shards` it comes from.
+        video: Name of the video.
+        frames: Indices of the n frames, the reference frame first.
+        max_skip: D in force, in video frames.
+        object_order: The ids of the reference frame in a random order; objects are kept from the front.
+        seed: Seed of the augmentation.
+        frame_geometry: Whether frames are rotated and sheared on their own, as far as the augmentation does that.
+        merged: Another clip whose objects are pasted into this one, or None (`data.clip_merging`).
+    """
+
+    position: int
+    source: int
+    video: str
+    frames: tuple[int, ...]
+    max_skip: int
+    object_order: tuple[int, ...]
+    seed: int
+    frame_geometry: bool = True
+    merged: Clip | None = None
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """A video that cannot be trained on, and why."""
+
+    dataset: str
+    video: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Item:
+    source: int
+    video: VideoEntry
+    starts: tuple[int, ...]
+    interval: int
+
+
+def max_skip_at(curriculum: Sequence[tuple[float, int]], step: int, steps: int) -> int:
+    """Returns D in force at an optimiser step: the last entry whose fraction of `steps` has been reached."""
+    fractions = [fraction for fraction, _ in curriculum]
+    if not fractions or fractions[0] != 0.0 or fractions != sorted(fractions):
+        raise ConfigError(
+            f"data.max_skip = {list(curriculum)} is not a curriculum",
+            "give (fraction, D) pairs with rising fractions, the first at 0, such as [[0, 5], [0.1, 10]]",
+        )
+    # Compared in steps: 0.3 * 10 is not 3 in binary, and a boundary should not depend on that.
+    begins = [round(fraction * steps) for fraction in fractions]
+    return curriculum[bisect.bisect_right(begins, step) - 1][1]
+
+
+def frame_geometry_at(until: float, step: int, steps: int) -> bool:
+    """Whether an optimiser step comes before the fraction `until` of `steps`, rounded to a whole step."""
+    return step < round(until * steps)
+
+
+def sample_frames(start: int, room: int, clip_length: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Draws a clip of distinct frames that run away from `start`.
+
+    Each of the n-1 gaps is uniform in 1 … min(max_gap, what leaves room for the rest).
+
+    Args:
+        start: Index of the reference frame.
+        room: Frames available after it; negative: before it, so that the clip runs backwards.
+        clip_length: n.
+        max_gap: D', the largest gap in frames of this video.
+        rng: Where the gaps are drawn from.
+    """
+    direction, left = (1, room) if room >= 0 else (-1, -room)
+    frames = [start]
+    for still_needed in range(clip_length - 2, -1, -1):
+        gap = int(rng.integers(1, min(max_gap, left - still_needed) + 1))
+        frames.append(frames[-1] + direction * gap)
+        left -= gap
+    return tuple(frames)
+
+
+def check_split(batch_size: int, world_size: int) -> None:
+    """Checks that every worker gets a part of the global batch.
+
+    Raises:
+        ConfigError: There are more workers than clips.
+    """
+    if batch_size < world_size:
+        raise ConfigError(
+            f"data.batch_size = {batch_size} cannot be split over {world_size} workers",
+            "lower train.num_workers, or raise data.batch_size, which is the global batch",
+        )
+
+
+def slice_for_rank(step: int, batch_size: int, rank: int, world_size: int) -> range:
+    """Returns the positions of one rank's part of the global batch of a step; parts differ by one clip at most."""
+    first, end = (part * batch_size // world_size for part in (rank, rank + 1))
+    return range(step * batch_size + first, step * batch_size + end)
+
+
+class Plan:
+    """The clips of a run.
+
+    Args:
+        indices: One index for each of `data.shards`.
+        data: The data part of the configuration.
+        seed: The run seed.
+        steps: Optimiser steps of the whole run, to which the curriculum's fractions refer.
+
+    Raises:
+        DataError: No video is long enough.
+        ConfigError: Multipliers or frame intervals do not match the shards.
+    """
+
+    def __init__(self, indices: Sequence[ShardIndex], data: DataConfig, *, seed: int, steps: int) -> None:
+        for key in ("multipliers", "frame_intervals"):
+            given = getattr(data, key)
+            if given and len(given) != len(indices):
+                raise ConfigError(f"data.{key} has {len(given)} values for {len(indices)} data.shards")
+        self.data, self.seed, self.steps = data, seed, steps
+        multipliers = data.multipliers or (1,) * len(indices)
+        intervals = data.frame_intervals or tuple(index.frame_interval for index in indices)
+        items: list[_Item] = []
+        excluded: list[Exclusion] = []
+        for source, (index, multiplier, interval) in enumerate(zip(indices, multipliers, intervals, strict=True)):
+            for video in index.videos:
+                starts, reason = self._starts(video)
+                if starts:
+                    items.extend([_Item(source, video, starts, interval)] * multiplier)
+                else:
+                    excluded.append(Exclusion(index.dataset, video.name, reason))
+        self.excluded = tuple(excluded)
+        if not items:
+            reasons = "; ".join(f"{e.dataset}/{e.video}: {e.reason}" for e in excluded[:3]) or "the shards are empty"
+            raise DataError(
+                f"no video can give a clip of {data.clip_length} frames ({reasons})",
+                "lower data.clip_length, or pack videos that go on after their labelled frame",
+            )
+        self._items = items
+
+    def _starts(self, video: VideoEntry) -> tuple[tuple[int, ...], str]:
+        """Returns the frames a clip of this video may start from, or why there is none."""
+        n = self.data.clip_length
+        labelled = [frame for frame in video.label_frames if video.objects.get(frame)]
+        if not labelled:
+            return (), "no labelled frame shows an object"
+        if self.data.source == "static":
+            return tuple(labelled), ""
+        if self.data.clip_start == "label":
+            if max(labelled[0] + 1, video.num_frames - labelled[0]) >= n:
+                return (labelled[0],), ""
+            after = video.num_frames - labelled[0]
+            return (), f"{after} frames from labelled frame {labelled[0]} on, {n} are needed"
+        # Every frame of such a clip needs its label; the published sets label all the frames they contain.
+        run = set(video.label_frames)
+        starts = tuple(f for f in labelled if all(g in run for g in range(f, video.num_frames)))
+        starts = tuple(f for f in starts if video.num_frames - f >= n)
+        return starts, f"no run of {n} labelled frames up to the end of the video"
+
+    @property
+    def epoch_length(self) -> int:
+        """Clips per epoch: every eligible video, times its multiplier."""
+        return len(self._items)
+
+    @property
+    def num_videos(self) -> int:
+        """Eligible videos."""
+        return len({(item.source, item.video.name) for item in self._items})
+
+    def max_skip(self, step: int) -> int:
+        """Returns D in force at an optimiser step, in video frames."""
+        return max_skip_at(self.data.max_skip, step, self.steps)
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  (a plan lives as long as its run)
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        return seeding.generator(self.seed, epoch, "epoch").permutation(len(self._items))
+
+    def clip(self, position: int) -> Clip:
+        """Returns the clip at a position of training."""
+        epoch, place = divmod(position, len(self._items))
+        item = self._items[self._epoch_order(epoch)[place]]
+        clip = self._draw(item, position, seeding.generator(self.seed, position, "clip"), "augmentation")
+        if not self.data.clip_merging:
+            return clip
+        rng = seeding.generator(self.seed, position, "merged clip")
+        if rng.random() >= self.data.clip_merging:
+            return clip
+        other = self._items[int(rng.integers(len(self._items)))]
+        return dataclasses.replace(clip, merged=self._draw(other, position, rng, "merged augmentation"))
+
+    def _draw(self, item: _Item, position: int, rng: np.random.Generator, purpose: str) -> Clip:
+        step, augmentation = position // self.data.batch_size, self.data.augmentation
+        max_skip = self.max_skip(step)
+        start = int(rng.choice(item.starts))
+        frames = self._frames(item, start, max(1, max_skip // item.interval), rng)
+        ids = [box.object_id for box in item.video.objects.get(frames[0], ())]
+        return Clip(
+            position=position,
+            source=item.source,
+            video=item.video.name,
+            frames=frames,
+            max_skip=max_skip,
+            object_order=tuple(int(i) for i in rng.permutation(ids)),
+            seed=seeding.integer_seed(self.seed, position, purpose),
+            frame_geometry=augmentation is None
+            or frame_geometry_at(augmentation.frame_geometry_until, step, self.steps),
+        )
+
+    def _frames(self, item: _Item, start: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:
+        n = self.data.clip_length
+        if self.data.source == "static":
+            return (start,)
+        after, before = item.video.num_frames - 1 - start, start
+        # A label in the middle trains clips to either side of it; a label at an end leaves one side.
+        forward = after >= n - 1
+        if self.data.clip_start == "label" and forward and before >= n - 1:
+            forward = bool(rng.random() < 0.5)
+        frames = sample_frames(start, after if forward else -before, n, max_gap, rng)
+        if self.data.time_reversal and rng.random() < self.data.time_reversal:
+            frames = frames[::-1]
+        return frames
+
+    def clips(self, step: int, rank: int = 0, world_size: int = 1) -> list[Clip]:
+        """Returns one rank's clips of an optimiser step.
+
+        Raises:
+            ConfigError: There are more workers than clips.
+        """
+        check_split(self.data.batch_size, world_size)
+        return [self.clip(position) for position in slice_for_rank(step, self.data.batch_size, rank, world_size)]

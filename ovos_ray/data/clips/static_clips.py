@@ -1,0 +1,175 @@
+"""Synthetic clips from one labelled image, for the pretraining of stage 0 (published with STCN, XMem and Cutie).
+
+Every frame is the image under another affine map, colour jitter and, sometimes, a thin-plate spline. There is no
+order in time. Shapes: T frames, S crop size.
+
+Against the published code, the label of frame 0 is binarised for STCN too, which there is given soft edges, and a clip
+whose object a zoom has moved out of frame 0 has no weight, where the published networks learn to segment nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ovos_ray.config import AugmentationConfig
+from ovos_ray.data.clips.augment import FILL, draw_colour, recolour, rotation_and_shear
+from ovos_ray.seeding import generator
+
+__all__ = ["cutie_static_augmentation", "static_augmentation", "synthesise", "thin_plate_spline"]
+
+UInt8Array = npt.NDArray[np.uint8]
+FloatArray = npt.NDArray[np.float64]
+
+_NUM_CONTROL_POINTS = 12
+_CONTROL_POINT_NOISE = 0.02
+
+
+def static_augmentation() -> AugmentationConfig:
+    """Returns what STCN's and XMem's synthetic clips are made with; crop scale and ratio are unused."""
+    return AugmentationConfig(
+        interpolation="bicubic",
+        clip_scale=(0.8, 1.5),
+        clip_jitter=(0.1, 0.05, 0.05, 0.05),
+        frame_rotation=20.0,
+        frame_shear=10.0,
+        frame_scale=(0.9, 1.1),
+        frame_jitter=(0.1, 0.05, 0.05, 0.0),
+        spline=0.33,
+    )
+
+
+def cutie_static_augmentation() -> AugmentationConfig:
+    """Returns the same for Cutie, which interpolates bilinearly and zooms further, the clip and every frame."""
+    return dataclasses.replace(
+        static_augmentation(), interpolation="bilinear", clip_scale=(0.5, 2.0), frame_scale=(0.5, 2.0)
+    )
+
+
+def synthesise(
+    image: UInt8Array,
+    label: UInt8Array,
+    *,
+    num_frames: int,
+    crop_size: int,
+    seed: int,
+    augmentation: AugmentationConfig | None,
+) -> tuple[UInt8Array, UInt8Array]:
+    """Makes a clip from an image and its label.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        label: (H, W) uint8 object indices.
+        num_frames: T.
+        crop_size: S.
+        seed: Decides everything.
+        augmentation: Angles, zooms, splines, colours and interpolation; None repeats the resized image.
+
+    Returns:
+        Frames (T, 3, S, S) and labels (T, S, S), uint8.
+    """
+    rng = generator(seed, 0, "static clip")
+    if augmentation is not None:
+        matrix = rotation_and_shear(rng, 0.0, 0.0, label.shape, augmentation.clip_scale)
+        image, label = _warp_pair(image, label, matrix, cv2.INTER_NEAREST)
+        if rng.random() < augmentation.horizontal_flip:
+            image, label = image[:, ::-1], label[:, ::-1]
+        image = recolour(
+            np.ascontiguousarray(image), draw_colour(rng, augmentation.clip_jitter, augmentation.grayscale)
+        )
+    pairs = [
+        _synthesise_frame(image, label, generator(seed, t, "static frame"), crop_size, augmentation)
+        for t in range(num_frames)
+    ]
+    frames = np.stack([np.ascontiguousarray(frame.transpose(2, 0, 1)) for frame, _ in pairs])
+    return frames, np.stack([mask for _, mask in pairs])
+
+
+def _synthesise_frame(
+    image: UInt8Array,
+    label: UInt8Array,
+    rng: np.random.Generator,
+    size: int,
+    augmentation: AugmentationConfig | None,
+) -> tuple[UInt8Array, UInt8Array]:
+    flags = cv2.INTER_CUBIC if augmentation and augmentation.interpolation == "bicubic" else cv2.INTER_LINEAR
+    if augmentation is not None:
+        matrix = rotation_and_shear(
+            rng, augmentation.frame_rotation, augmentation.frame_shear, label.shape, augmentation.frame_scale
+        )
+        image, label = _warp_pair(image, label, matrix, flags)
+    height, width = label.shape
+    zoom = size / min(height, width)
+    height, width = max(size, int(height * zoom)), max(size, int(width * zoom))
+    # Area averaging where the image shrinks: OpenCV's other modes do not smooth, the published library's do.
+    image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if zoom < 1 else flags)
+    label = cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    top, left = (int(rng.integers(side - size + 1)) for side in (height, width))
+    image, label = image[top : top + size, left : left + size], label[top : top + size, left : left + size]
+    if augmentation is None:
+        return image, label
+    image = recolour(np.ascontiguousarray(image), draw_colour(rng, augmentation.frame_jitter))
+    if rng.random() >= augmentation.spline:
+        return image, label
+    source = np.column_stack([rng.permutation(size)[:_NUM_CONTROL_POINTS] / size for _ in range(2)])
+    target = source + rng.normal(0.0, _CONTROL_POINT_NOISE, source.shape)
+    columns, rows = (thin_plate_spline(source, target, size) * size).astype(np.float32)
+    image = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderValue=0)
+    label = cv2.remap(np.ascontiguousarray(label), columns, rows, cv2.INTER_NEAREST, borderValue=0)
+    return image, label
+
+
+def _warp_pair(
+    image: UInt8Array, label: UInt8Array, matrix: FloatArray | None, flags: int
+) -> tuple[UInt8Array, UInt8Array]:
+    if matrix is None:
+        return image, label
+    size, label = label.shape[::-1], np.ascontiguousarray(label)
+    inverse = flags | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(np.ascontiguousarray(image), matrix, size, flags=inverse, borderValue=FILL)
+    if flags != cv2.INTER_CUBIC:
+        nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+        return warped, cv2.warpAffine(label, matrix, size, flags=nearest, borderValue=0)
+    # As published where images are warped bicubically: so is the mask, and cut at one half.
+    mask = np.zeros_like(label)
+    for object_id in np.unique(label[label > 0]):
+        covered = (label == object_id).astype(np.float32)
+        mask[cv2.warpAffine(covered, matrix, size, flags=inverse, borderValue=0) > 0.5] = object_id
+    return warped, mask
+
+
+def thin_plate_spline(source: FloatArray, target: FloatArray, size: int) -> FloatArray:
+    """Returns where each pixel of the result comes from, so that what was at `source` appears at `target`.
+
+    Args:
+        source: (P, 2) control points (x, y) in [0, 1]².
+        target: (P, 2) where they move to.
+        size: S.
+
+    Returns:
+        (2, S, S): x and y in [0, 1] for a grid of S x S points from 0 to 1, both included.
+    """
+    num_points = len(target)
+    affine = np.column_stack([np.ones(num_points), target])
+    system = np.zeros((num_points + 3, num_points + 3))
+    system[:num_points, :num_points] = _kernel(np.linalg.norm(target[:, None] - target[None], axis=2))
+    system[:num_points, num_points:] = affine
+    system[num_points:, :num_points] = affine.T
+    wanted = np.vstack([source - target, np.zeros((3, 2))])
+    weights = np.linalg.solve(system, wanted)
+    line = np.linspace(0.0, 1.0, size)
+    grid = np.stack(np.meshgrid(line, line))
+    moved: FloatArray = grid + np.einsum("kc,khw->chw", weights[num_points:], np.stack([np.ones_like(grid[0]), *grid]))
+    for point, weight in zip(target, weights[:num_points], strict=True):
+        distance = np.hypot(grid[0] - point[0], grid[1] - point[1])
+        moved += weight[:, None, None] * _kernel(distance)
+    return moved
+
+
+def _kernel(distance: FloatArray) -> FloatArray:
+    """r² log r, finite at 0 as in the published spline library."""
+    result: FloatArray = distance**2 * np.log(distance + 1e-6)
+    return result

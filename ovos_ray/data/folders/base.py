@@ -1,0 +1,168 @@
+"""A dataset folder: what every layout can do, and how files and folders are found.
+
+Nothing but directory listings is read before a `Video` is asked for.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from ovos_ray.data.folders.description import DatasetDescription
+from ovos_ray.data.folders.video import IMAGE_SUFFIXES, Video
+from ovos_ray.errors import DataError
+
+__all__ = ["DatasetFolder", "files_in", "find_below", "folders_in", "has_images", "match_masks", "natural_key"]
+
+_MAX_DEPTH = 3
+_MAX_BREADTH = 100
+_PARTS = frozenset({"JPEGImages", "Annotations", "ImageSets"})
+_SYNONYMS = {"val": "valid", "valid": "val", "validation": "val"}
+
+
+def natural_key(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sorts frame2 before frame10."""
+    parts = re.split(r"(\d+)", path.stem)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts if part], path.name
+
+
+def folders_in(folder: Path) -> list[Path]:
+    """Visible subfolders, sorted by name; none of a folder that does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether a folder holds a visible image; stops at the first."""
+    return any(path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "." for path in folder.iterdir())
+
+
+def files_in(folder: Path, suffixes: frozenset[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Visible files with one of the suffixes, frame2 before frame10; none of a folder that does not exist."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return sorted(found, key=natural_key)
+
+
+def find_below(root: Path) -> Iterator[Path]:
+    """Yields the folders in which a dataset given as `root` may begin, nearest first.
+
+    These are root itself, what it is a part of (`…/JPEGImages/480p`, `YouTube/train`), and up to three levels below.
+    """
+    part = bool({root.name, root.parent.name} & _PARTS) or (root / "Annotations").is_dir()
+    above = [root.parent, root.parent.parent] if part else []
+    level = [root, *above]
+    for _ in range(_MAX_DEPTH + 1):
+        yield from level
+        below = []
+        for folder in level:
+            children = [child for child in folders_in(folder) if child.name not in _PARTS]
+            below += children if len(children) <= _MAX_BREADTH and folder not in above else []
+        level = below
+
+
+def match_masks(name: str, frames: list[Path], masks: list[Path]) -> dict[int, Path]:
+    """Returns mask files by the index of the frame of the same name.
+
+    Raises:
+        DataError: There are no frames, two of one name, or a mask without its frame.
+    """
+    if not frames:
+        raise DataError(f"video {name!r} has no frames")
+    position: dict[str, int] = {}
+    for index, path in enumerate(frames):
+        if path.stem in position:
+            raise DataError(f"video {name!r}: two frames of one name: {frames[position[path.stem]]} and {path}")
+        position[path.stem] = index
+    for path in masks:
+        if path.stem not in position:
+            raise DataError(
+                f"{path}: mask of a frame that is missing (video {name!r} has {frames[0].name} … {frames[-1].name} in "
+                f"{frames[0].parent})",
+                "restore the frame, or remove the mask",
+            )
+    return dict(sorted((position[path.stem], path) for path in masks))
+
+
+class DatasetFolder(abc.ABC):
+    """A dataset on disk, in one of the layouts.
+
+    Attributes:
+        root: The dataset's own folder.
+        description: What is known of the dataset.
+    """
+
+    expected: ClassVar[str]
+    """What the layout looks like; for messages."""
+
+    def __init__(self, root: Path, description: DatasetDescription) -> None:
+        self.root = root
+        self.description = description
+
+    @classmethod
+    @abc.abstractmethod
+    def begins_at(cls, folder: Path) -> bool:
+        """Whether a dataset of this layout begins in this folder."""
+
+    @property
+    @abc.abstractmethod
+    def splits(self) -> tuple[str, ...]:
+        """The splits there are."""
+
+    @abc.abstractmethod
+    def _list(self, split: str) -> list[str]:
+        """Names of the videos of an existing split."""
+
+    @abc.abstractmethod
+    def _open(self, split: str, name: str) -> Video:
+        """A listed video."""
+
+    def frame_interval(self, split: str) -> int:
+        """Video frames between two frames of a split."""
+        return self.description.frame_interval
+
+    def resolve(self, split: str) -> str:
+        """Returns the split's name in this dataset (`val` and `valid` stand for each other).
+
+        Raises:
+            DataError: There is no such split; the message lists those there are.
+        """
+        if split in self.splits:
+            return split
+        if _SYNONYMS.get(split) in self.splits:
+            return _SYNONYMS[split]
+        there_are = ", ".join(self.splits) or f"none; expected {self.expected}"
+        raise DataError(f"{self.root}: no split {split!r}; there are: {there_are}")
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a few folders live as long as the program
+    def video_names(self, split: str) -> tuple[str, ...]:
+        """Names of a split's videos, sorted, without the excluded ones.
+
+        Raises:
+            DataError: There is no such split, or it is empty.
+        """
+        names = self._list(self.resolve(split))
+        if not names:
+            raise DataError(f"{self.root}: split {split!r} is empty; expected {self.expected}")
+        return tuple(sorted(set(names) - set(self.description.excluded)))
+
+    def video(self, split: str, name: str) -> Video:
+        """Returns one video.
+
+        Raises:
+            DataError: It is not in the split, has no frames, or a mask without its frame.
+        """
+        if name not in self.video_names(split):
+            raise DataError(f"{self.root}: no video {name!r} in split {split!r}")
+        return self._open(self.resolve(split), name)
+
+    def videos(self, split: str) -> Iterator[Video]:
+        """Yields the videos of a split in the order of their names."""
+        for name in self.video_names(split):
+            yield self.video(split, name)

@@ -1,0 +1,129 @@
+"""One row per frame: the columns of a shard, and a reader that touches only the row groups a clip needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ovos_ray.data.shards.index import ShardIndex, filesystem_of
+from ovos_ray.errors import DataError
+
+__all__ = ["SCHEMA", "FrameRow", "ShardReader", "open_shard", "row_checksum"]
+
+SCHEMA = pa.schema(
+    [
+        pa.field("dataset", pa.string(), nullable=False),
+        pa.field("video", pa.string(), nullable=False),
+        pa.field("frame", pa.int32(), nullable=False),
+        pa.field("name", pa.string(), nullable=False),
+        pa.field("jpeg", pa.binary(), nullable=False),
+        pa.field("label", pa.binary()),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("checksum", pa.string(), nullable=False),
+    ]
+)
+_READ = ["video", "frame", "name", "jpeg", "label", "checksum"]
+
+
+def row_checksum(video: str, frame: int, name: str, jpeg: bytes, label: bytes | None) -> str:
+    """Returns 16 hex digits that tie a frame's bytes and its label's to their place."""
+    state = hashlib.blake2b(f"{video}\n{frame}\n{name}\n{len(jpeg)}\n".encode(), digest_size=8)
+    state.update(jpeg)
+    state.update(b"no label" if label is None else label)
+    return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class FrameRow:
+    """A stored frame: its index in the video, its name, its JPEG bytes, and its label as PNG bytes if it has one."""
+
+    frame: int
+    name: str
+    jpeg: bytes
+    label: bytes | None
+
+
+def open_shard(folder: str | Path, name: str) -> pq.ParquetFile:
+    """Opens one file of a shard folder; local files are memory-mapped.
+
+    Raises:
+        DataError: The file is missing, or its footer cannot be read.
+    """
+    filesystem, root = filesystem_of(folder)
+    path = str(PurePosixPath(root) / name)
+    try:
+        if filesystem.type_name == "local":
+            return pq.ParquetFile(path, memory_map=True)
+        return pq.ParquetFile(filesystem.open_input_file(path))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: shard file is missing", "pack the dataset again, or copy the whole folder") from error
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: unreadable shard file ({error})", "pack the dataset again with --overwrite"
+        ) from error
+
+
+class ShardReader:
+    """Reads frames of one shard folder. Keeps its files open; can be pickled (they are opened anew).
+
+    Args:
+        folder: A folder or bucket URI written by `pack`.
+
+    Raises:
+        DataError: There is no usable index.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = str(folder)
+        self.index = ShardIndex.load(folder)
+        self._files: dict[int, pq.ParquetFile] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+    def read(self, video: str, frames: Sequence[int]) -> list[FrameRow]:
+        """Returns the rows of `frames` (indices in the video), in the order asked for.
+
+        Raises:
+            DataError: There is no such video or frame, a file is missing or damaged, or a checksum does not match.
+        """
+        entry = self.index.video(video)
+        outside = [frame for frame in frames if not 0 <= frame < entry.num_frames]
+        if outside:
+            raise DataError(f"video {video!r} has frames 0 … {entry.num_frames - 1}, not {outside}")
+        size = self.index.rows_per_group
+        rows = [entry.first_row + frame for frame in frames]
+        groups = sorted({row // size for row in rows})
+        name = self.index.files[entry.shard].name
+        if entry.shard not in self._files:
+            self._files[entry.shard] = open_shard(self.folder, name)
+        try:
+            table = self._files[entry.shard].read_row_groups(groups, columns=_READ, use_threads=False)
+            start = {group: position * size for position, group in enumerate(groups)}
+            found = [table.slice(start[row // size] + row % size, 1).to_pylist()[0] for row in rows]
+        except (OSError, IndexError, pa.ArrowException) as error:
+            raise DataError(f"{self.folder}/{name}: cannot read video {video!r} ({error})", _REMEDY) from error
+        return [self._checked(row, video, frame, name) for row, frame in zip(found, frames, strict=True)]
+
+    def _checked(self, row: dict[str, Any], video: str, frame: int, file: str) -> FrameRow:
+        if (row["video"], row["frame"]) != (video, frame):
+            raise DataError(
+                f"{self.folder}/{file}: found frame {row['frame']} of {row['video']!r} where the index has frame "
+                f"{frame} of {video!r}",
+                _REMEDY,
+            )
+        if row["checksum"] != row_checksum(video, frame, row["name"], row["jpeg"], row["label"]):
+            raise DataError(
+                f"{self.folder}/{file}: frame {frame} of video {video!r} is damaged (its checksum differs)", _REMEDY
+            )
+        return FrameRow(frame, row["name"], row["jpeg"], row["label"])
+
+
+_REMEDY = "see what else is wrong: ovos-ray verify SHARDS; then pack the dataset again"

@@ -1,0 +1,163 @@
+"""Predictions of whole datasets, on disk in DAVIS results layout: OUT/VIDEO/FRAME.png.
+
+A video's folder appears under its name when all of it is written, so what is there is complete: a second run skips it,
+and redoes what a killed one left behind. Frames are read ahead and masks are written behind by threads.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ovos_ray.data.folders.base import DatasetFolder
+from ovos_ray.data.folders.video import Video
+from ovos_ray.data.masks import encode_mask, read_palette
+from ovos_ray.errors import DataError, EvaluationError
+from ovos_ray.evaluate.infer.background import ReadAhead, WholeFolder
+from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, Prediction, Predictor
+from ovos_ray.evaluate.infer.overlay import OverlayWriter
+from ovos_ray.evaluate.infer.video_jobs import VideoJob, fingerprint, plan_jobs
+from ovos_ray.networks.base import VOSNetwork
+
+__all__ = ["VideoReport", "predict_dataset", "predict_one"]
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """What predicting a video took."""
+
+    name: str
+    num_frames: int
+    seconds: float
+    skipped: bool = False
+
+
+def predict_dataset(
+    predictor: VOSNetwork | Predictor,
+    folder: DatasetFolder,
+    split: str,
+    out: str | os.PathLike[str],
+    *,
+    videos: Collection[str] | None = None,
+    settings: InferenceSettings | None = None,
+    soft: str | os.PathLike[str] | None = None,
+    overlay: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[VideoReport], None] | None = None,
+) -> list[VideoReport]:
+    """Predicts a split, one video after the other.
+
+    Args:
+        predictor: A network, or anything that predicts, such as a baseline.
+        folder: The dataset.
+        split: Its split.
+        out: Folder of the masks.
+        videos: Names of the videos; None: all of the split.
+        settings: Of a network; None: the published ones.
+        soft: Folder of the probabilities (networks only).
+        overlay: Folder of videos that show the masks over the frames.
+        overwrite: Predict again what is there.
+        progress: Called when a video is done.
+
+    Raises:
+        DataError: A video cannot be read, or has no usable mask.
+        EvaluationError: `out` holds predictions of other weights or settings.
+    """
+    if isinstance(predictor, VOSNetwork):
+        predictor = NetworkPredictor(predictor, settings or InferenceSettings.of(predictor))
+    if isinstance(predictor, NetworkPredictor):
+        predictor = replace(predictor, soft=soft is not None)
+    jobs = plan_jobs(
+        folder, split, out, fingerprint(predictor), videos=videos, soft=soft, overlay=overlay, overwrite=overwrite
+    )
+    reports = []
+    for job in jobs:
+        reports.append(predict_one(predictor, job))
+        if progress is not None:
+            progress(reports[-1])
+    return reports
+
+
+def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], object] | None = None) -> VideoReport:
+    """Predicts one video, unless it is finished.
+
+    Args:
+        predictor: What predicts.
+        job: The video, and where its masks go.
+        on_frame: Called after each frame.
+
+    Raises:
+        DataError: The video cannot be read, or has no usable mask.
+    """
+    if job.finished:
+        return VideoReport(job.video.name, 0, 0.0, skipped=True)
+    start = time.perf_counter()
+    references = job.video.references()
+    palette = read_palette(job.video.masks[next(iter(references))])
+    names = iter(job.video.frame_names) if job.video.file is None else (f"{t:05d}" for t in itertools.count())
+    count = 0
+    with ExitStack() as stack:
+        masks = stack.enter_context(WholeFolder(job.out / job.video.name))
+        soft = None if job.soft is None else stack.enter_context(WholeFolder(job.soft / job.video.name))
+        video = None if job.overlay is None else stack.enter_context(_Overlay(job.overlay))
+        frames: deque[npt.NDArray[np.uint8]] = deque()
+        images = stack.enter_context(ReadAhead(job.video.images()))
+        for name, prediction in zip(names, predictor(_kept(images, frames, job.video), references), strict=False):
+            image = frames.popleft()
+            count += 1
+            if job.video.is_saved(name):
+                masks.write(f"{name}.png", encode_mask, prediction.mask, palette)
+                if soft is not None:
+                    soft.write(f"{name}.npz", _encode_soft, prediction)
+            if video is not None:
+                video.write(image, prediction.mask, palette)
+            if on_frame is not None:
+                on_frame()
+    return VideoReport(job.video.name, count, time.perf_counter() - start)
+
+
+class _Overlay(OverlayWriter):
+    """An overlay video that is thrown away if the block fails."""
+
+    def __enter__(self) -> _Overlay:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.close(keep=kind is None)
+
+
+def _kept(images: Iterable[Any], frames: deque[Any], video: Video) -> Iterator[Any]:
+    """Passes frames on and keeps them; names the one that has another size."""
+    size = None
+    for t, image in enumerate(images):
+        size = size or image.shape[:2]
+        if image.shape[:2] != size:
+            name = f"{video.file}, frame {t}" if video.file is not None else str(video.frames[t])
+            raise DataError(
+                f"{name}: {image.shape[1]} x {image.shape[0]} pixels, the first frame has {size[1]} x {size[0]}",
+                "all frames of a video must have one size: scale this one, or split the video where it changes",
+            )
+        frames.append(image)
+        yield image
+
+
+def _encode_soft(prediction: Prediction) -> bytes:
+    probabilities = prediction.probabilities
+    if probabilities is None:
+        if prediction.ids:
+            raise EvaluationError("soft masks were asked of a predictor that has none", "leave them out for baselines")
+        probabilities = np.ones((1, *prediction.mask.shape), np.float32)  # before the first object: background
+    buffer = io.BytesIO()
+    quantised = np.round(255 * probabilities).astype(np.uint8)
+    np.savez_compressed(buffer, probabilities=quantised, ids=np.array(prediction.ids, np.int64))
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""Scoring: numbers out of predicted and annotated masks."""

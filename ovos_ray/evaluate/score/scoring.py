@@ -1,0 +1,101 @@
+"""Scores folders of predicted masks against folders of annotations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ovos_ray.evaluate.metrics import Statistics, statistics
+from ovos_ray.evaluate.score.frame_scores import chunks_of, score_chunks
+from ovos_ray.evaluate.score.pairs import SequencePlan, load_seen, plan_sequences
+from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable
+
+__all__ = ["evaluate_folders"]
+
+
+def evaluate_folders(
+    predictions: str | os.PathLike[str],
+    annotations: str | os.PathLike[str],
+    protocol: Protocol,
+    *,
+    sequences: Collection[str] | None = None,
+    seen: Collection[str] | str | os.PathLike[str] | None = None,
+    meta: str | os.PathLike[str] | None = None,
+    num_processes: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ScoreTable:
+    """Scores predicted masks.
+
+    Args:
+        predictions: One folder of PNGs per sequence, named as the frames.
+        annotations: The same for the true masks (or the dataset's own folder); they may be sparse in time.
+        protocol: `davis2016` (all objects merged), `davis2017` (each object of the first mask; both without first and
+            last annotated frame) or `youtube-vos` (each object after its first frame; `meta.json` beside the masks).
+        sequences: Names of the sequences to score; see `plan_sequences` for the default.
+        seen: youtube-vos: the categories of the training set, or a file for `load_seen`.
+        meta: youtube-vos: the split's `meta.json`; None: the one beside the masks.
+        num_processes: None: the CPUs there are, fewer for few frames. 1: in this process.
+        progress: Called with (frames done, frames in all).
+
+    Raises:
+        EvaluationError: Something is missing, misnamed, of the wrong size, or no mask of object indices.
+    """
+    plans, notes = plan_sequences(
+        Path(predictions), Path(annotations), protocol, sequences, None if meta is None else Path(meta)
+    )
+    if seen is not None and isinstance(seen, str | os.PathLike):
+        seen = load_seen(Path(seen))
+    chunks = chunks_of(plans)
+    values: dict[tuple[str, int], list[npt.NDArray[np.float64]]] = {}
+    for chunk, scores in zip(chunks, score_chunks(chunks, protocol, num_processes, progress), strict=True):
+        for pair, frame in zip(chunk.pairs, scores, strict=True):
+            for index, score in zip(pair.ids, frame, strict=True):
+                values.setdefault((chunk.sequence, index), []).append(score)
+    rows = tuple(
+        _row(plan, index, values, seen) for plan in plans for index in plan.ids if (plan.name, index) in values
+    )
+    if left_out := sum(len(plan.ids) for plan in plans) - len(rows):
+        notes.append(f"{left_out} objects have no frame after their first and were not scored")
+    if protocol == "youtube-vos":
+        notes += _notes_on_categories(rows, seen is not None)
+    return ScoreTable(protocol, rows, tuple(notes))
+
+
+def _notes_on_categories(rows: Collection[ObjectScore], seen_is_known: bool) -> list[str]:
+    """Says why G is not there, or does not cover all objects."""
+    if not seen_is_known:
+        return ["G needs seen and unseen categories: give the training set's meta.json with --seen"]
+    notes = []
+    if unknown := sum(row.category is None for row in rows):
+        notes.append(f"{unknown} of {len(rows)} objects have no category in meta.json, and are neither seen nor unseen")
+    if {True, False} - {row.seen for row in rows}:
+        notes.append("G is the mean over seen and unseen categories, and there are not both")
+    return notes
+
+
+def _row(
+    plan: SequencePlan,
+    index: int,
+    values: dict[tuple[str, int], list[npt.NDArray[np.float64]]],
+    seen: Collection[str] | None,
+) -> ObjectScore:
+    over_time = np.stack(values[plan.name, index])
+    j, f = (statistics(column) for column in over_time.T)
+    category = plan.categories[index]
+    return ObjectScore(
+        sequence=plan.name,
+        object_id=index,
+        num_frames=len(over_time),
+        j=_percent(j),
+        f=_percent(f),
+        category=category,
+        seen=None if seen is None or category is None else category in seen,
+    )
+
+
+def _percent(fraction: Statistics) -> Statistics:
+    return Statistics(100 * fraction.mean, 100 * fraction.recall, 100 * fraction.decay)

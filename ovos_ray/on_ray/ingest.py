@@ -1,0 +1,62 @@
+"""How fast this machine turns shards into training clips, with and without Ray Data."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.config.digest import resolve_paths
+from ovos_ray.errors import ConfigError
+
+__all__ = ["ingest_speed"]
+
+_SECONDS = 8.0
+
+
+def ingest_speed(config: ExperimentConfig, shards: Sequence[str]) -> Iterator[str]:
+    """Yields clips per second of one thread of this process and of Ray Data on all CPUs of a local cluster.
+
+    Args:
+        config: Says clip length, crop size and augmentation; its batches are decoded, nothing is trained.
+        shards: Folders to read.
+
+    Raises:
+        ConfigError: No shards are given.
+    """
+    from ovos_ray.data.clips.batches import LocalStream
+    from ovos_ray.data.clips.decode import ClipDecoder
+    from ovos_ray.data.clips.plan import Plan
+    from ovos_ray.data.shards.index import ShardIndex
+    from ovos_ray.on_ray.session import ray_session
+    from ovos_ray.on_ray.stream import RankStream, StreamSpec
+
+    if not shards:
+        raise ConfigError("--bench-ingest needs data", "add --shards FOLDER")
+    config = resolve_paths(override(config, {"data.shards": tuple(shards)}), Path.cwd())
+    config = override(config, {"data.multipliers": (), "data.frame_intervals": (), "train.steps": 1_000_000})
+    data, all_labels = config.data, config.method.name == "supervised"
+    yield f"clips of {data.clip_length} frames at {data.crop_size} pixels"
+    plan = Plan([ShardIndex.load(folder) for folder in data.shards], data, seed=config.seed, steps=config.train.steps)
+    speed = _speed(LocalStream(plan, ClipDecoder(data, all_labels=all_labels)).batches(), data.batch_size)
+    yield f"{speed:.1f} clips/s on one thread"
+    with ray_session():
+        stream = RankStream(StreamSpec(data, config.seed, config.train.steps, all_labels), 0, 1, 0)
+        speed = _speed(stream.batches(), data.batch_size)
+    yield f"{speed:.1f} clips/s with Ray Data"
+
+
+def _speed(batches: Iterable[Any], batch_size: int) -> float:
+    """Clips per second, the first batch aside."""
+    stream = iter(batches)
+    next(stream)
+    began = time.perf_counter()
+    for count in itertools.count(1):
+        next(stream)
+        elapsed = time.perf_counter() - began
+        if elapsed > _SECONDS:
+            return count * batch_size / elapsed
+    raise AssertionError

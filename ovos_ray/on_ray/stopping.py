@@ -1,0 +1,119 @@
+"""Trials that a scheduler stopped early: they have a result that says so, and are not made again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from ray import tune
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.config.digest import digest
+from ovos_ray.on_ray.fit import free_processors
+from ovos_ray.on_ray.trial import request_of
+from ovos_ray.run.labels import labels_of_run
+from ovos_ray.run.request import RunRequest, spool_folder
+from ovos_ray.study.space import SearchSpace
+from ovos_ray.study.summary import forget_failure
+from ovos_ray.track.bucket import finish_and_keep
+from ovos_ray.track.sink import Sink
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["StoppedTrials", "make_scheduler", "write_stopped"]
+
+_WATCHDOG_S = 15  # by then Tune has ended the trial, and Ray Train's watchdog has looked a dozen times
+
+
+class StoppedTrials(tune.Callback):  # type: ignore[misc]  # ray is untyped
+    """Notices trials that end before their last step, and writes down where they stood.
+
+    Args:
+        requests: The runs by trial name.
+    """
+
+    def __init__(self, requests: Mapping[str, RunRequest]) -> None:
+        self._requests = requests
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="stopped")
+        self._pending: list[Future[None]] = []
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune when a trial has ended, by itself or not."""
+        request = request_of(trial.config, self._requests)
+        last = trial.last_result or {}
+        steps = request.config.stop_step
+        folder = RunFolder.of(request.config)
+        if not 0 < last.get("step", 0) < steps or folder.result() is not None or folder.storage.exists("failure.json"):
+            return
+        write_stopped(request, last)
+        # Its worker may hold the tracking spool for another moment; the sweep does not wait for that.
+        self._pending.append(self._pool.submit(_tag_stopped, request, int(last["step"])))
+
+    def wait(self) -> None:
+        """Waits until the tracker knows of all of them, and their processors are free."""
+        for pending in self._pending:
+            pending.result()
+        self._pool.shutdown()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune stores callbacks' state with its own; ours is in the run folders
+
+
+def write_stopped(request: RunRequest, last: Mapping[str, Any]) -> None:
+    """Writes `result.json` of a stopped run: no final scores, the last of the selection split instead.
+
+    Args:
+        request: The run.
+        last: What it reported last: `step` and `val/…`.
+    """
+    config = request.config
+    labels = labels_of_run(config)
+    step = int(last["step"])
+    values = {
+        "name": config.name,
+        "digest": digest(config),
+        "stopped": True,
+        "steps": step,
+        "seconds": float(last.get("time_total_s", 0.0)),
+        "scores": {},
+        "validation": {key.removeprefix("val/"): value for key, value in last.items() if key.startswith("val/")},
+        "label_percent": labels.percent,
+        "labels": labels.as_dict(),
+        "bad_samples": [],
+    }
+    RunFolder.of(config).finish(values)
+    request.post(step, event="stopped early: others do better")
+
+
+def _tag_stopped(request: RunRequest, step: int) -> None:
+    config = request.config
+    forget_failure(config)  # it may have seen its workers die before it knew why
+    sink = Sink.open(
+        config.tracking_uri,
+        request.experiment,
+        request.run_key,
+        name=config.name,
+        parent_key=request.parent_key,
+        tags={"ovos.stopped_early": step},
+        spool=spool_folder(config),
+    )
+    folder = RunFolder.of(config)
+    finish_and_keep(sink, folder.storage)
+    free_processors(folder, after_s=_WATCHDOG_S)
+
+
+def make_scheduler(space: SearchSpace, configs: Sequence[ExperimentConfig]) -> Any:
+    """Returns Tune's scheduler; None: trials run to the end, in order.
+
+    After a restart of the study a scheduler compares what is left with what reports from then on.
+    """
+    from ray.tune import schedulers
+
+    if space.scheduler == "fifo":
+        return None
+    every = max(config.validation.every for config in configs)
+    common = {"time_attr": "step", "metric": space.metric, "mode": "max", "grace_period": every}
+    if space.scheduler == "asha":
+        # One more than the last step: at max_t ASHA stops a trial, and its final scores are still to come.
+        return schedulers.ASHAScheduler(**common, max_t=max(config.train.steps for config in configs) + 1)
+    return schedulers.MedianStoppingRule(**common)

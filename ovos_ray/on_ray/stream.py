@@ -1,0 +1,180 @@
+"""Ray Data executes slices of the plan: each rank streams its own slice, in order, from its own start step.
+
+`streaming_split` would deal whole blocks to whichever rank asks first, so that batches change with the number of
+workers. Here a rank's blocks are computed from its positions, and the consumer checks that it received them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import ray
+import ray.data
+import torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ovos_ray.config import DataConfig
+from ovos_ray.data.clips.plan import Plan, slice_for_rank
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ovos_ray.data.clips.decode import ClipDecoder
+
+__all__ = ["RankStream", "StreamSpec", "load_plan"]
+
+# Blocks large enough that a task's overhead (milliseconds) vanishes, small enough to start early and to schedule well.
+_BLOCK_BYTES = 32 * 2**20
+_MAX_BLOCK_CLIPS = 16
+# One Ray Data execution plans its tasks up front; segments bound that list for runs of any length (0.4 s each).
+_SEGMENT_STEPS = 4096
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What decides the samples of a run; small, and picklable to every task.
+
+    Attributes:
+        data: The data part of the configuration.
+        seed: The run seed.
+        steps: Optimiser steps of the whole run.
+        all_labels: Whether labels of all frames are read (fully supervised).
+        stop_step: The step before which the stream ends; None: after the last one.
+    """
+
+    data: DataConfig
+    seed: int
+    steps: int
+    all_labels: bool
+    stop_step: int | None = None
+
+
+@functools.lru_cache(maxsize=4)
+def load_plan(spec: StreamSpec) -> Plan:
+    """Builds the plan from the shards' indices; cached, since every task of a process asks for the same one."""
+    indices = [ShardIndex.load(folder) for folder in spec.data.shards]
+    return Plan(indices, spec.data, seed=spec.seed, steps=spec.steps)
+
+
+@functools.lru_cache(maxsize=4)
+def _decoder(spec: StreamSpec) -> ClipDecoder:
+    # Imported here: torchvision costs a second of processor time, and only decoding needs it.
+    from ovos_ray.data.clips.decode import ClipDecoder
+
+    # A bad row travels as data: Ray hands on the text of an exception, but neither its kind nor its remedy.
+    return ClipDecoder(dataclasses.replace(spec.data, on_bad_row="skip"), all_labels=spec.all_labels)
+
+
+def _decode_block(
+    block: Mapping[str, Any], *, spec: StreamSpec, rank: int, world_size: int, steps: range, steps_per_block: int
+) -> dict[str, Any]:
+    """Decodes one rank's clips of `steps_per_block` steps; the row of the block is its number. Runs as a Ray task."""
+    from ovos_ray.data.clips.decode import stack
+
+    plan, decoder = load_plan(spec), _decoder(spec)
+    first = int(block["id"][0]) * steps_per_block
+    block_steps = steps[first : first + steps_per_block]
+    return stack([decoder(clip) for step in block_steps for clip in plan.clips(step, rank, world_size)])
+
+
+@dataclass
+class RankStream:
+    """The batches of one rank from one step on. Made in the worker: Ray Train's `datasets` would start another process.
+
+    Attributes:
+        start_step: The step of the first batch; the worker resumes from the checkpoint of exactly this step.
+        own_cpus: Clips decoded at a time on CPUs that the worker itself holds, where the cluster has no other; None: on
+            as many CPUs of the cluster as are free.
+        problems: Unreadable samples met so far, with `data.on_bad_row="skip"`.
+    """
+
+    spec: StreamSpec
+    rank: int
+    world_size: int
+    start_step: int
+    own_cpus: int | None = None
+    problems: list[tuple[int, str]] = field(default_factory=list)
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Yields one micro-batch a step, until the last step of the run or of its segment.
+
+        Each has `frames` (B, T, 3, S, S) uint8, `labels` (B, L, S, S) uint8, `label` (B, S, S) uint8, and
+        `num_objects` int64, `weight` float32 and `position` int64, (B,) each.
+
+        Raises:
+            DataError: A row cannot be read, too many rows were skipped, or samples arrive out of order.
+        """
+        size = len(slice_for_rank(0, self.spec.data.batch_size, self.rank, self.world_size))
+        stop = self.spec.steps if self.spec.stop_step is None else self.spec.stop_step
+        for segment in range(self.start_step, stop, _SEGMENT_STEPS):
+            steps = range(segment, min(segment + _SEGMENT_STEPS, stop))
+            batches = self._dataset(steps).iter_batches(batch_size=size, prefetch_batches=2, batch_format="numpy")
+            for step, columns in zip(steps, batches, strict=True):
+                yield self._checked(step, columns)
+
+    def _dataset(self, steps: range) -> ray.data.Dataset:
+        data = self.spec.data
+        clip_bytes = data.clip_length * 3 * data.crop_size**2
+        block_clips = max(1, min(_MAX_BLOCK_CLIPS, _BLOCK_BYTES // clip_bytes))
+        steps_per_block = max(1, block_clips * self.world_size // data.batch_size)
+        num_blocks = math.ceil(len(steps) / steps_per_block)
+        context = ray.data.DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        decode = functools.partial(
+            _decode_block,
+            spec=self.spec,
+            rank=self.rank,
+            world_size=self.world_size,
+            steps=steps,
+            steps_per_block=steps_per_block,
+        )
+        if self.own_cpus is None:
+            return ray.data.range(num_blocks, override_num_blocks=num_blocks).map_batches(decode, batch_size=None)
+        # Numbers made here, since tasks that made them would wait for a CPU.
+        blocks = ray.data.from_items([{"id": number} for number in range(num_blocks)], override_num_blocks=num_blocks)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        return blocks.map_batches(
+            decode, batch_size=None, num_cpus=0, concurrency=self.own_cpus, scheduling_strategy=here
+        )
+
+    def _checked(self, step: int, columns: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        data = self.spec.data
+        expected = slice_for_rank(step, data.batch_size, self.rank, self.world_size)
+        received = columns["position"].tolist()
+        if received != list(expected):
+            raise DataError(
+                f"step {step}, rank {self.rank}: positions {received} arrived where {list(expected)} were expected",
+                "this is a defect of the stream; resume the run and report it",
+            )
+        for position, problem in zip(received, columns["problem"].tolist(), strict=True):
+            if problem and data.on_bad_row == "error":
+                raise DataError(
+                    f"position {position}, {problem}",
+                    "`ovos-ray verify SHARDS` lists every bad row; data.on_bad_row=skip goes on without them",
+                )
+            if problem:
+                self.problems.append((position, problem))
+        seen = (step - self.start_step + 1) * len(received)
+        # One bad sample must not stop a short run, whatever the fraction.
+        if len(self.problems) > max(1.0, data.max_bad_fraction * seen):
+            listing = "; ".join(f"position {p}: {what}" for p, what in self.problems[-3:])
+            raise DataError(
+                f"{len(self.problems)} of {seen} samples could not be read, more than data.max_bad_fraction = "
+                f"{data.max_bad_fraction} allows ({listing})",
+                "`ovos-ray verify SHARDS` lists every bad row; pack the dataset again",
+            )
+        names = ("frames", "labels", "num_objects", "weight", "position")
+        # Ray hands out read-only views of its object store; torch wants memory of its own.
+        batch = {name: torch.from_numpy(np.array(columns[name])) for name in names}
+        batch["label"] = batch["labels"][:, 0]
+        return batch

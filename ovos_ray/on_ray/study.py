@@ -1,0 +1,118 @@
+"""A study on a cluster: Ray Tune runs the trials that are not finished, as many at a time as fit.
+
+What a study has computed lies in its trials' folders (`result.json`, checkpoints), not in Tune's state. Running the
+same study again therefore skips finished trials and continues the others, also after the driver or the head was lost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray import tune
+
+from ovos_ray.config.digest import digest
+from ovos_ray.io import Storage
+from ovos_ray.on_ray.fit import check_resources, cluster_resources
+from ovos_ray.on_ray.optuna_searcher import LearnedDraws
+from ovos_ray.on_ray.stopping import StoppedTrials, make_scheduler
+from ovos_ray.on_ray.trial import run_trial
+from ovos_ray.run.checks import check_config
+from ovos_ray.run.request import RunRequest
+from ovos_ray.run.resources import max_concurrent
+from ovos_ray.study.checks import check_scheduler, check_searcher
+from ovos_ray.study.population import run_population
+from ovos_ray.study.pretraining import distinct_pretrainings, without_failed_pretraining
+from ovos_ray.study.run_study import finish_parent, open_parent, requests_of
+from ovos_ray.study.space import SearchSpace, Trial
+from ovos_ray.study.summary import SweepResult
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["run_sweep"]
+
+
+def run_sweep(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    *,
+    tags: Mapping[str, str] | None = None,
+    watcher: Any = None,
+    max_concurrent: int | None = None,
+) -> SweepResult:
+    """Runs a study to the end; failing trials are counted, not fatal.
+
+    Args:
+        space: The study.
+        trials: From `expand.expand`, with absolute paths.
+        tags: More MLflow tags for parent and trials.
+        watcher: See `RunRequest.watcher`.
+        max_concurrent: Trials at a time; None: computed from the cluster.
+
+    Raises:
+        ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
+        ResourceError: A trial asks for more than the cluster has.
+    """
+    tags = dict(tags or {})
+    check_scheduler(space, trials)
+    check_searcher(space)
+    if space.scheduler == "pbt":
+        again = functools.partial(run_sweep, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
+        return run_population(space, trials, again, watcher)
+    for trial in trials:
+        check_config(trial.config)
+    for config in {trial.config.train: trial.config for trial in trials}.values():
+        check_resources(config)
+    requests = requests_of(space, trials, tags=tags, watcher=watcher)
+    todo = [trial for trial in trials if RunFolder.of(trial.config).result() is None]
+    parent = open_parent(space, trials, tags=tags)
+    try:
+        runs = {trial.name: requests[trial.name] for trial in todo}
+        if stages := distinct_pretrainings(runs):
+            plain = dataclasses.replace(space, scheduler="fifo", searcher="grid")
+            _tune(plain, trials, stages, max_concurrent)
+        if runs := without_failed_pretraining(runs):
+            _tune(space, trials, runs, max_concurrent)
+    except BaseException:
+        parent.finish("KILLED")
+        raise
+    return finish_parent(parent, trials)
+
+
+def _tune(space: SearchSpace, trials: Sequence[Trial], requests: dict[str, RunRequest], at_a_time: int | None) -> None:
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # runs report through their watcher; Tune's tables repeat it
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has final/jf and no val/jf
+    configs = [request.config for request in requests.values()]
+    first, trains = configs[0], [config.train for config in configs]
+    fitting = at_a_time or max_concurrent(trains, cluster_resources())
+    stopped = StoppedTrials(requests)
+    searcher, parameters = None, {"trial": tune.grid_search(list(requests))}
+    if space.searcher == "optuna":
+        known = [trial for trial in trials if trial.name in requests or RunFolder.of(trial.config).result() is not None]
+        searcher, parameters = LearnedDraws(space, known), {}
+    tuner = tune.Tuner(
+        tune.with_resources(functools.partial(run_trial, requests=requests), {"CPU": 0.01}),
+        param_space=parameters,
+        tune_config=tune.TuneConfig(
+            max_concurrent_trials=min(fitting, len(requests)),
+            search_alg=searcher,
+            num_samples=len(requests) if searcher is not None else 1,
+            # The process of a trial only drives its workers: the next trial takes it over, imports and all. Where
+            # trials are stopped early, its end is what frees the workers.
+            reuse_actors=space.scheduler == "fifo",
+            scheduler=make_scheduler(space, configs),
+            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"tune-{digest(first)}",
+            storage_path=(Storage(first.storage) / "ray").folder,
+            verbose=0,
+            callbacks=[stopped],
+            # A trial whose process is lost with its node starts again, from its own checkpoint.
+            failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
+        ),
+    )
+    tuner.fit()
+    stopped.wait()

@@ -1,0 +1,129 @@
+"""`ovos-ray report`: one study as one page, and as tables to paste."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ovos_ray.io import atomic_path
+from ovos_ray.report.numbers.comparison import Comparison, compare
+from ovos_ray.report.numbers.significance import against_best, axis_effects
+from ovos_ray.report.numbers.verdict import verdict
+from ovos_ray.report.page import Content, leading_rows, render_page
+from ovos_ray.report.paper.exports import paper_csv, paper_latex, paper_markdown
+from ovos_ray.report.paper.paper import paper_tables
+from ovos_ray.report.pictures.cycle import cycle_gallery
+from ovos_ray.report.pictures.emergence import emergence_galleries
+from ovos_ray.report.pictures.galleries import choose_sequences, copying_gallery, overlay_galleries, write_films
+from ovos_ray.report.pictures.pictures import Gallery, decode
+from ovos_ray.report.pictures.stored import stored_predictions
+from ovos_ray.report.pictures.traces import traces
+from ovos_ray.report.read import load_study
+from ovos_ray.report.tables import csv_table, latex_table, markdown_table, note_text, render_table
+from ovos_ray.track.sender import connect
+
+__all__ = ["Report", "build_report", "compare_study", "render_table"]
+
+_CYCLES = 2
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `build_report` wrote.
+
+    Attributes:
+        html: The page, one self-contained file.
+        markdown: The tables for a README or a pull request.
+        csv: The comparison in full precision.
+        latex: The comparison for a paper.
+        comparison: The rows behind all of them.
+    """
+
+    html: Path
+    markdown: Path
+    csv: Path
+    latex: Path
+    comparison: Comparison
+
+
+def compare_study(experiment: str, tracking_uri: str) -> Comparison:
+    """Reads a study's final scores without its curves: enough for tables and their tests, and quick.
+
+    Raises:
+        TrackingError: The store cannot be read or has no such experiment.
+    """
+    return compare(load_study(experiment, tracking_uri, curves=()))
+
+
+def build_report(
+    experiment: str, tracking_uri: str, out: Path, *, sequences: Sequence[str] = (), attach: bool = True
+) -> Report:
+    """Reads a study from MLflow and writes its comparison.
+
+    Args:
+        experiment: Name of the MLflow experiment.
+        tracking_uri: Where MLflow keeps it.
+        out: Folder for `report.html`, `report.md`, `report.csv`, `report.tex`, `paper.csv` and `paper.tex`; made
+            if absent. Animated overlays go to `films/`.
+        sequences: Sequences to show pictures of, instead of the worst, a middling and the best one.
+        attach: Also store the page with the sweep's MLflow run, the table as its note, and overlays with their runs.
+
+    Raises:
+        TrackingError: The store cannot be read or has no such experiment, or a sequence was not scored.
+        MissingExtraError: matplotlib, jinja2 or scipy is not installed.
+    """
+    comparison = compare(load_study(experiment, tracking_uri))
+    tables = paper_tables(comparison)
+    leading = leading_rows(comparison)
+    differences, effects = against_best(comparison), axis_effects(comparison)
+    texts = {
+        "report.md": markdown_table(comparison) + paper_markdown(tables),
+        "report.csv": csv_table(comparison),
+        "report.tex": latex_table(comparison),
+        "paper.csv": paper_csv(tables),
+        "paper.tex": paper_latex(tables),
+    }
+    stored = stored_predictions(leading)
+    chosen = choose_sequences(stored, sequences)
+    found = traces(stored)
+    galleries = overlay_galleries(stored, chosen)
+    copying = copying_gallery(stored, found)
+    page = render_page(
+        Content(
+            comparison,
+            differences,
+            effects,
+            tables,
+            found,
+            galleries,
+            () if copying is None else (copying,),
+            emergence_galleries(comparison.rows),
+            tuple(cycle for row in leading if (cycle := cycle_gallery(row)) is not None)[:_CYCLES],
+            texts,
+        )
+    )
+    for name, text in {**texts, "report.html": page}.items():
+        with atomic_path(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    films = write_films(stored, chosen, out / "films")
+    report = Report(out / "report.html", out / "report.md", out / "report.csv", out / "report.tex", comparison)
+    if attach:
+        _attach(report, note_text(comparison, verdict(comparison, differences, effects)), galleries, films)
+    return report
+
+
+def _attach(report: Report, note: str, galleries: Sequence[Gallery], films: Sequence[Path]) -> None:
+    """Puts page and summary where a reader of MLflow finds them, at the sweep, and the overlays at their runs."""
+    study = report.comparison.study
+    client = connect(study.tracking_uri)
+    for run in study.of_kind("sweep"):
+        for path in (report.html, report.csv):
+            client.log_artifact(run.run_id, str(path), "report")
+        for film in films:
+            client.log_artifact(run.run_id, str(film), "report/films")
+        client.set_tag(run.run_id, "mlflow.note.content", note)
+    for gallery in galleries:
+        for strip in gallery.strips:
+            if strip.run_id:
+                client.log_image(strip.run_id, decode(strip.image), f"figures/{gallery.sequence}.jpg")

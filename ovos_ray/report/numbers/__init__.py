@@ -1,0 +1,1 @@
+"""What a study says in numbers: rows, differences, and how sure they are."""

@@ -1,0 +1,247 @@
+"""The report's page: everything computed elsewhere, put into one HTML file that asks the network for nothing."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from ovos_ray.errors import MissingExtraError
+from ovos_ray.report.numbers.comparison import Comparison, Row, axis_label
+from ovos_ray.report.numbers.significance import AxisEffect, Paired, distinct_axes
+from ovos_ray.report.numbers.verdict import p_text, verdict
+from ovos_ray.report.paper.exports import contrast_text
+from ovos_ray.report.paper.paper import PaperTable
+from ovos_ray.report.pictures import figures
+from ovos_ray.report.pictures.parallel import search_figure
+from ovos_ray.report.pictures.pictures import Gallery
+from ovos_ray.report.pictures.traces import Trace
+from ovos_ray.track.strategy import EMPTY, SUPERVISED
+
+__all__ = ["Content", "leading_rows", "render_page"]
+
+_MAX_FACET_VALUES = 12
+_COMPARED = 5
+_DISTINCT = len(figures.COLOURS)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a page shows.
+
+    Attributes:
+        comparison: The rows.
+        differences: From `against_best`.
+        effects: From `axis_effects`.
+        tables: From `paper_tables`.
+        traces: By configuration, from `traces`.
+        overlays: Galleries of predictions beside the truth.
+        copying: The strongest case of copying, or none.
+        emergence: Masks over training.
+        cycles: Training clips there and back.
+        exports: File name to text, offered for download.
+    """
+
+    comparison: Comparison
+    differences: Mapping[str, Paired]
+    effects: tuple[AxisEffect, ...]
+    tables: tuple[PaperTable, ...]
+    traces: Mapping[str, Mapping[str, Trace]]
+    overlays: tuple[Gallery, ...]
+    copying: tuple[Gallery, ...]
+    emergence: tuple[Gallery, ...]
+    cycles: tuple[Gallery, ...]
+    exports: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its words: what it shows, and how to read it."""
+
+    title: str
+    caption: str
+    svg: str
+    wide: bool = False
+
+
+def render_page(content: Content) -> str:
+    """Returns the HTML.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingExtraError("jinja2", "report", "writing the report") from error
+    environment = Environment(
+        loader=PackageLoader("ovos_ray.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    comparison = content.comparison
+    environment.filters["p_text"] = p_text
+    environment.filters["points"] = lambda value: f"{_rounded(value):.1f}".replace("-", "−")
+    environment.filters["signed"] = lambda value: f"{_rounded(value):+.1f}".replace("-", "−")
+    environment.filters["contrast_text"] = lambda ours: re.sub("^-", "−", contrast_text(ours))
+    environment.filters["duration"] = _duration
+    environment.filters["day"] = lambda ms: datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M")
+    exports = {
+        name: "data:text/plain;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
+        for name, text in content.exports.items()
+    }
+    copy_scores = _copy_scores(content.traces)
+    pictures = (*content.overlays, *content.copying, *content.emergence, *content.cycles)
+    return environment.get_template("report.html").render(
+        content=content,
+        comparison=comparison,
+        verdict=verdict(comparison, content.differences, content.effects),
+        scale=_scale(comparison),
+        facets=_facets(comparison),
+        labels={axis: axis_label(axis) for axis in comparison.axes},
+        rows=[*comparison.rows, *comparison.baselines],
+        figures=_figures(content),
+        copy_scores=copy_scores,
+        has_pictures=bool(pictures or copy_scores),
+        exports=exports,
+        made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def leading_rows(comparison: Comparison) -> tuple[Row, ...]:
+    """Returns the configurations worth a look each: the best of every strategy, the leader first, then a baseline.
+
+    Of a strategy that was tried with the leading network, it is the best with that one, so that what is seen side by
+    side differs in the strategy. Full supervision is always among them, last.
+    """
+    best, supervised = comparison.best, comparison.supervised
+    if best is None:
+        return tuple(row for row in comparison.baselines if row.finished)[:1]
+    rivals = [row for row in comparison.rows if row.finished and row.strategy != SUPERVISED] or [best]
+    first: dict[str, Row] = {}
+    for row in sorted(rivals, key=lambda row: row.network != best.network):
+        first.setdefault(row.strategy, row)
+    chosen = [row for row in rivals if row in first.values()]
+    # A study without strategies to compare: the best few of what it varies.
+    chosen += [row for row in rivals if row not in chosen][: max(0, 2 - len(chosen))]
+    full = [] if supervised is None else [supervised]
+    baselines = [row for row in comparison.baselines if row.finished]
+    return (*chosen[: _COMPARED - len(full)], *full, *baselines[:1])
+
+
+def _figures(content: Content) -> list[Figure]:
+    comparison = content.comparison
+    leading = leading_rows(comparison)
+    trials = [row for row in leading if row.kind == "trial"]
+    curves = trials + [row for row in comparison.rows if row not in trials]
+    palette = figures.Palette(list(dict.fromkeys(row.label for row in (*leading, *curves, *comparison.baselines))))
+    supervised = any(row.strategy == SUPERVISED for row in curves)
+    full = "; under full supervision, how well later masks are predicted" if supervised else ""
+    predicted = [row for row in curves if row.strategy != EMPTY]
+    several = any(len(row.runs) > 1 for row in curves)
+    words = ["Mean over seeds, band ± one standard deviation."] if several else []
+    words += ["Configurations beyond the first six are faint."] if len(curves) > _DISTINCT else []
+    band = " ".join(words)
+    decay = {label: {name: t.truth for name, t in traces.items()} for label, traces in content.traces.items() if traces}
+    made: list[tuple[str, str, str | None, bool]] = [
+        (
+            "J&F over training",
+            f"On the selection split. {band}",
+            figures.curve_figure(curves, palette, "val/jf", "J&F (%)"),
+            False,
+        ),
+        (
+            "Training IoU",
+            f"How well the backward propagation reconstructs the first mask{full}. {band}",
+            figures.curve_figure(curves, palette, "train/iou", "IoU"),
+            False,
+        ),
+        (
+            "Copying while training",
+            "Overlap of the mask of frame T, from which the backward propagation starts, with the label of frame 0. "
+            f"Near 1 the network copies instead of following. {band}",
+            figures.curve_figure(predicted, palette, "train/reference_copy", "IoU with the first mask"),
+            False,
+        ),
+        (
+            "Sequence by sequence",
+            "Sorted by the leading configuration (bars). Where markers scatter, the methods fail on different videos.",
+            figures.sequence_figure(leading, palette),
+            False,
+        ),
+    ]
+    if len(trials) > 1:
+        above = "Each dot a sequence; above the line the leader is better. The largest gaps are named."
+        scatter = figures.scatter_figure(trials[0], trials[1])
+        made.append(("Leader and runner-up", above, scatter, False))
+    made += [
+        (
+            "J over the length of a video",
+            "A falling line is drift: errors that the memory carries on.",
+            figures.decay_figure(decay, palette),
+            False,
+        ),
+        (
+            "J&F against label budget",
+            "Mean and standard deviation over seeds; the axis of labels is logarithmic.",
+            figures.budget_figure(curves, palette),
+            False,
+        ),
+        (
+            "Skip schedules in force",
+            "The largest distance D between consecutive frames of a clip, over training.",
+            figures.schedule_figure(comparison.rows),
+            False,
+        ),
+        (
+            "All trials",
+            "Each line a trial, through its settings to its score: more orange and higher within a setting is better. "
+            "Dashed: stopped early, drawn to its last J&F on the selection split, not on the reported one.",
+            search_figure(comparison),
+            True,
+        ),
+    ]
+    return [Figure(title, caption.strip(), svg, wide) for title, caption, svg, wide in made if svg is not None]
+
+
+def _scale(comparison: Comparison) -> tuple[float, float]:
+    """Ends of the bars in the table: zero, and the highest mean J&F with its deviation."""
+    scores = [s for row in (*comparison.rows, *comparison.baselines) if (s := row.statistic("final/jf"))]
+    return 0.0, max((score.mean + (score.std or 0.0) for score in scores), default=1.0) or 1.0
+
+
+def _facets(comparison: Comparison) -> dict[str, list[str]]:
+    """The axes to filter by, with their values."""
+    facets = {}
+    for axis in distinct_axes(comparison.rows, comparison.axes):
+        values = sorted({row.settings[axis] for row in comparison.rows})
+        if 2 <= len(values) <= _MAX_FACET_VALUES:
+            facets[axis] = values
+    return facets
+
+
+def _copy_scores(traces: Mapping[str, Mapping[str, Trace]]) -> list[tuple[str, float, float, float]]:
+    """(configuration, similarity to the truth, to the first mask, difference), means over sequences."""
+    rows = []
+    for label, found in traces.items():
+        if found:
+            truth = sum(t.truth.mean() for t in found.values()) / len(found)
+            first = sum(t.first.mean() for t in found.values()) / len(found)
+            rows.append((label, float(truth), float(first), float(first - truth)))
+    return rows
+
+
+def _rounded(value: float) -> float:
+    """One decimal, and never a negative zero."""
+    return round(value, 1) + 0.0
+
+
+def _duration(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{minutes} min {int(seconds % 60):02d} s" if minutes else f"{int(seconds)} s"

@@ -1,0 +1,177 @@
+"""Combinations of settings that cannot mean what they say are refused before anything is computed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+
+from ovos_ray import networks
+from ovos_ray.config import INITS, ExperimentConfig, TrainConfig, flatten
+from ovos_ray.data.clips.plan import check_split, max_skip_at
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.folders.video import Video
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.errors import ConfigError, DataError, WeightsError
+from ovos_ray.evaluate.evaluation import benchmarks
+from ovos_ray.methods.one_shot import check_strategy
+from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.run.labels import validated_videos
+from ovos_ray.run.resume import check_segment
+
+__all__ = ["check_backward", "check_config", "check_validation"]
+
+_AT_LEAST = {
+    "data.batch_size": 1,
+    "data.clip_length": 2,
+    "data.crop_size": 1,
+    "data.crop_tries": 1,
+    "data.max_objects": 1,
+    "optimizer.learning_rate": 0,
+    "optimizer.weight_decay": 0,
+    "train.checkpoint_every": 1,
+    "train.cpus_per_worker": 0,
+    "train.gpus_per_worker": 0,
+    "train.keep_checkpoints": 1,
+    "train.log_every": 1,
+    "train.num_workers": 1,
+    "train.snapshot_every": 0,
+    "train.steps": 1,
+    "validation.every": 0,
+}
+_FRACTIONS = (
+    "data.augmentation.frame_geometry_until",
+    "data.augmentation.grayscale",
+    "data.augmentation.horizontal_flip",
+    "data.augmentation.spline",
+    "data.clip_merging",
+    "data.max_bad_fraction",
+    "data.time_reversal",
+    "method.loss.importance",
+    "method.loss.top_fraction",
+)
+
+
+def check_config(config: ExperimentConfig) -> None:
+    """Checks what types do not: ranges, combinations, and that what the configuration names is there.
+
+    Raises:
+        ConfigError: Names the settings and the way around.
+        WeightsError: The weights to start from are not there.
+        DataError: Shards or a split cannot be read.
+    """
+    _check_ranges(config)
+    data = config.data
+    max_skip_at(data.max_skip, 0, config.train.steps)
+    check_split(data.batch_size, config.train.num_workers)
+    _check_elastic(config.train)
+    check_backward(config)
+    needs_labels = [key for key in ("clip_merging", "time_reversal") if getattr(data, key)]
+    if needs_labels and (config.method.name != "supervised" or data.source == "static"):
+        keys = " and ".join(f"data.{key}" for key in needs_labels)
+        raise ConfigError(
+            f"{keys} need a label on every frame of a video, which one-shot training and static images do not have",
+            "set " + " ".join(f"data.{key}=0" for key in needs_labels) + ", or method.name=supervised on videos",
+        )
+    init = config.network.init
+    if init not in INITS and config.pretrain is None and not Path(init).is_file():
+        raise WeightsError(
+            f"there is no weights file {init}",
+            "give its path: network.init=FILE.pth, an official release or a run's network.safetensors",
+        )
+    _check_labels(config)
+    validation = config.validation
+    if validation.root is not None:
+        try:
+            open_dataset(validation.root, layout=validation.layout).video_names(validation.split)
+        except DataError as error:
+            remedy = error.remedy or "set validation.split to one that is there"
+            raise DataError(f"validation.root: {error.message}", remedy) from error
+    check_validation(config)
+    check_segment(config)
+
+
+def check_backward(config: ExperimentConfig) -> None:
+    """Checks that the network is known, and that its method can train it.
+
+    Raises:
+        ConfigError: See `networks.build` and `check_strategy`.
+    """
+    network = _structure(config.network.name)
+    if config.method.name == "one_shot":
+        check_strategy(network, config.method, config.data.clip_length)
+
+
+@functools.lru_cache
+def _structure(name: str) -> VOSNetwork:
+    with torch.device("meta"):  # no memory, no values
+        return networks.build(name)
+
+
+def _check_elastic(train: TrainConfig) -> None:
+    if not 1 <= train.fewest_workers <= train.num_workers:
+        raise ConfigError(
+            f"train.min_workers = {train.min_workers} is out of range",
+            f"give 1 to train.num_workers = {train.num_workers}, the most workers there will be",
+        )
+
+
+def _check_ranges(config: ExperimentConfig) -> None:
+    values = flatten(config)
+    for key, least in _AT_LEAST.items():
+        if values[key] < least:
+            raise ConfigError(f"{key} = {values[key]} is out of range", f"give {least} or more")
+    for key in _FRACTIONS:
+        if not 0 <= values.get(key, 0) <= 1:  # without augmentation there is none of its settings
+            raise ConfigError(f"{key} = {values[key]} is out of range", "give a fraction in 0 … 1")
+
+
+def _check_labels(config: ExperimentConfig) -> None:
+    if config.method.name != "supervised" or config.data.source == "static":
+        return
+    for folder in config.data.shards:
+        index = ShardIndex.load(folder)
+        if index.labels != "all":
+            raise ConfigError(
+                f"method.name = 'supervised' needs a label on every frame, {folder} holds one a video",
+                f"pack {index.dataset} with --labels all",
+            )
+
+
+def check_validation(config: ExperimentConfig, *, chooses: bool | None = None) -> None:
+    """Checks that a split that chooses something is not the split that is reported.
+
+    Args:
+        config: Of the run.
+        chooses: Whether validation scores choose: a checkpoint, or the trials of a study that are stopped early. None:
+            as `validation.select_best` says.
+
+    Raises:
+        ConfigError: It is, in part or as a whole, or there is nothing to choose by.
+        DataError: A split cannot be read.
+    """
+    validation = config.validation
+    if not (validation.select_best if chooses is None else chooses):
+        return
+    if validation.root is None or not validation.every:
+        raise ConfigError(
+            "the best checkpoint or trial is to be chosen, but there are no scores during training to choose by",
+            "set validation.root to a labelled split that is not reported, and validation.every to a number of steps",
+        )
+    both = _masks(validated_videos(validation)) & _masks(_reported(config))
+    if both:
+        raise ConfigError(
+            f"validation chooses by {len(both)} masks that are reported too, such as {min(both)}",
+            "hold out other videos for validation.split: scores chosen by the reported split are too good",
+        )
+
+
+def _reported(config: ExperimentConfig) -> Iterable[Video]:
+    for benchmark in benchmarks(config.evaluation):
+        yield from open_dataset(benchmark.root, layout=benchmark.layout).videos(benchmark.split)
+
+
+def _masks(videos: Iterable[Video]) -> set[Path]:
+    return {path.resolve() for video in videos for path in video.masks.values()}

@@ -1,0 +1,188 @@
+"""Pretraining as a stage: computed once per digest of its configuration, and shared by every run that asks for it.
+
+STORAGE/pretraining/DIGEST/    the run folder of one pretraining (see `run_folder.py`)
+STORAGE/pretraining/DIGEST/lock    held by whoever trains it; others wait, and the lock ends with its holder
+
+The digest is part of the digest of every run that starts from it. If a lock cannot be had (a bucket), two drivers may
+train the same pretraining at a time; they write the same files, each of which is whole or absent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from ovos_ray.config import INITS, ExperimentConfig, override
+from ovos_ray.config.digest import digest, resolve_paths
+from ovos_ray.config.recipes import make
+from ovos_ray.errors import ConfigError
+from ovos_ray.io import exclusive
+from ovos_ray.run.request import RunRequest
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = [
+    "alone",
+    "pin_pretraining",
+    "pretrained_weights",
+    "pretraining_folder",
+    "pretraining_request",
+    "pretraining_stage",
+    "pretraining_tags",
+]
+
+# A pretraining runs on the workers of the run that needs it first, and is tracked where that is.
+_INHERITED = (
+    "network.name",
+    "tracking_uri",
+    "train.cpus_per_worker",
+    "train.gpus_per_worker",
+    "train.max_failures",
+    "train.min_workers",
+    "train.num_threads",
+    "train.num_workers",
+)
+
+
+def pin_pretraining(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the configuration with the digest of its pretraining filled in, or without one that it does not need.
+
+    Weights given as a file take the place of a pretraining: `network.init=cutie-base.pth` needs no stage 0.
+
+    Raises:
+        ConfigError: The pretraining's recipe is not found, or cannot be changed as asked.
+    """
+    if config.pretrain is None:
+        return config
+    if config.network.init not in INITS:
+        return dataclasses.replace(config, pretrain=None)
+    return override(
+        config,
+        {
+            "pretrain.digest": digest(_stage(config)),
+            "pretrain.storage": config.pretrain.storage or f"{config.storage.rstrip('/')}/pretraining",
+        },
+    )
+
+
+def pretraining_stage(config: ExperimentConfig, base: Path | None = None) -> ExperimentConfig | None:
+    """Returns the full configuration of the pretraining that a run starts from, or None.
+
+    Args:
+        config: As `pin_pretraining` returns it.
+        base: Makes the recipe's relative paths absolute, as `resolve_paths` does for the run's own; None leaves them.
+
+    Raises:
+        ConfigError: See `pin_pretraining`; also if the recipe has changed since.
+    """
+    if config.pretrain is None:
+        return None
+    stage = _stage(config)
+    folder = pretraining_folder(config)
+    if digest(stage) != config.pretrain.digest:
+        raise ConfigError(
+            f"pretrain.recipe = {config.pretrain.recipe!r} has digest {digest(stage)}, the run was prepared with "
+            f"{config.pretrain.digest}",
+            "start the command again",
+        )
+    stage = override(stage, {"storage": config.pretrain.storage, "name": folder.name})
+    return stage if base is None else resolve_paths(stage, base)
+
+
+def _stage(config: ExperimentConfig) -> ExperimentConfig:
+    assert config.pretrain is not None
+    inherited = {key: functools.reduce(getattr, key.split("."), config) for key in _INHERITED}
+    stage = override(_recipe(config.pretrain.recipe), inherited)
+    if stage.pretrain is not None:  # a stage may have a stage of its own; all lie side by side
+        storage = config.pretrain.storage or f"{config.storage.rstrip('/')}/pretraining"
+        stage = override(stage, {"pretrain.storage": storage})
+    return pin_pretraining(override(stage, config.pretrain.overrides))
+
+
+@functools.lru_cache(maxsize=32)
+def _recipe(path: str) -> ExperimentConfig:
+    return make(path, ExperimentConfig)
+
+
+def pretraining_folder(config: ExperimentConfig) -> RunFolder:
+    """Returns where the pretraining of a run lies, whether it exists yet or not.
+
+    Raises:
+        ConfigError: The run has none, or was not prepared by `pin_pretraining`.
+    """
+    if config.pretrain is None or not config.pretrain.digest or config.pretrain.storage is None:
+        raise ConfigError("this run has no pretraining, or its digest is not filled in")
+    return RunFolder.at(config.pretrain.storage, config.pretrain.digest)
+
+
+def pretrained_weights(config: ExperimentConfig) -> dict[str, Tensor]:
+    """Loads the weights that the pretraining of a run has left.
+
+    Raises:
+        FileNotFoundError: It is not finished.
+    """
+    content = pretraining_folder(config).storage.read("network.safetensors")
+    weights: dict[str, Tensor] = safetensors.torch.load(content)
+    return weights
+
+
+def pretraining_tags(config: ExperimentConfig) -> dict[str, str]:
+    """Returns the MLflow tags that tie a run to the pretraining it starts from; none if there is none."""
+    if config.pretrain is None:
+        return {}
+    result = pretraining_folder(config).result() or {}
+    run = {"ovos.pretraining_run": result["tracking_run"]} if result.get("tracking_run") else {}
+    return {"ovos.pretraining_digest": config.pretrain.digest, **run}
+
+
+def pretraining_request(
+    config: ExperimentConfig,
+    base: Path,
+    *,
+    tags: Mapping[str, str] | None = None,
+    watcher: Callable[[dict[str, Any]], None] | None = None,
+) -> RunRequest | None:
+    """Returns the request of the stage that a run starts from, None if there is none.
+
+    Runs that start from the same stage get the same request. Make it in the driver, where recipes and relative paths
+    are those the user sees.
+
+    Args:
+        config: Of the run, prepared by `pin_pretraining`.
+        base: Where relative paths in the stage's recipe start.
+        tags: MLflow tags, such as `provenance_tags()`.
+        watcher: See `RunRequest.watcher`.
+    """
+    stage = pretraining_stage(config, base)
+    if stage is None or config.pretrain is None:
+        return None
+    return RunRequest(
+        config=stage,
+        experiment="pretraining",
+        run_key=f"pretraining:{stage.storage}:{stage.name}",
+        tags={**(tags or {}), "ovos.kind": "pretraining", "ovos.trainable": config.pretrain.recipe},
+        watcher=watcher,
+        pretraining=pretraining_request(stage, base, tags=tags, watcher=watcher),
+        shared=True,
+    )
+
+
+@contextmanager
+def alone(folder: RunFolder, post: Callable[..., Any]) -> Iterator[None]:
+    """Waits until no other driver trains the run of this folder.
+
+    Args:
+        folder: Of a shared run.
+        post: Told once, as an event, whom it waits for.
+    """
+    if not folder.storage.local:
+        yield
+        return
+    with exclusive(folder.storage.path("lock"), lambda who: post(0, event=f"waiting: {who} trains it")):
+        yield

@@ -1,0 +1,1 @@
+"""A study: many runs, from a search space to a summary."""

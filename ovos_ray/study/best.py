@@ -1,0 +1,44 @@
+"""The best network of a study, kept as an MLflow model of the sweep's own run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ovos_ray.io import Storage
+from ovos_ray.study.space import Trial
+from ovos_ray.track.sink import Sink
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["log_best_network"]
+
+_NAME = "best.json"
+
+
+def log_best_network(parent: Sink, trials: Sequence[Trial], results: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Logs the network with the highest J&F to the sweep's run, once; `best.json` in the study's folder names it.
+
+    The models of the other trials stay in their run folders: hundreds of megabytes each.
+
+    Args:
+        parent: The sweep's run.
+        trials: All trials.
+        results: `result.json` of the finished ones, by name.
+
+    Returns:
+        The name of the best trial, or None where nothing was scored.
+    """
+    scored = [trial for trial in trials if "jf" in results.get(trial.name, {}).get("scores", {})]
+    if not scored:
+        return None
+    best = max(scored, key=lambda trial: float(results[trial.name]["scores"]["jf"]))
+    entry = {"trial": best.name, "run": best.config.name, "jf": results[best.name]["scores"]["jf"]}
+    storage = Storage(best.config.storage)
+    if storage.exists(_NAME) and json.loads(storage.read(_NAME)) == entry:
+        return best.name
+    weights = RunFolder.of(best.config).storage.read("network.safetensors")
+    parent.log_model(weights, network=best.config.network.name)
+    parent.set_tags({"ovos.best_trial": best.name})
+    storage.write(json.dumps(entry, indent=2).encode(), _NAME)
+    return best.name

@@ -1,0 +1,174 @@
+"""A study on one machine without Ray: its trials run in a few processes of their own, one worker each.
+
+Run folders, checkpoints and MLflow runs are those of `on_ray.study.run_sweep`, so that the same study run again skips
+what is finished and continues the rest, whichever of the two began it. Trials go seed by seed: an interrupted study
+has compared everything once before anything twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import pickle
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+from ovos_ray.errors import ConfigError, OvosError, TrainingError
+from ovos_ray.run.checks import check_config
+from ovos_ray.run.here import fit_here
+from ovos_ray.run.request import RunRequest
+from ovos_ray.run.resume import resume_step
+from ovos_ray.study.checks import check_scheduler
+from ovos_ray.study.population import run_population
+from ovos_ray.study.pretraining import distinct_pretrainings, without_failed_pretraining
+from ovos_ray.study.run_study import finish_parent, mark_failed, open_parent, requests_of
+from ovos_ray.study.space import SearchSpace, Trial
+from ovos_ray.study.summary import SweepResult, forget_failure
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["run_plain"]
+
+_Record = dict[str, Any]
+_ERROR = "error"
+
+
+@dataclass
+class _Child:
+    request: RunRequest
+    process: SpawnProcess
+    error: OvosError | None = None
+
+
+def run_plain(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    *,
+    tags: Mapping[str, str] | None = None,
+    watcher: Callable[[_Record], None] | None = None,
+    num_processes: int = 1,
+) -> SweepResult:
+    """Runs a study to the end; failing trials are counted, not fatal.
+
+    A trial whose process was killed continues from its checkpoint, `train.max_failures` times.
+
+    Args:
+        space: The study.
+        trials: From `expand.expand`, with absolute paths.
+        tags: More MLflow tags for parent and trials.
+        watcher: Called in this process with every progress record; see `run/progress.py`.
+        num_processes: Trials at a time, each on `train.num_threads` threads, and with `train.gpus_per_worker` on a
+            GPU, which they take in turn.
+
+    Raises:
+        ConfigError: A trial has settings that mean nothing, or the study needs Ray Tune.
+    """
+    if space.scheduler not in ("fifo", "pbt") or space.searcher == "optuna":
+        raise ConfigError(
+            f"study {space.name}: scheduler = {space.scheduler!r} and searcher = {space.searcher!r} need Ray Tune",
+            "run it on Ray, or set scheduler=fifo searcher=random",
+        )
+    if space.scheduler == "pbt":
+        check_scheduler(space, trials)
+        again = functools.partial(run_plain, tags=tags, watcher=watcher, num_processes=num_processes)
+        return run_population(space, trials, again, watcher)
+    for trial in trials:
+        check_config(trial.config)
+    for trial in trials:
+        forget_failure(trial.config)
+    ordered = sorted(trials, key=lambda trial: trial.config.seed)
+    requests = requests_of(space, ordered, tags=dict(tags or {}), watcher=watcher)
+    todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
+    parent = open_parent(space, trials, tags=dict(tags or {}))
+    try:
+        _run_all(distinct_pretrainings(todo), num_processes)
+        _run_all(without_failed_pretraining(todo), num_processes)
+    except BaseException:
+        parent.finish("KILLED")
+        raise
+    return finish_parent(parent, trials)
+
+
+def _run_all(todo: Mapping[str, RunRequest], num_processes: int) -> None:
+    waiting, running, lost = deque(todo.values()), dict[Connection, _Child](), Counter[str]()
+    places = itertools.count()
+    try:
+        while waiting or running:
+            while waiting and len(running) < num_processes:
+                connection, child = _start(waiting.popleft(), next(places))
+                running[connection] = child
+            ready = wait(list(running))
+            for connection in [one for one in running if one in ready]:
+                record = _receive(connection)
+                child = running[connection]
+                if record is None:
+                    del running[connection]
+                    connection.close()
+                    child.process.join()
+                    if _is_to_continue(child, lost):
+                        waiting.appendleft(child.request)
+                elif _ERROR in record:
+                    child.error = record[_ERROR]
+                elif child.request.watcher is not None:
+                    child.request.watcher(record)
+    finally:
+        for child in running.values():
+            child.process.terminate()
+        for child in running.values():
+            child.process.join()
+
+
+def _start(request: RunRequest, index: int) -> tuple[Connection, _Child]:
+    # Spawned, not forked: torch's threads do not survive a fork.
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    # Watchers stay here: they need not be picklable.
+    stage = request.pretraining and dataclasses.replace(request.pretraining, watcher=None)
+    unwatched = dataclasses.replace(request, watcher=None, pretraining=stage)
+    process = context.Process(target=_run_one, args=(unwatched, index, sender), name=request.config.name, daemon=True)
+    process.start()
+    sender.close()  # the child's end closes with the child, however it ends
+    return receiver, _Child(request, process)
+
+
+def _run_one(request: RunRequest, index: int, sender: Connection) -> None:
+    """Runs one trial in a process of its own; if the parent is gone, its next record ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
+    try:
+        fit_here(dataclasses.replace(request, watcher=sender.send), index=index)
+    except Exception as error:
+        if isinstance(error, OvosError):
+            sender.send({_ERROR: error})
+            raise SystemExit(1) from None
+        sender.send({_ERROR: TrainingError(f"{type(error).__name__}: {error}")})
+        raise
+
+
+def _receive(connection: Connection) -> _Record | None:
+    """Returns the next record, or None when the process has ended, be it in the middle of a record."""
+    try:
+        record: _Record = connection.recv()
+    except (EOFError, OSError, pickle.UnpicklingError):
+        return None
+    return record
+
+
+def _is_to_continue(child: _Child, lost: Counter[str]) -> bool:
+    """Decides what to do after a process has ended: nothing more, or the same again from its checkpoint."""
+    request, config = child.request, child.request.config
+    if RunFolder.of(config).result() is not None:
+        return False
+    error = child.error or TrainingError(f"its process ended with exit code {child.process.exitcode}")
+    step = resume_step(config)
+    if child.error is None and lost[config.name] < config.train.max_failures:
+        lost[config.name] += 1
+        request.post(step, event=f"{error.message}; continuing from step {step}")
+        return True
+    mark_failed(request, error)
+    return False

@@ -1,0 +1,169 @@
+"""What came of a study: results by configuration, and why trials failed."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.errors import OvosError
+from ovos_ray.study.price import group_trials
+from ovos_ray.study.space import SearchSpace, Trial
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = [
+    "Failure",
+    "Score",
+    "SummaryRow",
+    "SweepResult",
+    "forget_failure",
+    "note_failure",
+    "read_failure",
+    "score_of",
+    "summarise",
+]
+
+_FILE = "failure.json"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score over seeds, in percent; the deviation is NaN for one seed."""
+
+    mean: float
+    deviation: float
+
+    def text(self) -> str:
+        """Returns `81.7 ± 0.4`, or the mean alone."""
+        return f"{self.mean:.1f}" + ("" if math.isnan(self.deviation) else f" ± {self.deviation:.1f}")
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """The trials of one configuration.
+
+    Attributes:
+        name: The configuration.
+        scores: By name, over the finished seeds; over the stopped ones where none finished.
+        num_trials: Seeds asked for.
+        num_finished: Seeds that ran to the end.
+        num_stopped: Seeds that the scheduler stopped early.
+        label_percent: Labelled frames in percent of all training frames.
+        seconds: Mean time of a trial.
+    """
+
+    name: str
+    scores: Mapping[str, Score]
+    num_trials: int
+    num_finished: int
+    num_stopped: int
+    label_percent: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no result."""
+
+    name: str
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep left.
+
+    Attributes:
+        results: `result.json` of every trial that finished or was stopped early, by name.
+        failed: The trials without a result, with the reason.
+    """
+
+    results: Mapping[str, Mapping[str, Any]]
+    failed: tuple[Failure, ...]
+
+
+def summarise(
+    space: SearchSpace, trials: Sequence[Trial], results: Mapping[str, Mapping[str, Any]]
+) -> list[SummaryRow]:
+    """Returns one row per configuration with a result, best first by the study's metric.
+
+    Args:
+        space: Its metric decides the order (`final/jf` is the score `jf`).
+        trials: Of the study.
+        results: `result.json` by trial name.
+    """
+    rows = []
+    for group in group_trials(trials):
+        found = [results[trial.name] for trial in group.trials if trial.name in results]
+        finished = [result for result in found if not result.get("stopped")]
+        counted = finished or found
+        if not found:
+            continue
+        scores = [_scores(result) for result in counted]
+        names = dict.fromkeys(name for one in scores for name in one)
+        rows.append(
+            SummaryRow(
+                group.name,
+                {name: _score([one[name] for one in scores if name in one]) for name in names},
+                len(group.trials),
+                len(finished),
+                len(found) - len(finished),
+                statistics.fmean(result["label_percent"] for result in found),
+                statistics.fmean(result["seconds"] for result in found),
+            )
+        )
+    wanted = space.metric.removeprefix("final/")
+
+    def order(row: SummaryRow) -> tuple[bool, float]:
+        score = row.scores.get(wanted)
+        return row.num_finished == 0, -score.mean if score is not None else math.inf
+
+    return sorted(rows, key=order)
+
+
+def _scores(result: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the final scores, and the overall one of the last validation."""
+    validation = {f"val/{name}": score for name, score in result.get("validation", {}).items() if name in ("jf", "g")}
+    return {**validation, **result["scores"]}
+
+
+def score_of(metric: str, result: Mapping[str, Any]) -> float | None:
+    """Returns a metric of a result: `final/jf` from its scores, `val/jf` from the last validation; None without."""
+    stage, _, name = metric.partition("/")
+    value = result.get("validation" if stage == "val" else "scores", {}).get(name)
+    return None if value is None else float(value)
+
+
+def _score(values: Sequence[float]) -> Score:
+    return Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
+
+
+def note_failure(config: ExperimentConfig, error: BaseException) -> None:
+    """Keeps the reason of a failure in the run's folder, where the driver finds it on any cluster."""
+    text = error.message if isinstance(error, OvosError) else str(error).strip()
+    remedy = error.remedy if isinstance(error, OvosError) else None
+    content = {"error": type(error).__name__, "reason": text[-2000:], "remedy": remedy or ""}
+    RunFolder.of(config).storage.write(json.dumps(content, indent=2).encode(), _FILE)
+
+
+def forget_failure(config: ExperimentConfig) -> None:
+    """Removes the reason of an earlier failure, since the run is made again."""
+    storage = RunFolder.of(config).storage
+    if storage.exists(_FILE):
+        storage.remove(_FILE)
+
+
+def read_failure(trial: Trial) -> Failure:
+    """Returns why a trial without a result failed, as far as it could say."""
+    storage = RunFolder.of(trial.config).storage
+    if not storage.exists(_FILE):
+        return Failure(
+            trial.name, "it ended without a word: its process or its node was lost", "see Ray's log with --verbose"
+        )
+    content = json.loads(storage.read(_FILE))
+    return Failure(trial.name, f"{content['error']}: {content['reason']}", content["remedy"])

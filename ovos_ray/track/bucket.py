@@ -1,0 +1,62 @@
+"""Spools of runs that are kept in a bucket: what was not sent goes there before its machine may go.
+
+A spool must lie on a disk, since every record is appended to it. When a run ends while the tracking server is away, its
+spool is copied to the run's folder in the bucket; `sync_bucket` fetches, sends and removes it from any machine.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import tempfile
+from pathlib import Path
+
+from pyarrow import fs
+
+from ovos_ray.io import Storage
+from ovos_ray.track.sink import Sink, Unsent, sync
+from ovos_ray.track.spool import find_spools
+
+__all__ = ["finish_and_keep", "sync_bucket"]
+
+_FOLDER = "tracking"
+
+
+def finish_and_keep(sink: Sink, storage: Storage, status: str = "FINISHED") -> bool:
+    """Ends a run; what the server does not have is copied to `storage` if that is a bucket.
+
+    Returns:
+        Whether the server has everything.
+    """
+    done = sink.finish(status)
+    folder = sink.spool_folder
+    if not done and folder is not None and not storage.local:
+        fs.copy_files(str(folder), storage.path(_FOLDER, folder.name), fs.LocalFileSystem(), storage.fs)
+    return done
+
+
+def sync_bucket(storage: Storage) -> list[Unsent]:
+    """Sends the spools found anywhere in a bucket folder; those that were sent are removed from it.
+
+    Returns:
+        One entry for each run that is still incomplete on its server, with the reason.
+    """
+    found = storage.fs.get_file_info(fs.FileSelector(storage.root, recursive=True, allow_not_found=True))
+    spools = [
+        posixpath.dirname(info.path)
+        for info in found
+        if info.base_name == "run.json" and f"/{_FOLDER}/" in info.path[len(storage.root) :]
+    ]
+    with tempfile.TemporaryDirectory(prefix="ovos-sync-") as name:
+        here = Path(name)
+        for number, path in enumerate(spools):
+            # Numbered: spools of different runs may be named alike. `files` may be empty, which buckets do not keep.
+            target = here / f"{number}" / posixpath.basename(path)
+            (target / "files").mkdir(parents=True)
+            fs.copy_files(path, str(target), storage.fs, fs.LocalFileSystem())
+        left = sync(here)
+        unsent = {(entry.experiment, entry.run_key) for entry in left}
+        for number, path in enumerate(spools):
+            (identity,) = (spool.identity for spool in find_spools(here / f"{number}"))
+            if (identity.experiment, identity.run_key) not in unsent:
+                storage.fs.delete_dir(path)
+    return left

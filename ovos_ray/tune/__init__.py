@@ -1,1 +1,0 @@
-"""Sweeps: one trial fits one `TorchTrainer`; Ray Tune runs many."""

@@ -1,0 +1,138 @@
+"""Faults under Ray: workers that are killed, once, often or always, and rows that cannot be read."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import Weights, config_of, local_stream, make_shards, result_of, same, train_alone, training_workers
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.data.shards.reader import ShardReader
+from ovos_ray.errors import ResourceError
+from ovos_ray.run.loop import RunRequest
+from ovos_ray.train.run_folder import RunFolder
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_shards(tmp_path_factory.mktemp("data"))
+
+
+class Killer(threading.Thread):
+    """Kills the training worker with SIGKILL, a random moment after each of some checkpoints is complete."""
+
+    def __init__(self, config: ExperimentConfig, steps: list[int]) -> None:
+        super().__init__(daemon=True)
+        self._folder = Path(RunFolder.of(config).storage.path("checkpoints"))
+        self._steps = steps
+        self.killed: list[int] = []
+        self.start()
+
+    def run(self) -> None:
+        rng, deadline = random.Random(0), time.monotonic() + 240
+        for step in self._steps:
+            while not (self._folder / f"step-{step:08d}" / "complete.json").exists():
+                if time.monotonic() > deadline:
+                    return
+                time.sleep(0.01)
+            time.sleep(rng.random() * 0.2)
+            while not (workers := training_workers(os.getpid())):
+                time.sleep(0.02)
+            for worker in workers:
+                worker.kill()
+            self.killed.append(step)
+
+
+def fit(config: ExperimentConfig, experiment: str = "faults") -> Weights:
+    from ovos_ray.on_ray.fit import fit as fit_request
+
+    fit_request(RunRequest(config, experiment, config.name))
+    return result_of(config)
+
+
+def test_three_kills_in_one_run_change_neither_weights_nor_history(shards: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    changes = {"train.steps": 40, "train.log_every": 1, "train.checkpoint_every": 3, "data.batch_size": 2}
+    undisturbed = train_alone(config_of(shards, tmp_path, name="undisturbed", **changes))
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    config = config_of(shards, tmp_path, name="killed", tracking_uri=uri, **changes)
+    killer = Killer(config, sorted(3 * n for n in random.Random(1).sample(range(1, 12), 3)))
+    weights = fit(config)
+    killer.join(1)
+    assert len(killer.killed) == 3
+    assert len([path for path in (tmp_path / "killed" / "ray").iterdir() if path.is_dir()]) == 1, "within one launch"
+    assert same(weights, undisturbed)
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("faults")
+    assert experiment is not None
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.info.status == "FINISHED"
+    for name in ("train/loss", "train/iou"):
+        assert sorted(p.step for p in client.get_metric_history(run.info.run_id, name)) == list(range(1, 41))
+
+
+def test_a_worker_that_is_always_killed_is_reported_with_advice_on_memory(shards: Path, tmp_path: Path) -> None:
+    changes = {"train.steps": 200, "train.max_failures": 0}
+    config = config_of(shards, tmp_path, name="starved", **changes)
+    killer = Killer(config, [2])
+    with pytest.raises(ResourceError, match=r"killed from outside 1 time, .*memory ran out: with 4 clips") as caught:
+        fit(config)
+    assert killer.killed == [2]
+    assert "lower data.batch_size" in (caught.value.remedy or "")
+
+
+class WithoutWeight:
+    """A stream whose samples at some positions have weight zero."""
+
+    def __init__(self, config: ExperimentConfig, positions: set[int]) -> None:
+        self._stream, self._positions = local_stream(config), positions
+        self.start_step, self.problems = self._stream.start_step, self._stream.problems
+
+    def batches(self) -> Any:
+        for batch in self._stream.batches():
+            bad = torch.tensor([p in self._positions for p in batch["position"].tolist()])
+            yield batch | {"weight": torch.where(bad, 0.0, batch["weight"])}
+
+
+def damage(shards: Path, video: str, frame: int) -> None:
+    """Flips one byte in the JPEG of a frame."""
+    entry, index = ShardIndex.load(shards).video(video), ShardIndex.load(shards)
+    path = shards / index.files[entry.shard].name
+    jpeg = ShardReader(shards).read(video, [frame])[0].jpeg
+    content = bytearray(path.read_bytes())
+    assert content.count(jpeg) == 1
+    content[content.index(jpeg) + len(jpeg) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_a_bad_row_is_skipped_counted_and_as_if_it_had_no_weight(shards: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "shards"
+    shutil.copytree(shards, bad)
+    video = ShardIndex.load(shards).videos[2].name
+    damage(bad, video, 0)  # the labelled frame: every clip of this video needs it
+    changes = {"data.on_bad_row": "skip", "data.max_bad_fraction": 0.5}
+    config = config_of(bad, tmp_path, name="skipping", **changes)
+    weights = fit(config)
+
+    good = config_of(shards, tmp_path, name="weightless", **changes)
+    plan = local_stream(good).plan
+    positions = {p for p in range(8 * 4) if plan.clip(p).video == video}
+    assert len(positions) >= 4
+    result = RunFolder.of(config).result()
+    assert result is not None
+    assert {position for position, _ in result["bad_samples"]} == positions
+    assert all(video in what and "checksum" in what for _, what in result["bad_samples"])
+    assert same(weights, train_alone(good, WithoutWeight(good, positions)))
+    assert not same(weights, train_alone(config_of(shards, tmp_path, name="whole", **changes)))

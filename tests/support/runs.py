@@ -1,0 +1,108 @@
+"""Small runs that tests start, disturb and compare: a dataset, a configuration, and training without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ovos_ray.config import (
+    DataConfig,
+    ExperimentConfig,
+    LossConfig,
+    MethodConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    TrainConfig,
+    override,
+)
+from ovos_ray.data.clips.batches import LocalStream
+from ovos_ray.data.clips.decode import ClipDecoder
+from ovos_ray.data.clips.plan import Plan
+from ovos_ray.data.folders import synthetic
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.run.resume import resume_step
+from ovos_ray.train.run_folder import RunFolder
+
+Weights = dict[str, Tensor]
+
+
+def make_shards(root: Path) -> Path:
+    """Packs six short synthetic videos with one label each."""
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=8)
+    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 6, "val": 1}, config=small)
+    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    return root / "shards"
+
+
+def config_of(shards: Path, storage: Path, **changes: Any) -> ExperimentConfig:
+    """A run of 8 steps in which D changes half way."""
+    config = ExperimentConfig(
+        name="run",
+        network=NetworkConfig(name="xmem-tiny"),
+        data=DataConfig(
+            shards=(str(shards),),
+            clip_length=4,
+            max_skip=((0.0, 1), (0.5, 3)),
+            batch_size=4,
+            crop_size=48,
+            max_objects=2,
+        ),
+        method=MethodConfig(loss=LossConfig(cross_entropy="plain")),
+        optimizer=OptimizerConfig(learning_rate=1e-3),
+        train=TrainConfig(steps=8, cpus_per_worker=0.5, num_threads=1, checkpoint_every=2, log_every=2),
+        storage=str(storage),
+        tracking_uri="",
+    )
+    return override(config, changes)
+
+
+def local_stream(config: ExperimentConfig, rank: int = 0, world_size: int = 1) -> LocalStream:
+    """The batches of one rank, from the newest checkpoint on."""
+    plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
+    decoder = ClipDecoder(config.data, all_labels=config.method.name == "supervised")
+    return LocalStream(plan, decoder, resume_step(config), rank, world_size, config.stop_step)
+
+
+def train_alone(
+    config: ExperimentConfig,
+    stream: Any = None,
+    watcher: Callable[[dict[str, Any]], None] | None = None,
+) -> Weights:
+    """Trains in this process, without Ray, from the newest checkpoint on; returns the resulting weights."""
+    try:
+        Worker(RunRequest(config, "none", config.name, watcher=watcher), stream or local_stream(config)).run()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    return result_of(config)
+
+
+def result_of(config: ExperimentConfig) -> Weights:
+    """The weights that a finished run has left."""
+    weights: Weights = safetensors.torch.load(RunFolder.of(config).storage.read("network.safetensors"))
+    return weights
+
+
+def same(a: Weights, b: Weights) -> bool:
+    """Whether two sets of weights are equal bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def training_workers(driver: int) -> list[psutil.Process]:
+    """The training workers of the Ray cluster that a process has started; those of others are left alone."""
+    found = []
+    for process in psutil.Process(driver).children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RayTrainWorker"):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

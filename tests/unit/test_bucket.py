@@ -1,0 +1,175 @@
+"""Shards read from a bucket, runs kept in one: against a real S3 server process on loopback, through pyarrow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import answers, free_port, wait_for
+from pyarrow import fs
+from tracked import history, the_run
+
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.config.recipes import make
+from ovos_ray.data.folders import synthetic
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.data.shards.reader import ShardReader
+from ovos_ray.io import Storage
+from ovos_ray.run.here import fit_here
+from ovos_ray.run.loop import RunRequest
+from ovos_ray.track.bucket import finish_and_keep, sync_bucket
+from ovos_ray.track.sink import Sink
+from ovos_ray.train.checkpoint import CheckpointStore
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of an empty bucket; pyarrow is led to it by the variables that lead it to MinIO or Ceph."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    variables = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        wait_for(lambda: answers(port, "/"), 60)
+        fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir("ovos")
+        yield "s3://ovos"
+    server.terminate()
+    server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("local")
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
+    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
+    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    return root
+
+
+def upload(folder: Path, uri: str) -> None:
+    target, path = fs.FileSystem.from_uri(uri)
+    fs.copy_files(str(folder), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=target)
+
+
+def test_files_are_whole_or_absent(bucket: str) -> None:
+    storage = Storage(bucket) / "files"
+    assert not storage.local
+    assert storage.folders() == []
+    assert not storage.exists("a", "b.txt")
+    with pytest.raises(FileNotFoundError):
+        storage.read("a", "b.txt")
+    storage.write(b"one", "a", "b.txt")
+    storage.write(b"two", "a", "b.txt")
+    assert storage.read("a", "b.txt") == b"two"
+    assert storage.exists("a", "b.txt")
+    assert storage.folders() == ["a"]
+    storage.remove_folder("a")
+    assert not storage.exists("a", "b.txt")
+
+
+def test_checkpoints_are_kept_pruned_and_passed_over_when_damaged(bucket: str) -> None:
+    store = CheckpointStore(Storage(bucket) / "run" / "checkpoints", keep=2)
+    assert store.latest() is None
+    large = torch.arange(4 * 2**20, dtype=torch.float32)  # above the size from which uploads go in parts
+    for step in (1, 2, 3):
+        store.save(step, {"step": step, "weights": large + step})
+    assert store.storage.folders() == ["step-00000002", "step-00000003"]
+    assert torch.equal(store.load(3)["weights"], large + 3)
+    store.storage.write(b"half", "step-00000003", "state.pt")
+    assert store.latest() == 2
+
+
+def test_shards_in_a_bucket_hold_what_they_hold_on_the_disk(bucket: str, local: Path) -> None:
+    upload(local / "shards", f"{bucket}/shards")
+    index = ShardIndex.load(f"{bucket}/shards")
+    assert index == ShardIndex.load(local / "shards")
+    there, here = ShardReader(f"{bucket}/shards"), ShardReader(local / "shards")
+    for video in index.videos:
+        assert there.read(video.name, [4, 0]) == here.read(video.name, [4, 0])
+
+
+def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
+    bucket: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(local / "shards", f"{bucket}/run/shards")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where unsent records wait
+    settings: dict[str, object] = {
+        "name": "one",
+        "network.name": "stcn-tiny",
+        "data.shards": (f"{bucket}/run/shards",),
+        "data.crop_size": 48,
+        "data.clip_length": 4,
+        "data.batch_size": 2,
+        "train.steps": 4,
+        "train.checkpoint_every": 2,
+        "evaluation.root": str(local / "dataset"),
+        "storage": f"{bucket}/run/runs",
+        "tracking_uri": "",
+    }
+    said: list[str] = []
+    config = override(make("trainables.one_shot", ExperimentConfig), settings)
+    request = RunRequest(config, "study", "one", watcher=lambda record: said.append(str(record.get("event"))))
+    fit_here(request)
+    run = Storage(f"{bucket}/run/runs/one")
+    first = json.loads(run.read("result.json"))
+    assert 0 <= first["scores"]["jf"] <= 100
+    assert run.exists("predictions", "val-000", "00000.png")
+    weights = run.read("network.safetensors")
+
+    run.remove("result.json")
+    run.remove_folder("checkpoints/step-00000004")
+    fit_here(request)
+    assert any(event.startswith("resuming at step 2") for event in said), said
+    assert run.read("network.safetensors") == weights
+    assert json.loads(run.read("result.json"))["scores"] == first["scores"]
+
+
+def test_records_that_were_not_sent_outlive_the_machine_and_are_sent_from_another(
+    bucket: str, store: str, client: Any, tmp_path: Path, impatient: None
+) -> None:
+    storage = Storage(bucket) / "away" / "study"
+    runs = {"sweep": None, "one": "sweep", "two": "sweep"}
+    for name, parent in runs.items():
+        sink = Sink.open(store, "bucket", name, name=name, parent_key=parent, spool=tmp_path / "node" / name)
+        # The server is away: nobody sends, as far as this machine lives.
+        sink._sender.drain = lambda: (_ for _ in ()).throw(ConnectionError("away"))
+        sink.log_metrics({"a": 1.0}, 1)
+        sink.log_artifact(b"text", "note.txt")
+        sink.flush(0.5)
+        assert not finish_and_keep(sink, storage / name)
+    shutil.rmtree(tmp_path / "node")
+
+    assert not client.get_experiment_by_name("bucket")
+    assert sync_bucket(Storage(bucket) / "away") == []
+    parent = the_run(client, "bucket", "sweep")
+    for name in ("one", "two"):
+        run = the_run(client, "bucket", name)
+        assert run.info.status == "FINISHED"
+        assert history(client, run, "a") == [(1, 1.0)]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["note.txt"]
+    assert not any((storage / name).exists("tracking", "run.json") for name in runs)
+    assert [(storage / name / "tracking").folders() for name in runs] == [[], [], []], "what was sent is removed"
+    assert sync_bucket(Storage(bucket) / "away") == []

@@ -1,0 +1,83 @@
+"""Imports go one way through the rooms, and heavy libraries stay where they belong."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ovos_ray
+
+PACKAGE = Path(ovos_ray.__file__).parent
+# From the ground up; a room may import from itself and from the floors below.
+FLOORS = (
+    ("errors", "io", "seeding"),
+    ("config",),
+    ("data", "networks"),
+    ("methods",),
+    ("train",),
+    ("evaluate", "track"),
+    ("run", "report"),
+    ("study",),
+    ("on_ray",),
+    ("cli",),
+    ("__main__",),
+)
+ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MAY_IMPORT = {
+    "ray": ("on_ray", "cli"),
+    "mlflow": ("track",),
+    "torch": ("data", "networks", "methods", "train", "evaluate", "track", "run", "report", "study", "on_ray", "cli"),
+}
+
+
+def modules() -> list[str]:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in paths]
+
+
+def imported(module: str) -> Iterator[str]:
+    tree = ast.parse((PACKAGE / (module.replace(".", "/") + ".py")).read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(module: str) -> int:
+    return ROOMS[module.split(".")[0]]
+
+
+def is_in(module: str, places: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+@pytest.mark.parametrize("module", [m for m in modules() if m != "__init__"])
+def test_imports_go_one_way(module: str) -> None:
+    for name in imported(module):
+        if (
+            name.startswith("ovos_ray.")
+            and (PACKAGE / name.split(".")[1]).with_suffix(".py").exists() | (PACKAGE / name.split(".")[1]).is_dir()
+        ):
+            target = name.removeprefix("ovos_ray.")
+            assert room(target) <= room(module), f"{module} imports {name}, which lies above it"
+        top = name.split(".")[0]
+        if top in MAY_IMPORT:
+            assert is_in(module, MAY_IMPORT[top]), f"{module} imports {top}"
+        assert top not in ("trainables", "search_spaces"), f"{module} imports the recipes"
+
+
+@pytest.mark.slow
+def test_importing_the_ground_floor_and_asking_for_help_is_light() -> None:
+    code = (
+        "import sys, ovos_ray.config, ovos_ray.seeding, ovos_ray.io, ovos_ray.cli.app\n"
+        "print([name for name in ('torch', 'ray', 'mlflow') if name in sys.modules])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == "[]"

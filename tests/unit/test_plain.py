@@ -1,0 +1,157 @@
+"""A study without Ray: the same files and MLflow runs as on Tune, and the same weights after a kill."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ovos_ray.config import DataConfig, EvaluationConfig, ExperimentConfig, MethodConfig, NetworkConfig, TrainConfig
+from ovos_ray.config import override as change
+from ovos_ray.data.folders import synthetic
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.errors import ResourceError
+from ovos_ray.run.here import fit_here
+from ovos_ray.run.loop import RunRequest
+from ovos_ray.study.expand import expand
+from ovos_ray.study.here import run_plain
+from ovos_ray.study.space import SearchSpace
+from ovos_ray.train.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
+    root = tmp_path_factory.mktemp("plain")
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
+    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
+    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    return ExperimentConfig(
+        network=NetworkConfig(name="stcn-tiny"),
+        data=DataConfig(
+            shards=(str(root / "shards"),), clip_length=4, max_skip=((0.0, 1),), batch_size=2, crop_size=48
+        ),
+        method=MethodConfig(),
+        train=TrainConfig(steps=4, num_threads=1, checkpoint_every=1, log_every=1),
+        evaluation=EvaluationConfig(root=str(root / "dataset"), split="val"),
+        storage=str(root / "runs"),
+        tracking_uri=f"sqlite:///{root / 'mlflow.db'}",
+    )
+
+
+def _weights(config: ExperimentConfig) -> dict[str, torch.Tensor]:
+    store = RunFolder.of(config).checkpoints()
+    step = store.latest()
+    assert step == config.train.steps
+    weights: dict[str, torch.Tensor] = store.load(step)["network"]
+    return weights
+
+
+def _kill_when_checkpointed(config: ExperimentConfig) -> threading.Thread:
+    """Kills the trial's process with SIGKILL once it has written a checkpoint."""
+
+    def watch() -> None:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            children = [child for child in multiprocessing.active_children() if child.name == config.name]
+            if children and RunFolder.of(config).checkpoints().latest():
+                os.kill(children[0].pid or 0, signal.SIGKILL)
+                return
+            time.sleep(0.01)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.slow
+def test_a_study_without_ray_survives_a_kill_and_a_failure_and_runs_again_only_what_is_missing(
+    base: ExperimentConfig, tmp_path: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in Path(base.data.shards[0]).iterdir():
+        (broken / path.name).write_bytes(path.read_bytes() if path.suffix == ".json" else b"PAR1 nothing PAR1")
+    space = SearchSpace(
+        name="plain",
+        trainable="none",
+        axes={
+            "method.backward data.shards": (
+                ("2-step", base.data.shards),
+                ("1-step", base.data.shards),
+                ("1-step", (str(broken),)),
+            )
+        },
+        seeds=(0,),
+        overrides={"train.steps": 20},
+    )
+    trials, skipped = expand(space, base)
+    assert not skipped
+    events: list[dict[str, Any]] = []
+    killer = _kill_when_checkpointed(trials[0].config)
+    result = run_plain(space, trials, watcher=events.append, num_processes=2)
+    killer.join()
+    assert [failure.name for failure in result.failed] == [trials[2].name]
+    assert set(result.results) == {trial.name for trial in trials[:2]}
+
+    # What was killed went on from a checkpoint, and computed what an undisturbed run computes.
+    continued = [event for event in events if "exit code -9" in event.get("event", "")]
+    assert [event["run"] for event in continued] == [trials[0].config.name]
+    assert any(
+        "resuming at step" in event.get("event", "") for event in events if event["run"] == trials[0].config.name
+    )
+    undisturbed = change(trials[0].config, {"name": "undisturbed", "tracking_uri": ""})
+    fit_here(RunRequest(undisturbed, "plain", "undisturbed"))
+    killed, whole, other = (_weights(config) for config in (trials[0].config, undisturbed, trials[1].config))
+    assert all(torch.equal(killed[name], whole[name]) for name in whole)
+    assert not all(torch.equal(other[name], whole[name]) for name in whole)
+
+    client = MlflowClient(base.tracking_uri)
+    experiment = client.get_experiment_by_name("plain")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["ovos.kind"] == "sweep"]
+    children = {run.data.tags["ovos.trial"]: run for run in runs if run.data.tags["ovos.kind"] == "trial"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert [children[trial.name].info.status for trial in trials] == ["FINISHED", "FINISHED", "FAILED"]
+    assert "DataError" in children[trials[2].name].data.tags["ovos.error"]
+    history = client.get_metric_history(children[trials[0].name].info.run_id, "train/loss")
+    assert [point.step for point in history] == list(range(1, 21))
+
+    # Again, with the broken shards mended: only that trial runs.
+    for path in Path(base.data.shards[0]).iterdir():
+        (broken / path.name).write_bytes(path.read_bytes())
+    again: list[dict[str, Any]] = []
+    assert not run_plain(space, trials, watcher=again.append).failed
+    assert {event["run"] for event in again} == {trials[2].config.name}
+    assert len(client.search_runs([experiment.experiment_id])) == 4, "no second runs"
+
+
+def test_a_finished_run_is_left_alone(base: ExperimentConfig) -> None:
+    config = change(base, {"name": "alone", "train.steps": 2, "tracking_uri": "", "evaluation.root": None})
+    events: list[dict[str, Any]] = []
+    request = RunRequest(config, "plain", "alone", watcher=events.append)
+    fit_here(request)
+    assert len(events) > 2
+    number = len(events)
+    fit_here(request)
+    assert len(events) == number
+    fit_here(dataclasses.replace(request, config=change(config, {"name": "another"})))
+    assert len(events) > number
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_run_that_asks_for_a_gpu_is_refused_where_none_is(base: ExperimentConfig) -> None:
+    config = change(base, {"name": "gpu", "train.gpus_per_worker": 0.5, "tracking_uri": "", "evaluation.root": None})
+    with pytest.raises(ResourceError, match="no GPU that torch can use"):
+        fit_here(RunRequest(config, "plain", "gpu"))

@@ -1,0 +1,123 @@
+"""What a run scores when it ends: one split or several, and what becomes of one that cannot be scored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ovos_ray.config import DataConfig, EvaluationConfig, ExperimentConfig, NetworkConfig, TrainConfig, override
+from ovos_ray.config.digest import digest, resolve_paths, split_benchmark
+from ovos_ray.data.clips.batches import LocalStream
+from ovos_ray.data.clips.decode import ClipDecoder
+from ovos_ray.data.clips.plan import Plan
+from ovos_ray.data.folders import synthetic
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.evaluate.evaluation import check_benchmarks
+from ovos_ray.evaluate.score.scoring import evaluate_folders
+from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.train.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset, its shards, and the same videos as YouTube-VOS publishes a validation split: first masks only."""
+    root = tmp_path_factory.mktemp("data")
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=5)
+    videos = {"train": 2, "val": 1}
+    synthetic.generate(root / "dataset", seed=3, num_videos=videos, config=small)
+    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    valid = root / "youtube" / "valid"
+    shutil.copytree(root / "dataset" / "JPEGImages" / "480p" / "val-000", valid / "JPEGImages" / "val-000")
+    (valid / "Annotations" / "val-000").mkdir(parents=True)
+    first = "480p/val-000/00000.png"
+    shutil.copy(root / "dataset" / "Annotations" / first, valid / "Annotations" / "val-000" / "00000.png")
+    objects = {"1": {"category": "cat", "frames": [f"{t:05d}" for t in range(5)]}}
+    (valid / "meta.json").write_text(json.dumps({"videos": {"val-000": {"objects": objects}}}))
+    return root
+
+
+def run(data: Path, storage: Path, **evaluation: Any) -> tuple[RunFolder, list[dict[str, Any]]]:
+    config = ExperimentConfig(
+        name="run",
+        network=NetworkConfig(name="stcn-tiny"),
+        data=DataConfig(shards=(str(data / "shards"),), clip_length=3, batch_size=1, crop_size=32),
+        train=TrainConfig(steps=1, num_threads=1),
+        evaluation=EvaluationConfig(**evaluation),
+        storage=str(storage),
+        tracking_uri="",
+    )
+    config = resolve_paths(config, data)
+    plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=1)
+    events: list[dict[str, Any]] = []
+    request = RunRequest(config=config, experiment="test", run_key="run", watcher=events.append)
+    Worker(request, LocalStream(plan, ClipDecoder(config.data, all_labels=False))).run()
+    return RunFolder.of(config), events
+
+
+def test_several_splits_are_scored_with_the_same_weights(root: Path, tmp_path: Path) -> None:
+    folder, _ = run(root, tmp_path, root="dataset", split="val", also=("seen=dataset:train",))
+    result = folder.result()
+    assert result is not None
+    assert result["not_scored"] == {}
+    for suffix, prefix, names in (("", "", ["val-000"]), ("-seen", "seen/", ["train-000", "train-001"])):
+        predictions = tmp_path / "run" / f"predictions{suffix}"
+        assert sorted(path.name for path in predictions.glob("[!.]*")) == names
+        expected = evaluate_folders(predictions, root / "dataset", "davis2017", sequences=names, num_processes=1)
+        assert result["scores"][f"{prefix}jf"] == expected.jf
+        assert (tmp_path / "run" / f"scores{suffix}.csv").read_text() == expected.to_csv()
+    assert result["scores"]["jf"] != result["scores"]["seen/jf"]
+
+
+def test_a_split_without_annotations_is_predicted_and_said_to_be_unscored(root: Path, tmp_path: Path) -> None:
+    folder, events = run(root, tmp_path, root="dataset", also=("youtube=youtube:valid",))
+    result = folder.result()
+    assert result is not None
+    assert set(result["scores"]) == {"jf", "j", "f"}
+    ((where, why),) = result["not_scored"].items()
+    assert where == str(root / "youtube")
+    assert "more than one frame" in why
+    assert len(list((tmp_path / "run" / "predictions-youtube" / "val-000").glob("*.png"))) == 5
+    assert any("not scored, masks kept in" in str(event.get("event")) for event in events)
+
+
+def test_wrong_paths_are_found_before_training(root: Path) -> None:
+    check_benchmarks(EvaluationConfig(root=str(root / "dataset"), also=(f"other={root / 'dataset'}:train",)))
+    with pytest.raises(DataError, match=r"evaluation\.root: .*no split 'test'"):
+        check_benchmarks(EvaluationConfig(root=str(root / "dataset"), split="test"))
+    with pytest.raises(DataError, match=r"evaluation\.also: .*nowhere"):
+        check_benchmarks(EvaluationConfig(also=(f"other={root / 'nowhere'}",)))
+    with pytest.raises(ConfigError, match="'a' twice"):
+        check_benchmarks(EvaluationConfig(also=(f"a={root / 'dataset'}", f"a={root / 'dataset'}:train")))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("davis2016=DAVIS/2016", ("davis2016", "DAVIS/2016", "val")),
+        ("yv=s3://bucket/YouTube:valid", ("yv", "s3://bucket/YouTube", "valid")),
+        ("yv=s3://bucket/YouTube", ("yv", "s3://bucket/YouTube", "val")),
+    ],
+)
+def test_datasets_are_named_in_one_word(text: str, expected: tuple[str, str, str]) -> None:
+    assert split_benchmark(text) == expected
+
+
+def test_a_dataset_without_a_name_is_refused() -> None:
+    with pytest.raises(ConfigError, match="NAME=FOLDER"):
+        split_benchmark("DAVIS/2016")
+
+
+def test_further_datasets_count_in_the_digest_wherever_they_lie() -> None:
+    config = ExperimentConfig()
+    one, same, other = (
+        digest(override(config, {"evaluation.also": (also,)})) for also in ("a=/x/DAVIS", "a=/y/DAVIS", "a=/x/YouTube")
+    )
+    assert one == same
+    assert one != other

@@ -1,0 +1,138 @@
+"""`ovos-ray evaluate` and `ovos-ray submission` as a user meets them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scored_masks import make_davis_masks, make_youtube_masks, two_objects
+
+from ovos_ray.cli import app
+from ovos_ray.data.masks import encode_jpeg, encode_mask
+from ovos_ray.evaluate.score import submission
+from ovos_ray.evaluate.score.scoring import evaluate_folders
+
+
+@pytest.fixture
+def ovos_ray(monkeypatch, capsys):
+    """Runs a verb; returns exit code, standard output and standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ovos-ray", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exited:
+            app.run()
+        return (exited.value.code or 0, *capsys.readouterr())
+
+    return run
+
+
+def test_evaluate_prints_the_table_and_writes_csv_and_json(tmp_path, ovos_ray):
+    pred, gt = make_davis_masks(tmp_path)
+    files = ["--csv", tmp_path / "s.csv", "--json", tmp_path / "s.json"]
+    code, out, err = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, *files)
+    table = evaluate_folders(pred, gt, "davis2017", num_processes=1)
+    assert (code, err) == (0, "")
+    assert f"J&F {table.jf:.1f}, J {table.j:.1f}, F {table.f:.1f}" in out
+    assert out.count("bear") == 2
+    rows = list(csv.DictReader((tmp_path / "s.csv").open()))
+    assert [(row["sequence"], row["object"]) for row in rows] == [(r.sequence, str(r.object_id)) for r in table.rows]
+    assert json.loads((tmp_path / "s.json").read_text())["summary"] == table.summary
+    code, out, _ = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, "--brief", "--sequences", "swan")
+    assert code == 0
+    assert "bear" not in out.replace("predicted but not scored: bear", "")
+
+
+def test_evaluate_says_what_is_wrong_and_exits_with_one(tmp_path, ovos_ray):
+    pred, gt = make_davis_masks(tmp_path)
+    (pred / "bear/00003.png").unlink()
+    code, out, err = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, "--json", tmp_path / "s.json")
+    assert (code, out) == (1, "")
+    assert "1 of 4 masks of 'bear' are missing: 00003.png" in err
+    assert "What to do:" in err
+    assert not (tmp_path / "s.json").exists()
+    for options in (["--protocol", "vos"], ["--seen", "meta.json"], ["--sequences", "bear,nothing"]):
+        code, _, err = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, *options)
+        assert code == 1
+        assert "What to do:" in err
+
+
+def test_evaluate_youtube_vos_with_seen_categories_and_meta(tmp_path, ovos_ray):
+    pred, gt = make_youtube_masks(tmp_path)
+    meta = tmp_path / "elsewhere.json"
+    (gt / "meta.json").rename(meta)
+    (tmp_path / "seen.txt").write_text("bird\n")
+    options = ["--protocol", "youtube-vos", "--meta", meta, "--seen", tmp_path / "seen.txt"]
+    code, out, _ = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, *options)
+    assert code == 0
+    expected = evaluate_folders(pred, gt, "youtube-vos", meta=meta, seen={"bird"}, num_processes=1).summary["G"]
+    assert f"G {expected:.1f}, J_s" in out
+    assert "okapi" in out
+    code, out, _ = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, *options[:4])
+    assert code == 0
+    assert "Note: G needs seen and unseen categories" in out
+    code, _, err = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, *options[:3], tmp_path / "seen.txt")
+    assert (code, "not a YouTube-VOS meta.json" in err) == (1, True)
+
+
+def test_evaluate_needs_neither_torch_nor_ray(tmp_path):
+    pred, gt = make_davis_masks(tmp_path)
+    code = f"""
+import sys
+from ovos_ray.cli import app
+sys.argv = ["ovos-ray", "evaluate", "--predictions", {str(pred)!r}, "--annotations", {str(gt)!r}]
+try:
+    app.run()
+except SystemExit as done:
+    assert not done.code
+assert not {{"torch", "ray", "mlflow"}} & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def test_dev(tmp_path: Path) -> Path:
+    """A DAVIS test-dev of two videos."""
+    root = tmp_path / "DAVIS"
+    for name in ("bear", "swan"):
+        for t in range(6):
+            path = root / f"JPEGImages/480p/{name}/{t:05d}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encode_jpeg(np.full((40, 60, 3), 90, np.uint8)))
+        (root / f"Annotations/480p/{name}").mkdir(parents=True)
+        (root / f"Annotations/480p/{name}/00000.png").write_bytes(encode_mask(two_objects(0)))
+    (root / "ImageSets/2017").mkdir(parents=True)
+    (root / "ImageSets/2017/test-dev.txt").write_text("bear\nswan\n")
+    return root
+
+
+def test_submission_writes_and_checks_a_zip(tmp_path, test_dev, monkeypatch, ovos_ray):
+    small = submission.Benchmark("davis2017", "test-dev", num_videos=2)
+    monkeypatch.setitem(submission.BENCHMARKS, "davis2017-test-dev", small)
+    pred, _ = make_davis_masks(tmp_path)
+    out = tmp_path / "s.zip"
+    options = ["--benchmark", "davis2017-test-dev", "--root", test_dev, "--out", out]
+    code, text, _ = ovos_ray("submission", "--predictions", pred, *options)
+    assert (code, out.is_file()) == (0, True)
+    assert "12 masks of 2 videos" in text
+    code, text, _ = ovos_ray("submission", *options)
+    assert (code, "keeps every rule" in text) == (0, True)
+    out.unlink()
+    (pred / "bear/00002.png").unlink()
+    code, _, err = ovos_ray("submission", "--predictions", pred, *options)
+    assert (code, "bear/00002.png: missing" in err, out.exists()) == (1, True, False)
+    out.write_bytes(b"no zip")
+    code, _, err = ovos_ray("submission", *options)
+    assert (code, "no zip file" in err) == (1, True)
+
+
+def test_submission_refuses_other_datasets_and_unknown_benchmarks(tmp_path, test_dev, ovos_ray):
+    options = ["--root", test_dev, "--out", tmp_path / "s.zip", "--predictions", tmp_path]
+    code, _, err = ovos_ray("submission", "--benchmark", "davis2017-test-dev", *options)
+    assert (code, "2 videos in split 'test-dev', davis2017-test-dev has 30" in err) == (1, True)
+    code, _, err = ovos_ray("submission", "--benchmark", "davis2018", *options)
+    assert (code, "choose one of davis2016" in err) == (1, True)
