@@ -14,11 +14,11 @@ from ovos_ray.methods.losses import one_hot
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.seeding import BatchRng
 
-__all__ = ["Clip"]
+__all__ = ["ClipBatch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clip:
+class ClipBatch:
     """What a method needs of a batch.
 
     Attributes:
@@ -44,7 +44,7 @@ class Clip:
         network: VOSNetwork,
         max_objects: int | None,
         rng: np.random.Generator | BatchRng | None,
-    ) -> Clip:
+    ) -> ClipBatch:
         """Prepares a batch as it comes from the stream.
 
         Args:
@@ -79,7 +79,7 @@ class Clip:
         objects = torch.arange(self.max_objects, device=self.num_objects.device)
         return objects < self.num_objects.clamp(min=1)[:, None]
 
-    def with_one_object(self, choice: str) -> Clip:
+    def with_one_object(self, choice: str) -> ClipBatch:
         """Returns the clip with one object: `draw` keeps one drawn per sample, `merge` joins all."""
         if choice == "merge":
             label = self.label > 0

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ovos_ray.config import MethodConfig
 from ovos_ray.errors import ConfigError
-from ovos_ray.methods.batch import Clip
+from ovos_ray.methods.batch import ClipBatch
 from ovos_ray.methods.losses import frame_losses, mask_iou, one_hot, total_loss, uses_auxiliary
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.propagation import encode_frames, propagate
@@ -43,7 +43,7 @@ def one_shot_loss(
 
     Args:
         network: Any VOS network.
-        batch: As `Clip.of` describes it; frame 0 is the labelled one.
+        batch: As `ClipBatch.of` describes it; frame 0 is the labelled one.
         config: Strategy, reference and loss.
         rng: A generator in the same state on all ranks; None: a fixed one.
         step: Optimiser step, for losses that warm up.
@@ -57,7 +57,7 @@ def one_shot_loss(
         ConfigError: The backward strategy does not fit the clip or the network.
     """
     numerics = numerics or Numerics()
-    clip = Clip.of(batch, network, max_objects, rng)
+    clip = ClipBatch.of(batch, network, max_objects, rng)
     check_strategy(network, config, clip.num_frames)
     order = backward_order(config.backward, clip.num_frames, clip.draws.shared)
     if config.reference == "empty":
@@ -97,7 +97,7 @@ def one_shot_loss(
 
 def _walk_forward(
     network: VOSNetwork,
-    clip: Clip,
+    clip: ClipBatch,
     features: Mapping[int, FrameFeatures] | None,
     kind: str,
     numerics: Numerics,
@@ -120,7 +120,9 @@ def _walk_forward(
         return forward[-1].softmax(1)[:, 1:].detach()
 
 
-def _encode_once(network: VOSNetwork, clip: Clip, order: Sequence[int], numerics: Numerics) -> dict[int, FrameFeatures]:
+def _encode_once(
+    network: VOSNetwork, clip: ClipBatch, order: Sequence[int], numerics: Numerics
+) -> dict[int, FrameFeatures]:
     """Encodes every frame once: those of the backward order with gradient, the others without."""
     device = clip.frames.device
     with numerics.for_gradient(device):
@@ -133,7 +135,7 @@ def _encode_once(network: VOSNetwork, clip: Clip, order: Sequence[int], numerics
 
 
 @torch.no_grad()
-def _describe(logits: Tensor, reference: Tensor, clip: Clip) -> dict[str, Tensor]:
+def _describe(logits: Tensor, reference: Tensor, clip: ClipBatch) -> dict[str, Tensor]:
     """Scalars that show how training goes, left on the device.
 
     `iou` compares the reconstructed first mask with the label. `reference_foreground` is the share of the pixels of

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ovos_ray.config import MethodConfig
 from ovos_ray.errors import ConfigError
-from ovos_ray.methods.batch import Clip
+from ovos_ray.methods.batch import ClipBatch
 from ovos_ray.methods.losses import frame_losses, mask_iou, total_loss, uses_auxiliary
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.propagation import propagate
@@ -40,7 +40,7 @@ def supervised_loss(
 
     Args:
         network: Any VOS network.
-        batch: As `Clip.of` describes it, and `labels` (B, T, H, W) uint8 of all frames, whose first is `label`.
+        batch: As `ClipBatch.of` describes it, and `labels` (B, T, H, W) uint8 of all frames, whose first is `label`.
         config: The loss; backward strategy and reference do not matter here.
         rng: As in `one_shot_loss`, and so are the other arguments and the result.
         step: Optimiser step.
@@ -51,7 +51,7 @@ def supervised_loss(
         ConfigError: The clips have one frame, or labels of the first frame only.
     """
     numerics = numerics or Numerics()
-    clip = Clip.of(batch, network, max_objects, rng)
+    clip = ClipBatch.of(batch, network, max_objects, rng)
     labels = batch.get("labels")
     if clip.num_frames < 2 or labels is None or labels.shape[1] != clip.num_frames:
         found = "no labels" if labels is None else f"{labels.shape[1]} labels"

@@ -61,7 +61,7 @@ def _cycle(run: Run, folder: Path) -> Gallery:
     from ovos_ray.data.clips.decode import ClipDecoder, stack
     from ovos_ray.data.clips.plan import Plan
     from ovos_ray.data.shards.index import ShardIndex
-    from ovos_ray.methods.batch import Clip
+    from ovos_ray.methods.batch import ClipBatch
     from ovos_ray.methods.one_shot import backward_order
     from ovos_ray.methods.propagation import propagate
     from ovos_ray.train.load_network import load_network
@@ -76,7 +76,7 @@ def _cycle(run: Run, folder: Path) -> Gallery:
     batch = {key: torch.as_tensor(columns[key]) for key in ("frames", "num_objects", "weight", "position")}
     batch["label"] = torch.as_tensor(columns["labels"])[:, 0]
     network = load_network(folder, config.network.name)
-    clip = Clip.of(batch, network, None, None)
+    clip = ClipBatch.of(batch, network, None, None)
     empty = config.method.reference == "empty"
     if empty:
         clip = clip.with_one_object(config.method.empty_objects)
