@@ -1,41 +1,149 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import platform
+import shutil
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Storage", "atomic_path", "exclusive", "read_json", "write_json"]
+from ovos_ray.paths import mark, require_replaceable
+
+__all__ = ["Storage", "atomic_path", "exclusive", "read_json", "restore_folder", "whole_folder", "write_json"]
+
+_ABANDONED_S = 24 * 3600.0
+_own: set[str] = set()  # temporary names in use by this process
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is synced and renamed, on failure removed.
 
-    A reader never sees a half-written file, and a process killed while writing leaves the previous file intact.
+    A reader never sees a half-written file, and a process killed while writing leaves the previous file intact; what it
+    left of the new one is removed when the file is written again.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    for left in _abandoned(target, "tmp"):
+        left.unlink(missing_ok=True)
+    with _temporary(target, "tmp") as temporary:
+        try:
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync_folder(target.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | os.PathLike[str], kind: str, *evidence: str) -> Iterator[Path]:
+    """Yields a hidden folder beside `path` that takes its place when the block succeeds, and is removed if it fails.
+
+    The new folder is marked and synced. An old one is moved aside until the new one is there; after a kill between the
+    two moves, the next call puts it back first. What killed processes left is removed.
+
+    Args:
+        path: The folder; links are followed.
+        kind: What it holds, such as `predictions`; a folder that does not say so is never replaced.
+        evidence: Names of other files, such as `index.json`, any of which says as much as the marker.
+
+    Raises:
+        DataError: There is a folder that this program did not make.
+    """
+    target = Path(path).resolve()
+    restore_folder(target, kind, *evidence)
+    require_replaceable(target, kind, *evidence)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(target, "partial") as partial, _temporary(target, "replaced") as aside:
+        try:
+            partial.mkdir()
+            mark(partial, kind)
+            yield partial
+            for folder, _, names in os.walk(partial, topdown=False):
+                for name in names:
+                    _sync(os.path.join(folder, name))
+                _sync_folder(folder)
+            require_replaceable(target, kind, *evidence)  # it may have been filled meanwhile
+            if target.exists():
+                os.rename(target, aside)
+            os.rename(partial, target)
+            _sync_folder(target.parent)
+        finally:
+            if aside.exists() and not target.exists():
+                os.rename(aside, target)
+            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def restore_folder(target: Path, kind: str, *evidence: str) -> None:
+    """Undoes what a process did that was killed within `whole_folder`, whose arguments these are."""
+    for suffix in ("replaced", "partial"):
+        for left in _abandoned(target, suffix):
+            require_replaceable(left, kind, *evidence)
+            if suffix == "replaced" and not target.exists():
+                os.rename(left, target)
+            else:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _temporary(target: Path, suffix: str) -> Iterator[Path]:
+    """Yields a path beside `target` whose name says which process uses it: `.NAME.HOST-PROCESS-HEX.SUFFIX`."""
+    name = f".{target.name}.{_host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.{suffix}"
+    _own.add(name)
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-        _sync_folder(target.parent)
+        yield target.with_name(name)
     finally:
-        temporary.unlink(missing_ok=True)
+        _own.discard(name)
 
 
-def _sync_folder(folder: Path) -> None:
+def _abandoned(target: Path, suffix: str) -> list[Path]:
+    """Returns the temporary paths of `target` that nobody uses any more: their process is gone, or silent for a day."""
+    found = []
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*-*-*.{suffix}"):
+        host, process, _ = path.name.removeprefix(f".{target.name}.").removesuffix(f".{suffix}").split("-", 2)
+        if host == _host() and process.isdigit():
+            abandoned = path.name not in _own if int(process) == os.getpid() else not _is_running(int(process))
+        else:
+            try:
+                abandoned = time.time() - path.stat().st_mtime > _ABANDONED_S
+            except FileNotFoundError:
+                continue
+        if abandoned:
+            found.append(path)
+    return found
+
+
+def _host() -> str:
+    return f"{zlib.crc32(platform.node().encode()):08x}"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _sync(path: str | os.PathLike[str]) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: str | os.PathLike[str]) -> None:
     """Makes a rename survive a power cut (no effect where folders cannot be opened)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
