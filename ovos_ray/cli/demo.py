@@ -36,6 +36,7 @@ from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.infer.baselines import copy_first_mask, match_colours
 from ovos_ray.evaluate.infer.contact_sheet import write_contact_sheet
 from ovos_ray.evaluate.infer.prediction import predict_dataset
+from ovos_ray.evaluate.metrics import COMPARED
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.evaluate.score.table import ScoreTable
 from ovos_ray.io import write_json
@@ -231,10 +232,11 @@ def _picture(folder: DatasetFolder, trials: list[Trial], best: str, out: Path) -
 
 
 def _table(baselines: Mapping[str, Mapping[str, float]], trained: Mapping[str, Any]) -> Table:
-    table = Table("", "J&F", "J", "F", title="held-out synthetic videos, percent", title_justify="left")
+    labels = (measure.label for measure in COMPARED)
+    table = Table("", *labels, title="held-out synthetic videos, percent", title_justify="left")
     for name, scores in baselines.items():
-        table.add_row(name, *(f"{scores[key]:.1f}" for key in ("jf", "j", "f")))
+        table.add_row(name, *(f"{scores[measure.key]:.1f}" for measure in COMPARED))
     table.add_section()
     for name, scores in trained.items():
-        table.add_row(name, *(f"{scores[key]:.1f}" for key in ("jf", "j", "f")))
+        table.add_row(name, *(f"{scores[measure.key]:.1f}" for measure in COMPARED))
     return table

@@ -174,11 +174,14 @@ def print_results(
         results: `result.json` by trial name.
         names: What to call configurations instead.
     """
+    from ovos_ray.evaluate.metrics import COMPARED
+
     rows = summarise(space, trials, results)
     if not rows:
         return
     metrics = list(dict.fromkeys(name for row in rows for name in row.scores))
-    heads = [name.replace("jf", "J&F").upper() if len(name) < 4 else name for name in metrics]
+    labels = {measure.key: measure.label for measure in COMPARED}
+    heads = [labels.get(name, name.upper() if len(name) < 4 else name) for name in metrics]
     name = Column("configuration", no_wrap=True)
     table = Table(name, *heads, "seeds", "labels", "time each", title=space.name, title_justify="left")
     for row in rows:

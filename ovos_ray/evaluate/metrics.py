@@ -1,4 +1,4 @@
-"""Region similarity J and boundary accuracy F, equal to the official DAVIS toolkit's and much faster.
+"""Metrics J and F, equal to the official DAVIS toolkit's and much faster, and `MEASURES`, what is reported of them.
 
 Source: the official toolkit, davis2017-evaluation. The result is the toolkit's to the last bit; the speed comes from
 working on the box around each object instead of on the frame, and from boundary maps that are one Python integer each,
@@ -21,6 +21,11 @@ import numpy.typing as npt
 
 __all__ = [
     "BOUND_TH",
+    "COLUMNS",
+    "COMPARED",
+    "MEASURES",
+    "PRIMARY",
+    "Measure",
     "Statistics",
     "binary_scores",
     "boundary_accuracy",
@@ -137,6 +142,46 @@ def statistics(values: Floats) -> Statistics:
     edges = np.round(np.linspace(1, count, 5) + 1e-10).astype(int) - 1
     first, last = values[edges[0] : edges[1] + 1], values[edges[3] : edges[4] + 1]
     return Statistics(float(values.mean()), float((values > 0.5).mean()), float(first.mean() - last.mean()))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number that tables print: a statistic of an object's frames, then the mean over objects.
+
+    Attributes:
+        key: What the metric is called: `final/jf`, `jf` in `result.json`.
+        label: What a reader calls it.
+        series: What `object_scores` returns and `ObjectScore` holds of every object; of several, their mean.
+        statistic: Which of `Statistics`.
+        compared: Whether runs log it and comparisons have a column for it; the others are in `evaluate`'s tables alone.
+    """
+
+    key: str
+    label: str
+    series: tuple[str, ...]
+    statistic: str = "mean"
+    compared: bool = False
+
+    @property
+    def column(self) -> str:
+        """Its name in `scores.csv`, which has one line an object; empty for a mean of several, which can be derived."""
+        return f"{self.series[0]}_{self.statistic}" if len(self.series) == 1 else ""
+
+
+MEASURES = (
+    Measure("jf", "J&F", ("j", "f"), compared=True),
+    Measure("j", "J", ("j",), compared=True),
+    Measure("j_recall", "J recall", ("j",), "recall"),
+    Measure("j_decay", "J decay", ("j",), "decay"),
+    Measure("f", "F", ("f",), compared=True),
+    Measure("f_recall", "F recall", ("f",), "recall"),
+    Measure("f_decay", "F decay", ("f",), "decay"),
+)
+"""Read by every table, export, plot and log: one entry more is one metric more, once `ObjectScore` has its series."""
+COMPARED = tuple(measure for measure in MEASURES if measure.compared)
+PRIMARY = MEASURES[0]
+"""What decides which configuration is better."""
+COLUMNS = tuple(measure.column for measure in MEASURES if measure.column)
 
 
 def boundary_radius(height: int, width: int, bound_th: float = BOUND_TH) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from ovos_ray.errors import MissingExtraError
+from ovos_ray.evaluate.metrics import COMPARED, PRIMARY
 from ovos_ray.report.numbers.comparison import Comparison, Row, axis_label
 from ovos_ray.report.numbers.significance import AxisEffect, Paired, distinct_axes
 from ovos_ray.report.numbers.verdict import p_text, verdict
@@ -18,6 +19,7 @@ from ovos_ray.report.pictures import figures
 from ovos_ray.report.pictures.parallel import search_figure
 from ovos_ray.report.pictures.pictures import Gallery
 from ovos_ray.report.pictures.traces import Trace
+from ovos_ray.report.read import SELECTION
 from ovos_ray.track.strategy import EMPTY, SUPERVISED
 
 __all__ = ["Content", "leading_rows", "render_page"]
@@ -101,6 +103,8 @@ def render_page(content: Content) -> str:
         comparison=comparison,
         verdict=verdict(comparison, content.differences, content.effects),
         scale=_scale(comparison),
+        compared=COMPARED,
+        primary=PRIMARY,
         facets=_facets(comparison),
         labels={axis: axis_label(axis) for axis in comparison.axes},
         rows=[*comparison.rows, *comparison.baselines],
@@ -149,9 +153,9 @@ def _figures(content: Content) -> list[Figure]:
     decay = {label: {name: t.truth for name, t in traces.items()} for label, traces in content.traces.items() if traces}
     made: list[tuple[str, str, str | None, bool]] = [
         (
-            "J&F over training",
+            f"{PRIMARY.label} over training",
             f"On the selection split. {band}",
-            figures.curve_figure(curves, palette, "val/jf", "J&F (%)"),
+            figures.curve_figure(curves, palette, SELECTION, f"{PRIMARY.label} (%)"),
             False,
         ),
         (
@@ -186,7 +190,7 @@ def _figures(content: Content) -> list[Figure]:
             False,
         ),
         (
-            "J&F against label budget",
+            f"{PRIMARY.label} against label budget",
             "Mean and standard deviation over seeds; the axis of labels is logarithmic.",
             figures.budget_figure(curves, palette),
             False,
@@ -200,7 +204,8 @@ def _figures(content: Content) -> list[Figure]:
         (
             "All trials",
             "Each line a trial, through its settings to its score: more orange and higher within a setting is better. "
-            "Dashed: stopped early, drawn to its last J&F on the selection split, not on the reported one.",
+            f"Dashed: stopped early, drawn to its last {PRIMARY.label} on the selection split, "
+            "not on the reported one.",
             search_figure(comparison),
             True,
         ),
@@ -209,8 +214,8 @@ def _figures(content: Content) -> list[Figure]:
 
 
 def _scale(comparison: Comparison) -> tuple[float, float]:
-    """Ends of the bars in the table: zero, and the highest mean J&F with its deviation."""
-    scores = [s for row in (*comparison.rows, *comparison.baselines) if (s := row.statistic("final/jf"))]
+    """Ends of the bars in the table: zero, and the highest mean score with its deviation."""
+    scores = [s for row in (*comparison.rows, *comparison.baselines) if (s := row.score)]
     return 0.0, max((score.mean + (score.std or 0.0) for score in scores), default=1.0) or 1.0
 
 

@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ovos_ray.errors import TrackingError
+from ovos_ray.evaluate.metrics import COLUMNS, PRIMARY
 from ovos_ray.track.sender import connect, resolve_tracking_uri
 
-__all__ = ["Curve", "Run", "Scores", "Study", "load_study", "parse_json", "read_scores", "seen_and_unseen"]
+__all__ = ["SELECTION", "Curve", "Run", "Scores", "Study", "load_study", "parse_json", "read_scores", "seen_and_unseen"]
 
 _log = logging.getLogger(__name__)
 _PAGE = 1000
@@ -29,7 +30,8 @@ Curve = tuple[tuple[int, float], ...]
 Scores = Mapping[tuple[str, str], Mapping[str, float]]
 """(sequence, object) → `j_mean`, `f_mean`, … in percent; YouTube-VOS adds `seen`, 1 or 0."""
 
-_SCORE_COLUMNS = tuple(f"{key}_{part}" for key in "jf" for part in ("mean", "recall", "decay"))
+SELECTION = f"val/{PRIMARY.key}"
+"""The curve on the selection split."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Run:
             text += self.params[f"{key}.{part}"]
             part += 1
         return "" if text == "null" else text
+
+    @property
+    def score(self) -> float | None:
+        """The number that it is compared by, in percent; None where it was not scored."""
+        return self.metrics.get(f"final/{PRIMARY.key}")
 
     @property
     def last_step(self) -> int | None:
@@ -130,7 +137,7 @@ def load_study(
     experiment: str,
     tracking_uri: str,
     *,
-    curves: Iterable[str] = ("val/jf", "train/iou", "train/loss", "train/reference_copy"),
+    curves: Iterable[str] = (SELECTION, "train/iou", "train/loss", "train/reference_copy"),
     scores: bool = True,
 ) -> Study:
     """Reads an experiment.
@@ -241,10 +248,10 @@ def seen_and_unseen(prefix: str, scores: Scores) -> dict[str, float]:
     means = {
         f"{prefix}/{key}_{group}": statistics.fmean(values)
         for group, seen in (("s", 1.0), ("u", 0.0))
-        for key in "jf"
+        for key in PRIMARY.series
         if (values := [row[f"{key}_mean"] for row in scores.values() if row.get("seen") == seen])
     }
-    return {f"{prefix}/g": statistics.fmean(means.values()), **means} if len(means) == 4 else {}
+    return {f"{prefix}/g": statistics.fmean(means.values()), **means} if len(means) == 2 * len(PRIMARY.series) else {}
 
 
 def _fetch_scores(client: Any, run: Any, name: str) -> Scores:
@@ -267,7 +274,7 @@ def read_scores(path: Path) -> Scores:
         with open(path, newline="", encoding="utf-8") as file:
             table = {}
             for line in csv.DictReader(file):
-                values = {key: float(line[key]) for key in _SCORE_COLUMNS if line.get(key)}
+                values = {key: float(line[key]) for key in COLUMNS if line.get(key)}
                 if line.get("seen"):
                     values["seen"] = float(line["seen"] == "True")
                 table[line["sequence"], line["object"]] = values

@@ -9,19 +9,20 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from ovos_ray.report.numbers.comparison import Comparison, Row
+from ovos_ray.evaluate.metrics import COMPARED
+from ovos_ray.report.numbers.comparison import Comparison, Row, Statistic
 from ovos_ray.report.numbers.verdict import Verdict
 
-__all__ = ["csv_table", "latex_escape", "latex_table", "markdown_table", "note_text", "render_table"]
+__all__ = ["csv_table", "latex_escape", "latex_symbol", "latex_table", "markdown_table", "note_text", "render_table"]
 
-_SCORES = (("final/jf", "J&F"), ("final/j", "J"), ("final/f", "F"))
-_HEADER = ("configuration", "strategy", "network", "seeds", *(name for _, name in _SCORES), "labels %", "note")
+_LABELS = tuple(measure.label for measure in COMPARED)
+_HEADER = ("configuration", "strategy", "network", "seeds", *_LABELS, "labels %", "note")
 _NOTE_ROWS = 30
 """MLflow cuts tags at 8,000 characters."""
 
 
 def _cells(row: Row) -> list[str]:
-    scores = [row.statistic(metric) for metric, _ in _SCORES]
+    scores = _scores(row)
     labels = "" if row.label_percent is None else f"{row.label_percent:.3g}"
     seeds = f"{len(row.finished)}/{len(row.runs)}" if len(row.finished) != len(row.runs) else str(len(row.runs))
     return [
@@ -35,6 +36,10 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
+def _scores(row: Row) -> list[Statistic | None]:
+    return [row.statistic(f"final/{measure.key}") for measure in COMPARED]
+
+
 def _rows(comparison: Comparison) -> Sequence[Row]:
     return (*comparison.rows, *comparison.baselines)
 
@@ -46,15 +51,15 @@ def render_table(comparison: Comparison) -> Table:
     """
     table = Table(title=f"{comparison.study.experiment}: percent, mean ± standard deviation over seeds")
     table.add_column("configuration", min_width=26, overflow="fold")
-    for name in ("seeds", "J&F", "J", "F", "labels"):
+    for name in ("seeds", *_LABELS, "labels"):
         table.add_column(name, justify="right", no_wrap=True)
     for rows in (comparison.rows, comparison.baselines):
         for row in rows:
-            label, _, _, seeds, jf, j, f, labels, note = _cells(row)
-            # Deviations of J and F are in the exports; here they would cost the width of a terminal.
-            short = [score.partition(" ±")[0] for score in (j, f)]
+            label, _, _, seeds, first, *others, labels, note = _cells(row)
+            # Deviations of the others are in the exports; here they would cost the width of a terminal.
+            short = [score.partition(" ±")[0] for score in others]
             cell = Text.assemble(label, (f"\n  {note}" if note else "", "dim not bold"))
-            cells = [seeds, jf, *short, f"{labels} %" if labels else ""]
+            cells = [seeds, first, *short, f"{labels} %" if labels else ""]
             table.add_row(cell, *cells, style="bold" if row is comparison.best else None)
         table.add_section()
     return table
@@ -68,7 +73,7 @@ def markdown_table(comparison: Comparison) -> str:
 def note_text(comparison: Comparison, words: Verdict) -> str:
     """Returns summary and a short table in Markdown, for the description of the sweep's run in MLflow."""
     sentences = [f"**{words.headline}** {words.certainty}", words.supervision, *words.warnings]
-    lines = [("configuration", "seeds", *(name for _, name in _SCORES), "labels %", "note")]
+    lines = [("configuration", "seeds", *_LABELS, "labels %", "note")]
     lines.append(tuple("---" for _ in lines[0]))
     rows = _rows(comparison)
     for row in rows[:_NOTE_ROWS]:
@@ -87,13 +92,12 @@ def csv_table(comparison: Comparison) -> str:
     """Returns the comparison as CSV, numbers in full precision, one column for each mean and each deviation."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [f"{key}_{part}" for key in ("jf", "j", "f") for part in ("mean", "std")]
+    names = [f"{measure.key}_{part}" for measure in COMPARED for part in ("mean", "std")]
     axes = list(comparison.axes)
     writer.writerow(["configuration", "kind", "strategy", "network", *axes, "seeds", *names, "label_percent", "note"])
     for row in _rows(comparison):
         numbers: list[object] = []
-        for metric, _ in _SCORES:
-            score = row.statistic(metric)
+        for score in _scores(row):
             numbers += ["", ""] if score is None else [score.mean, "" if score.std is None else score.std]
         settings = [row.settings.get(axis, "") for axis in axes]
         budget = "" if row.label_percent is None else row.label_percent
@@ -105,28 +109,32 @@ def csv_table(comparison: Comparison) -> str:
 def latex_table(comparison: Comparison) -> str:
     r"""Returns the comparison as a LaTeX `tabular` (booktabs), the best mean of a column in bold."""
     lines = [
-        r"\begin{tabular}{lrrrrr}",
+        rf"\begin{{tabular}}{{lr{'r' * len(COMPARED)}r}}",
         r"\toprule",
-        r"Method & Seeds & $\mathcal{J}\&\mathcal{F}$ & $\mathcal{J}$ & $\mathcal{F}$ & Labels \\",
+        rf"Method & Seeds & {' & '.join(map(latex_symbol, _LABELS))} & Labels \\",
         r"\midrule",
     ]
-    best = {metric: _highest(comparison.rows, metric) for metric, _ in _SCORES}
+    columns = zip(*map(_scores, comparison.rows), strict=True)
+    best = [max((score.mean for score in column if score), default=None) for column in columns]
     for index, row in enumerate(_rows(comparison)):
         if index == len(comparison.rows) and comparison.rows:
             lines.append(r"\midrule")
         cells = [latex_escape(row.label), str(len(row.finished)) if row.kind == "trial" else ""]
-        for metric, _ in _SCORES:
-            score = row.statistic(metric)
+        for place, score in enumerate(_scores(row)):
             text = "--" if score is None else score.text().replace("±", r"$\pm$")
-            bold = score is not None and row.kind == "trial" and score.mean == best[metric]
+            bold = score is not None and row.kind == "trial" and score.mean == best[place]
             cells.append(rf"\textbf{{{text}}}" if bold else text)
         cells.append("--" if row.label_percent is None else rf"{row.label_percent:.3g}\,\%")
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def _highest(rows: Sequence[Row], metric: str) -> float | None:
-    return max((score.mean for row in rows if (score := row.statistic(metric))), default=None)
+def latex_symbol(label: str) -> str:
+    """Returns a measure's label as LaTeX prints it: the letters of `J&F`, `J_S` or `F decay` in calligraphic."""
+    name, *words = label.split(" ")
+    head, _, index = name.partition("_")
+    symbol = r"\&".join(rf"\mathcal{{{letter}}}" for letter in head.split("&"))
+    return " ".join([f"${symbol}_{index}$" if index else f"${symbol}$", *words])
 
 
 def latex_escape(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The outcome of an evaluation: one row per object, and the numbers that papers print. All values in percent."""
+"""Score table of an evaluation: one row per object, and the numbers that papers print. All values in percent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 from ovos_ray.errors import EvaluationError
-from ovos_ray.evaluate.metrics import Statistics
+from ovos_ray.evaluate.metrics import COLUMNS, COMPARED, MEASURES, PRIMARY, Measure, Statistics
 from ovos_ray.io import atomic_path, write_json
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = ["ObjectScore", "Protocol", "ScoreTable", "protocol_for"]
 Protocol = Literal["davis2016", "davis2017", "youtube-vos"]
 
 _BY_LAYOUT: dict[str, Protocol] = {"davis2016": "davis2016", "youtube-vos": "youtube-vos"}
-_COLUMNS = ("j_mean", "j_recall", "j_decay", "f_mean", "f_recall", "f_decay")
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,12 @@ class ObjectScore:
 
     @property
     def values(self) -> tuple[float, ...]:
-        """J mean, recall, decay, F mean, recall, decay."""
-        return (self.j.mean, self.j.recall, self.j.decay, self.f.mean, self.f.recall, self.f.decay)
+        """The values of `COLUMNS`, in percent."""
+        return tuple(self.value(measure.series[0], measure.statistic) for measure in MEASURES if measure.column)
+
+    def value(self, series: str, statistic: str) -> float:
+        """Returns a statistic of a series, such as `j`, `recall`."""
+        return float(getattr(getattr(self, series), statistic))
 
 
 @dataclass(frozen=True)
@@ -69,17 +72,24 @@ class ScoreTable:
     @property
     def j(self) -> float:
         """Mean J over objects."""
-        return _mean(row.j.mean for row in self.rows)
+        return self._over_objects("j", "mean")
 
     @property
     def f(self) -> float:
         """Mean F over objects."""
-        return _mean(row.f.mean for row in self.rows)
+        return self._over_objects("f", "mean")
 
     @property
     def jf(self) -> float:
         """J&F, the mean of `j` and `f`."""
-        return (self.j + self.f) / 2
+        return self.value(PRIMARY)
+
+    def value(self, measure: Measure) -> float:
+        """Returns a measure of all objects."""
+        return _mean(self._over_objects(series, measure.statistic) for series in measure.series)
+
+    def _over_objects(self, series: str, statistic: str, *, seen: bool | None = None) -> float:
+        return _mean(row.value(series, statistic) for row in self.rows if seen is None or row.seen is seen)
 
     @property
     def summary(self) -> dict[str, float]:
@@ -89,21 +99,20 @@ class ScoreTable:
         categories are not known, or all of one kind, G is not defined and the groups there are stand next to J&F.
         """
         if self.protocol != "youtube-vos":
-            columns = zip(_COLUMNS, zip(*(row.values for row in self.rows), strict=True), strict=True)
-            return {"J&F": self.jf} | {name.upper().replace("_", " "): _mean(column) for name, column in columns}
-        groups: dict[str, float] = {}
-        for suffix, seen in (("s", True), ("u", False)):
-            rows = [row for row in self.rows if row.seen is seen]
-            if rows:
-                groups[f"J_{suffix}"] = _mean(row.j.mean for row in rows)
-                groups[f"F_{suffix}"] = _mean(row.f.mean for row in rows)
-        if len(groups) == 4:
+            return {(m.column.replace("_", " ").upper() or m.label): self.value(m) for m in MEASURES}
+        groups = {
+            f"{series.upper()}_{suffix}": self._over_objects(series, "mean", seen=seen)
+            for suffix, seen in (("s", True), ("u", False))
+            if any(row.seen is seen for row in self.rows)
+            for series in PRIMARY.series
+        }
+        if len(groups) == 2 * len(PRIMARY.series):
             return {"G": _mean(groups.values())} | groups
-        return {"J&F": self.jf, "J": self.j, "F": self.f} | groups
+        return {m.label: self.value(m) for m in COMPARED} | groups
 
     def headline(self) -> dict[str, float]:
-        """Returns `jf`, `j` and `f`, and `g` where it is defined: what training and tracking log."""
-        scores = {"jf": self.jf, "j": self.j, "f": self.f}
+        """Returns what training and tracking log: `jf`, `j` and `f`, and `g` where it is defined."""
+        scores = {measure.key: self.value(measure) for measure in COMPARED}
         return scores | ({"g": self.summary["G"]} if "G" in self.summary else {})
 
     def to_csv(self) -> str:
@@ -111,7 +120,7 @@ class ScoreTable:
         extra = ("category", "seen") if self.protocol == "youtube-vos" else ()
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("sequence", "object", *_COLUMNS, *extra))
+        writer.writerow(("sequence", "object", *COLUMNS, *extra))
         for row in self.rows:
             values = (f"{value:.6f}" for value in row.values)
             writer.writerow((row.sequence, row.object_id, *values, *(getattr(row, name) for name in extra)))
@@ -130,7 +139,7 @@ class ScoreTable:
         """Returns plain types only: protocol, summary, rows and notes."""
         rows = [
             {"sequence": row.sequence, "object": row.object_id, "frames": row.num_frames}
-            | dict(zip(_COLUMNS, row.values, strict=True))
+            | dict(zip(COLUMNS, row.values, strict=True))
             | ({"category": row.category, "seen": row.seen} if self.protocol == "youtube-vos" else {})
             for row in self.rows
         ]
@@ -153,12 +162,13 @@ class ScoreTable:
         table.add_column("sequence")
         table.add_column("object", justify="right")
         youtube = self.protocol == "youtube-vos"
-        names = ("J", "F") if youtube else ("J mean", "recall", "decay", "F mean", "recall", "decay")
-        for name in names:
-            table.add_column(name, justify="right")
+        shown = [m for m in MEASURES if m.column and (m.compared or not youtube)]
+        for measure in shown:
+            whole = measure.label if youtube else f"{measure.label} mean"
+            table.add_column(whole if measure.statistic == "mean" else measure.statistic, justify="right")
         for name in ("category", "seen") if youtube else ():
             table.add_column(name)
-        lines = [(row.j.mean, row.f.mean) if youtube else row.values for row in self.rows]
+        lines = [[row.value(m.series[0], m.statistic) for m in shown] for row in self.rows]
         for row, values in zip(self.rows, lines, strict=True):
             seen = {None: "", True: "yes", False: "no"}[row.seen]
             table.add_row(

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.read import Run, Study, parse_json
 from ovos_ray.track.strategy import EMPTY, SUPERVISED, strategy_name
 
@@ -88,7 +89,12 @@ class Row:
     @property
     def finished(self) -> tuple[Run, ...]:
         """The runs that ended as planned and were scored: the only ones that numbers are made of."""
-        return tuple(run for run in self.runs if run.status == "finished" and "final/jf" in run.metrics)
+        return tuple(run for run in self.runs if run.status == "finished" and run.score is not None)
+
+    @property
+    def score(self) -> Statistic | None:
+        """What the configuration is compared by, over the finished runs."""
+        return self.statistic(f"final/{PRIMARY.key}")
 
     def statistic(self, metric: str) -> Statistic | None:
         """Summarises a final metric over the finished runs, None if there is nothing to summarise."""
@@ -118,7 +124,7 @@ class Row:
         counts: dict[str, int] = defaultdict(int)
         for run in self.runs:
             if run.status == "finished":
-                counts["not scored"] += "final/jf" not in run.metrics
+                counts["not scored"] += run.score is None
             else:
                 counts["stopped early" if run.status == "stopped" else run.status] += 1
         parts = [f"{number} {what}" for what, number in counts.items() if number]
@@ -265,7 +271,7 @@ def _newest_per_seed(runs: Sequence[Run]) -> tuple[Run, ...]:
 
 def _ordered(rows: list[Row]) -> tuple[Row, ...]:
     def rank(row: Row) -> tuple[float, str]:
-        statistic = row.statistic("final/jf")
+        statistic = row.score
         return (math.inf if statistic is None else -statistic.mean, row.label)
 
     return tuple(sorted(rows, key=rank))

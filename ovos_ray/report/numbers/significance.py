@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ovos_ray.errors import MissingExtraError
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.numbers.comparison import STRATEGY, Comparison, Row, axis_label
 from ovos_ray.seeding import generator
 from ovos_ray.track.strategy import SUPERVISED
@@ -65,8 +66,9 @@ def sequence_scores(row: Row) -> dict[str, float]:
     for run in row.finished:
         by_object: dict[str, list[float]] = defaultdict(list)
         for (sequence, _), values in run.scores.items():
-            if "j_mean" in values and "f_mean" in values:
-                by_object[sequence].append((values["j_mean"] + values["f_mean"]) / 2)
+            parts = [values[f"{series}_mean"] for series in PRIMARY.series if f"{series}_mean" in values]
+            if len(parts) == len(PRIMARY.series):
+                by_object[sequence].append(sum(parts) / len(parts))
         for sequence, scores in by_object.items():
             by_sequence[sequence].append(statistics.fmean(scores))
     return {sequence: statistics.fmean(scores) for sequence, scores in by_sequence.items()}
@@ -185,7 +187,8 @@ def axis_effects(comparison: Comparison) -> tuple[AxisEffect, ...]:
         for row in rows:
             rest = tuple(row.settings[key] for key in others if key not in follow)
             for run in row.finished:
-                blocks[row.settings[axis]][(*rest, run.seed)] = run.metrics["final/jf"]
+                if run.score is not None:
+                    blocks[row.settings[axis]][(*rest, run.seed)] = run.score
         if 2 <= len(blocks) <= _MAX_VALUES:
             values = _ranked(blocks)
             if any(value.num_pairs for value in values):

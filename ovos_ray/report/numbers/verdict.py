@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.numbers.comparison import Comparison, Row
 from ovos_ray.report.numbers.significance import AxisEffect, Paired
 from ovos_ray.report.paper.paper import evaluated_on
@@ -69,15 +70,15 @@ def _headline(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
     if best is None:
         trials = comparison.study.of_kind("trial")
         return "No trial is finished and scored yet." if trials else "This study has no trials yet."
-    score = best.statistic("final/jf")
+    score = best.score
     assert score is not None
     seeds = f"{score.num} seeds" if score.num > 1 else "a single seed"
     second = _second(comparison)
     if second is None:
-        return f"{best.label} scores J&F {score.text()} ({seeds})."
+        return f"{best.label} scores {PRIMARY.label} {score.text()} ({seeds})."
     found = differences.get(second.label)
     clear = found is not None and (found.p if found.p_holm is None else found.p_holm) <= _LEVEL
-    return f"{best.label} is ahead with J&F {score.text()} ({seeds}){'' if clear else ', not clearly'}."
+    return f"{best.label} is ahead with {PRIMARY.label} {score.text()} ({seeds}){'' if clear else ', not clearly'}."
 
 
 def _second(comparison: Comparison) -> Row | None:
@@ -90,10 +91,10 @@ def _certainty(comparison: Comparison, differences: Mapping[str, Paired]) -> str
     best, second = comparison.best, _second(comparison)
     if best is None or second is None:
         return "" if best is None else "No other configuration is scored that it could be compared with."
-    one, two = best.statistic("final/jf"), second.statistic("final/jf")
+    one, two = best.score, second.score
     assert one is not None
     assert two is not None
-    lead = f"{one.mean - two.mean:.1f} points of J&F ahead of {second.label} ({two.text()})."
+    lead = f"{one.mean - two.mean:.1f} points of {PRIMARY.label} ahead of {second.label} ({two.text()})."
     found = differences.get(second.label)
     if found is None:
         return f"{lead} Without per-sequence scores it cannot be said how sure that is."
@@ -116,7 +117,7 @@ def _supervision(comparison: Comparison, differences: Mapping[str, Paired]) -> s
     best, full = comparison.best, comparison.supervised
     if best is None or full is None:
         return ""
-    one, two = best.statistic("final/jf"), full.statistic("final/jf")
+    one, two = best.score, full.score
     assert one is not None
     assert two is not None
     labels = "" if full.label_percent is None else f" with {full.label_percent:.3g} % of the labels"
@@ -175,11 +176,11 @@ def _data(comparison: Comparison) -> str:
 def _warnings(comparison: Comparison, differences: Mapping[str, Paired]) -> list[str]:
     best = comparison.best
     warnings = []
-    score = None if best is None else best.statistic("final/jf")
+    score = None if best is None else best.score
     unbeaten = [
         f"{row.label} ({baseline.mean:.1f})"
         for row in comparison.baselines
-        if score is not None and (baseline := row.statistic("final/jf")) is not None and baseline.mean >= score.mean
+        if score is not None and (baseline := row.score) is not None and baseline.mean >= score.mean
     ]
     if unbeaten:
         warnings.append(f"Baselines that no configuration beats: {', '.join(unbeaten)}.")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from ovos_ray.report.numbers.verdict import p_text
 from ovos_ray.report.paper.paper import OurCells, PaperTable, TableLine
-from ovos_ray.report.tables import latex_escape
+from ovos_ray.report.tables import latex_escape, latex_symbol
 
 __all__ = ["contrast_text", "paper_csv", "paper_latex", "paper_markdown"]
 
@@ -95,7 +95,7 @@ def _latex(table: PaperTable) -> str:
     lines = [r"\begin{table}", r"\centering", rf"\begin{{tabular}}{{lr{'r' * sum(widths)}}}", r"\toprule"]
     spans = " & ".join(rf"\multicolumn{{{width}}}{{c}}{{{latex_escape(name)}}}" for name, width in _named(table))
     lines.append(rf"& & {spans} \\")
-    columns = " & ".join(_column(name) for _, names in table.groups for name in names)
+    columns = " & ".join(latex_symbol(name) for _, names in table.groups for name in names)
     lines += [rf"Method & Labels & {columns} \\", r"\midrule"]
     notes: dict[str, int] = {}
     section = ""
@@ -130,12 +130,6 @@ def _latex_ours(ours: OurCells, notes: dict[str, int]) -> str:
 
 def _named(table: PaperTable) -> list[tuple[str, int]]:
     return [(name, len(columns)) for name, columns in table.groups]
-
-
-def _column(name: str) -> str:
-    head, _, index = name.partition("_")
-    symbol = r"\&".join(rf"\mathcal{{{letter}}}" for letter in head.split("&"))
-    return f"${symbol}_{index}$" if index else f"${symbol}$"
 
 
 def _name(ours: OurCells) -> str:

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ovos_ray.evaluate.metrics import COMPARED
 from ovos_ray.io import read_json
 from ovos_ray.report.numbers.comparison import Comparison, Row, Statistic
 from ovos_ray.report.numbers.significance import Paired, holm_corrected, paired
@@ -20,7 +21,7 @@ from ovos_ray.track.strategy import EMPTY, SUPERVISED
 
 __all__ = ["Contrast", "OurCells", "PaperTable", "TableLine", "evaluated_on", "paper_tables"]
 
-_METRICS = {"J&F": "jf", "J": "j", "F": "f", "G": "g", "J_S": "j_s", "F_S": "f_s", "J_U": "j_u", "F_U": "f_u"}
+_METRICS = {measure.label: measure.key for measure in COMPARED}
 _FULL_SIZE = {"stcn": ("stcn",), "xmem": ("xmem",), "cutie": ("cutie-base",)}
 
 
@@ -244,7 +245,7 @@ def _cells(
     for dataset, column, value in zip(datasets, columns, published, strict=True):
         # Scores on other data stand in the table's first group, marked, so that the row can be read at all.
         prefix = places.get(dataset, "final" if not scored and dataset == datasets[0] else "")
-        score = row.statistic(f"{prefix}/{_METRICS[column]}") if prefix else None
+        score = row.statistic(f"{prefix}/{_METRICS.get(column, column.lower())}") if prefix else None
         scores.append(score)
         comparable = dataset in places and full_size and score is not None and value is not None
         differences.append(score.mean - value if comparable and score is not None and value is not None else None)

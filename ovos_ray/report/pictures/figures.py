@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from ovos_ray.errors import MissingExtraError
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.numbers.comparison import Row
 from ovos_ray.report.numbers.significance import sequence_scores
 from ovos_ray.report.read import Run, parse_json
@@ -157,7 +158,7 @@ def budget_figure(rows: Sequence[Row], palette: Palette, *, most: int = 6) -> st
     points = [
         (row, budget, score)
         for row in rows
-        if (budget := row.label_percent) is not None and (score := row.statistic("final/jf")) is not None
+        if (budget := row.label_percent) is not None and (score := row.score) is not None
     ]
     budgets = sorted({budget for _, budget, _ in points})
     if len(budgets) < 2:
@@ -177,7 +178,7 @@ def budget_figure(rows: Sequence[Row], palette: Palette, *, most: int = 6) -> st
             axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:.3g} %")
         axes.set_xlabel("labelled frames, of all frames")
-        axes.set_ylabel("J&F (%)")
+        axes.set_ylabel(f"{PRIMARY.label} (%)")
         handles = axes.get_legend_handles_labels()[0]
         _legend(axes, handles[::-1])
 
@@ -207,7 +208,7 @@ def sequence_figure(rows: Sequence[Row], palette: Palette) -> str | None:
         axes.set_yticks(places, names)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("J&F (%)")
+        axes.set_xlabel(f"{PRIMARY.label} (%)")
         _legend(axes, handles)
 
     return draw(paint, height=max(2.6, 0.19 * len(names) + 1.3))
@@ -232,8 +233,8 @@ def scatter_figure(first: Row, second: Row) -> str | None:
                 axes.annotate(names[index], (x[index], y[index]), xytext=(4, 3), textcoords="offset points", fontsize=7)
                 named.append(index)
         axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-        axes.set_xlabel("J&F, " + textwrap.fill(second.label, 40))
-        axes.set_ylabel("J&F, " + textwrap.fill(first.label, 40))
+        axes.set_xlabel(f"{PRIMARY.label}, " + textwrap.fill(second.label, 40))
+        axes.set_ylabel(f"{PRIMARY.label}, " + textwrap.fill(first.label, 40))
 
     return draw(paint, width=4.6, height=4.4)
 

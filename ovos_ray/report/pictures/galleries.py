@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 from ovos_ray.data.folders.video import Video
 from ovos_ray.errors import MissingExtraError, TrackingError
 from ovos_ray.evaluate.infer.overlay import OverlayWriter
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.numbers.significance import sequence_scores
 from ovos_ray.report.pictures.pictures import Gallery, Strip, animated, still, tile
 from ovos_ray.report.pictures.stored import UNREADABLE, Stored
@@ -222,4 +223,4 @@ def _frame_words(video: Video, tiles: Sequence[int]) -> str:
 
 def _score_words(one: Stored, sequence: str) -> str:
     score = sequence_scores(one.row).get(sequence)
-    return "" if score is None else f"J&F {score:.1f}"
+    return "" if score is None else f"{PRIMARY.label} {score:.1f}"

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.numbers.comparison import Comparison, axis_label
 from ovos_ray.report.numbers.significance import distinct_axes
 from ovos_ray.report.pictures.figures import INK, PAPER, RAMP, draw
-from ovos_ray.report.read import Run, parse_json
+from ovos_ray.report.read import SELECTION, Run, parse_json
 
 __all__ = ["search_figure"]
 
@@ -28,9 +29,9 @@ def search_figure(comparison: Comparison) -> str | None:
     trials: list[tuple[dict[str, str], Run, float]] = []
     for row in comparison.rows:
         for run in row.runs:
-            curve = run.curves.get("val/jf", ())
-            score = run.metrics.get("final/jf", curve[-1][1] if run.status == "stopped" and curve else math.nan)
-            if math.isfinite(score):
+            curve = run.curves.get(SELECTION, ())
+            score = curve[-1][1] if run.score is None and run.status == "stopped" and curve else run.score
+            if score is not None and math.isfinite(score):
                 trials.append((dict(row.settings), run, score))
     if len(axes_shown) < 2 or len(trials) < 3:
         return None
@@ -57,7 +58,8 @@ def search_figure(comparison: Comparison) -> str | None:
             style = "dashed" if stopped else "solid"
             axes.add_collection(LineCollection(lines, colors=colours, linestyles=style, linewidths=width, alpha=0.7))
         axes.set(xlim=(-0.1, len(axes_shown) + 0.1), ylim=(-0.08, 1.08), yticks=[])
-        axes.set_xticks(range(len(axes_shown) + 1), [*(axis_label(axis) for axis in axes_shown), "J&F (%)"])
+        names = [*map(axis_label, axes_shown), f"{PRIMARY.label} (%)"]
+        axes.set_xticks(range(len(names)), names)
         labels = [(len(axes_shown), share, f"{low + share * (high - low):.1f}") for share in (0.0, 0.5, 1.0)]
         for column, axis in enumerate(axes_shown):
             values = sorted(places[axis].items(), key=lambda item: item[1])
