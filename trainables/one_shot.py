@@ -24,8 +24,20 @@ from ovos_ray.config import (
     OptimizerConfig,
     PretrainConfig,
     TrainConfig,
+    override,
 )
 from ovos_ray.data.clips.augment import cutie_augmentation, stcn_augmentation, xmem_augmentation
+from ovos_ray.data.clips.static_clips import static_augmentation
+
+STATIC_CLIPS = {"data.static_share": ((0.0, 1.0), (0.25, 0.25))}
+"""A first quarter on clips synthesised from the labelled frames, then every fourth step (docs/beyond.md)."""
+
+STATIC_ONLY = {
+    "data.source": "static",
+    "data.augmentation": static_augmentation(),
+    "method.name": "supervised",
+}
+"""Nothing else: the baseline that has the same labels and never sees a second frame of a video."""
 
 _SHARDS = ("shards/youtube_vos2018", "shards/davis2017")
 
@@ -47,6 +59,15 @@ def one_shot() -> ExperimentConfig:
         # With 0.45 CPUs each, two trials at a time leave the one CPU that decoding needs on a two-core machine.
         train=TrainConfig(steps=600, cpus_per_worker=0.45, num_threads=1, checkpoint_every=100),
     )
+
+
+def with_static_clips() -> ExperimentConfig:
+    """The same with steps on clips synthesised from the same labelled frames: beyond the paper (docs/beyond.md).
+
+    From random weights the forward mask says nothing at first. A first quarter of static steps gives it a meaning, and
+    later ones keep it from collapsing.
+    """
+    return override(one_shot(), {"name": "static-clips-tiny", **STATIC_CLIPS})
 
 
 def stcn() -> ExperimentConfig:

@@ -15,7 +15,9 @@ from ovos_ray.config import (
     OptimizerConfig,
     TrainConfig,
     ValidationConfig,
+    override,
 )
+from trainables.one_shot import STATIC_CLIPS, STATIC_ONLY
 
 
 def synthetic() -> ExperimentConfig:
@@ -41,3 +43,13 @@ def synthetic() -> ExperimentConfig:
         storage="study/runs",
         tracking_uri="sqlite:///study/mlflow.db",
     )
+
+
+def with_static_clips() -> ExperimentConfig:
+    """The same with steps on clips synthesised from the same labelled frames, as in `one_shot.with_static_clips`."""
+    return override(synthetic(), {"name": "synthetic-static-clips", **STATIC_CLIPS})
+
+
+def static_only() -> ExperimentConfig:
+    """Nothing but clips synthesised from the labelled frames: what one-shot training has to beat."""
+    return override(synthetic(), {"name": "synthetic-static-only", **STATIC_ONLY})

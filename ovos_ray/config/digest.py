@@ -38,6 +38,9 @@ _NOT_DIGESTED = frozenset(
 )
 
 
+# Settings that came later: at its default one computes what was computed before there was such a setting.
+_LATER = {"data.static_share": ()}
+
 # Of these the last part of the path counts: the same folder lies elsewhere on another machine.
 _PATHS = frozenset({"data.shards", "evaluation.root", "network.init", "validation.root"})
 
@@ -45,6 +48,7 @@ _PATHS = frozenset({"data.shards", "evaluation.root", "network.init", "validatio
 def digest(config: ExperimentConfig) -> str:
     """Returns 12 hex digits that differ whenever two configurations compute different results."""
     leaves = {key: value for key, value in flatten(config).items() if key not in _NOT_DIGESTED}
+    leaves = {key: value for key, value in leaves.items() if _LATER.get(key, ...) != value}
     leaves["evaluation.also"] = [(name, PurePath(root).name, split) for name, root, split in _also(config)]
     if config.segment is None:
         del leaves["segment"]  # whole runs are called what they were called before there were parts of runs

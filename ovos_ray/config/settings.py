@@ -87,6 +87,10 @@ class DataConfig:
     """Video frames between annotated frames, by which D is divided; empty means what the index says."""
     source: Literal["video", "static"] = "video"
     """`static`: a clip is synthesised from one labelled image (stage 0)."""
+    static_share: tuple[tuple[float, float], ...] = ()
+    """A curriculum like `max_skip`: (fraction of training from which it holds, share of optimiser steps). These steps
+    train supervised on clips synthesised from the run's own labelled frames, with the published augmentation of stage
+    0; they read no label more. Empty: none, as in the paper."""
     clip_length: int = 3
     """n, the frames of a clip, the labelled one included (paper section 4.1)."""
     clip_start: Literal["label", "any"] = "label"

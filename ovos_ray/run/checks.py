@@ -10,7 +10,7 @@ import torch
 
 from ovos_ray import networks
 from ovos_ray.config import INITS, ExperimentConfig, TrainConfig, flatten
-from ovos_ray.data.clips.plan import check_split, max_skip_at
+from ovos_ray.data.clips.plan import check_split, is_static_step, max_skip_at
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.shards.index import ShardIndex
@@ -65,6 +65,12 @@ def check_config(config: ExperimentConfig) -> None:
     _check_ranges(config)
     data = config.data
     max_skip_at(data.max_skip, 0, config.train.steps)
+    is_static_step(data.static_share, config.seed, 0, config.train.steps)
+    if data.static_share and data.source == "static":
+        raise ConfigError(
+            "data.static_share mixes static clips into those of videos, and data.source=static has no others",
+            "leave one of them out",
+        )
     check_split(data.batch_size, config.train.num_workers)
     _check_elastic(config.train)
     check_backward(config)

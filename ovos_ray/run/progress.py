@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ class IntervalMeter:
     batch_size: int
     steps: int
     _sums: dict[str, Any] = field(default_factory=lambda: defaultdict(float))
+    _counts: Counter[str] = field(default_factory=Counter)
     _count: int = 0
     _waited_s: float = 0.0
     _since: float = field(default_factory=time.perf_counter)
@@ -36,15 +37,17 @@ class IntervalMeter:
         """Adds one step's scalars (device tensors stay there) and the seconds it waited for data."""
         for name, value in scalars.items():
             self._sums[name] += value if isinstance(value, (int, float)) else value.detach()
+            self._counts[name] += 1
         self._count += 1
         self._waited_s += waited_s
 
     def flush(self, step: int) -> Record:
         """Returns the interval's means as `train/…` metrics, and starts the next interval.
 
+        Each is the mean over the steps that have it: steps of another kind call theirs otherwise.
         `train/data_wait` is the share of wall time spent waiting for data, in [0, 1]; `eta_s` is in seconds.
         """
-        means = {f"train/{name}": float(total) / self._count for name, total in self._sums.items()}
+        means = {f"train/{name}": float(total) / self._counts[name] for name, total in self._sums.items()}
         # Reading the sums waits for the device, so that the time below is that of finished work.
         elapsed = time.perf_counter() - self._since
         record = {
@@ -54,6 +57,7 @@ class IntervalMeter:
         }
         record["eta_s"] = elapsed / self._count * (self.steps - step)
         self._sums.clear()
+        self._counts.clear()
         self._count, self._waited_s, self._since = 0, 0.0, time.perf_counter()
         return record
 
@@ -87,8 +91,12 @@ def format_progress(record: Mapping[str, Any]) -> str:
     if "event" in record:
         return f"{head}  {record['event']}"
     parts = [
-        f"loss {record['train/loss']:.4f}",
-        f"IoU {record['train/iou']:.3f}" if "train/iou" in record else "",
+        *(
+            f"{kind}{name} {record[key]:{digits}}"
+            for kind in ("", "static ")
+            for name, digits in (("loss", ".4f"), ("IoU", ".3f"))
+            if (key := f"train/{kind.replace(' ', '_')}{name.lower()}") in record
+        ),
         f"{record['train/clips_per_s']:.1f} clips/s",
         f"data wait {100 * record['train/data_wait']:.0f} %",
         f"ETA {_duration(record['eta_s'])}",

@@ -11,6 +11,7 @@ import torch.distributed
 from torch import Tensor, nn
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
+from ovos_ray.data.clips.plan import is_static_step
 from ovos_ray.errors import DivergedError
 from ovos_ray.methods import LOSSES
 from ovos_ray.methods.numerics import Numerics
@@ -49,9 +50,25 @@ class TrainingModule(nn.Module):
                 part.compile()
 
     def forward(self, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Returns loss and scalars of a batch; every random draw follows from the seed and the step."""
+        """Returns loss and scalars of a batch; every random draw follows from the seed and the step.
+
+        On a static step (`data.static_share`) the scalars are called `static_…`, and the loss is that of a frame, times
+        the frames that the run's own method compares with a label.
+        """
         config = self.config
-        return LOSSES[config.method.name](
+        if not is_static_step(config.data.static_share, config.seed, step, config.train.steps):
+            return self._loss(config.method.name, batch, step)
+        loss, scalars = self._loss("supervised", batch, step)
+        compared = 1 if config.method.name == "one_shot" else config.data.clip_length - 1
+        scale = compared / (config.data.clip_length - 1)
+        losses = {name for name in scalars if name != "iou"}
+        return scale * loss, {
+            f"static_{name}": value * scale if name in losses else value for name, value in scalars.items()
+        }
+
+    def _loss(self, method: str, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        return LOSSES[method](
             self.network,
             batch,
             config.method,
@@ -73,7 +90,8 @@ class TrainingModule(nn.Module):
         ones = torch.ones(1, dtype=torch.long, device=device)
         frames = torch.zeros(1, clip_length, 3, side, side, dtype=torch.uint8, device=device)
         batch = {"frames": frames, "labels": labels, "label": labels[:, 0], "num_objects": ones, "weight": ones}
-        loss, _ = self(batch | {"position": ones}, 0)
+        # Static steps go through all of a network, the run's own need not.
+        loss, _ = self._loss(self.config.method.name, batch | {"position": ones}, 0)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return any(gradient is None for gradient in gradients)
@@ -113,10 +131,12 @@ def train_step(
     if finite:
         optimizer.step()
     _count_skipped(module, batch, config.train, step, finite)
+    static = is_static_step(config.data.static_share, config.seed, step, config.train.steps)
     return {
         **scalars,
+        **({"static_steps": float(static)} if config.data.static_share else {}),
         "empty_samples": (batch["weight"] == 0).float().mean(),
-        "gradient_norm": norm,
+        "static_gradient_norm" if static else "gradient_norm": norm,
         "learning_rate": learning_rate,
         "skipped_steps": float(not finite),
     }

@@ -111,7 +111,10 @@ def whole_run(rank: int, workers: int, folder: Path, config: ExperimentConfig) -
     torch.save(worker.network.state_dict(), folder / f"{rank}.pt")
 
 
-def test_forced_one_step_trains_on_two_workers_without_hanging(shards: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [(), ((0.0, 1.0), (0.5, 0.0))])
+def test_forced_one_step_trains_on_two_workers_without_hanging(
+    share: tuple[tuple[float, float], ...], shards: Path, tmp_path: Path
+) -> None:
     # The sensory update has no gradient then, and a rank that waits for it would wait for ever.
     config = config_of(
         shards,
@@ -121,6 +124,7 @@ def test_forced_one_step_trains_on_two_workers_without_hanging(shards: Path, tmp
             "method.allow_untrained_sensory": True,
             "train.num_workers": 2,
             "train.steps": 4,
+            "data.static_share": share,
         },
     )
     run_ranks(whole_run, config, tmp_path / "ranks", workers=2)
@@ -128,8 +132,9 @@ def test_forced_one_step_trains_on_two_workers_without_hanging(shards: Path, tmp
     assert same(zero, one)
     start = networks.build("xmem-tiny", seed=config.seed).state_dict()
     moved = {name for name in zero if not torch.equal(zero[name], start[name])}
-    untrained = {name for name in zero if name.startswith("decoder.hidden_update.")}
-    assert untrained
+    # Static steps go through all of the network.
+    untrained = {name for name in zero if name.startswith("decoder.hidden_update.") and not share}
+    assert untrained or share
     assert moved == set(zero) - untrained
 
 
@@ -152,12 +157,18 @@ def some_steps_of_a_rank(rank: int, workers: int, folder: Path, config: Experime
 
 
 @pytest.mark.parametrize(
-    ("name", "workers"),
-    [("stcn-tiny", 2), ("xmem-tiny", 2), ("cutie-tiny", 2), ("xmem-tiny", 3)],  # three share the 4 clips as 1, 1 and 2
+    ("name", "workers", "changes"),
+    [
+        ("stcn-tiny", 2, {}),
+        ("xmem-tiny", 2, {"data.static_share": ((0.0, 0.5),)}),
+        ("cutie-tiny", 2, {"method.loss.cross_entropy": "points", "method.loss.num_points": 200}),
+        ("xmem-tiny", 3, {}),  # three share the 4 clips as 1, 1 and 2
+    ],
 )
-def test_workers_make_the_steps_of_one(name: str, workers: int, shards: Path, tmp_path: Path) -> None:
-    loss = {"method.loss.cross_entropy": "points", "method.loss.num_points": 200} if name == "cutie-tiny" else {}
-    config = config_of(shards, tmp_path, **{"network.name": name, "train.steps": 4, **loss})
+def test_workers_make_the_steps_of_one(
+    name: str, workers: int, changes: dict[str, Any], shards: Path, tmp_path: Path
+) -> None:
+    config = config_of(shards, tmp_path, **{"network.name": name, "train.steps": 4, **changes})
     alone = some_steps(config)
     run_ranks(some_steps_of_a_rank, config, tmp_path / "ranks", workers)
     together = torch.load(tmp_path / "ranks" / "0.pt", weights_only=True)

@@ -21,7 +21,10 @@ from ovos_ray.data.clips.plan import Clip
 from ovos_ray.data.shards.reader import FrameRow, ShardReader
 from ovos_ray.errors import DataError
 
-__all__ = ["ClipDecoder", "Sample"]
+__all__ = ["NO_LABEL", "ClipDecoder", "Sample"]
+
+NO_LABEL = 255
+"""What the label of a frame is filled with where the shards hold none."""
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -33,7 +36,8 @@ class Sample:
     Attributes:
         position: Place in the plan.
         frames: (T, 3, S, S) uint8 RGB.
-        labels: (L, S, S) uint8 object indices 1 … num_objects; L = 1 (the reference frame) or T (fully supervised).
+        labels: (L, S, S) uint8 object indices 1 … num_objects; L = 1 (the reference frame) or T. Frames without a label
+            are filled with `NO_LABEL`.
         num_objects: Objects the reference label shows.
         weight: 1, or 0 for a sample without object and for an unreadable one.
         problem: What could not be read; empty for a good sample.
@@ -52,12 +56,14 @@ class ClipDecoder:
 
     Args:
         data: The data part of the configuration.
-        all_labels: Whether every frame's label is read (fully supervised) or the reference frame's alone.
+        all_labels: Whether every frame's label is needed (fully supervised) or the reference frame's alone. Where some
+            clips have labels of all frames, all clips have as many.
     """
 
     def __init__(self, data: DataConfig, *, all_labels: bool) -> None:
         self.data, self.all_labels = data, all_labels
         self._readers = [ShardReader(folder) for folder in data.shards]
+        self._num_labels = data.clip_length if all_labels or data.static_share else 1
 
     def __call__(self, clip: Clip) -> Sample:
         """Decodes a clip.
@@ -79,7 +85,7 @@ class ClipDecoder:
             return Sample(
                 position=clip.position,
                 frames=np.zeros((n, 3, size, size), np.uint8),
-                labels=np.zeros((n if self.all_labels else 1, size, size), np.uint8),
+                labels=np.zeros((self._num_labels, size, size), np.uint8),
                 num_objects=0,
                 weight=0.0,
                 problem=f"video {clip.video!r}: {error.message}",
@@ -87,7 +93,7 @@ class ClipDecoder:
 
     def _decode(self, clip: Clip) -> Sample:
         rows = self._readers[clip.source].read(*_place(clip))
-        if self.data.source == "static":
+        if clip.static:
             return self._decode_static(clip, rows[0])
         frames, labels = self._augmented(clip, rows)
         order = clip.object_order
@@ -96,7 +102,7 @@ class ClipDecoder:
             frames, labels = paste_objects(frames, labels, *other)
             ids = np.unique(labels[0][labels[0] > 0])
             order = tuple(seeding.generator(clip.seed, 0, "merged objects").permutation(ids).tolist())
-        return _sample(clip, order, frames, labels, self.data.max_objects)
+        return self._sample(clip, order, frames, labels)
 
     def _augmented(self, clip: Clip, rows: Sequence[FrameRow]) -> tuple[UInt8Array, UInt8Array]:
         """Returns frames (T, 3, S, S) and labels (L, S, S), with the ids of the dataset."""
@@ -139,10 +145,26 @@ class ClipDecoder:
             num_frames=self.data.clip_length,
             crop_size=self.data.crop_size,
             seed=clip.seed,
-            augmentation=self._augmentation(clip),
+            augmentation=self._augmentation(clip)
+            if self.data.source == "static"
+            else static_clips.static_augmentation(),
         )
-        shown = labels if self.all_labels else labels[:1]
-        return _sample(clip, clip.object_order, frames, shown, self.data.max_objects)
+        return self._sample(clip, clip.object_order, frames, labels[: self._num_labels])
+
+    def _sample(self, clip: Clip, order: Sequence[int], frames: UInt8Array, labels: UInt8Array) -> Sample:
+        """Keeps the first `max_objects` of the order that the reference label still shows, numbered from 1."""
+        shown = set(np.unique(labels[0]).tolist()) - {0}
+        kept = sorted([i for i in order if i in shown][: self.data.max_objects])
+        renumber = np.zeros(256, np.uint8)
+        renumber[kept] = np.arange(1, len(kept) + 1)
+        missing = np.full((self._num_labels - len(labels), *labels.shape[1:]), NO_LABEL, np.uint8)
+        return Sample(
+            position=clip.position,
+            frames=frames,
+            labels=np.concatenate([renumber[labels], missing]),
+            num_objects=len(kept),
+            weight=1.0 if kept else 0.0,
+        )
 
 
 def _place(clip: Clip) -> tuple[str, tuple[int, ...]]:
@@ -156,21 +178,6 @@ def _label_of(row: FrameRow) -> UInt8Array:
             "the fully supervised method needs shards packed with --labels all",
         )
     return masks.decode_mask(row.label)
-
-
-def _sample(clip: Clip, order: Sequence[int], frames: UInt8Array, labels: UInt8Array, max_objects: int) -> Sample:
-    """Keeps the first `max_objects` of the order that the reference label still shows, numbered from 1."""
-    shown = set(np.unique(labels[0]).tolist()) - {0}
-    kept = sorted([i for i in order if i in shown][:max_objects])
-    renumber = np.zeros(256, np.uint8)
-    renumber[kept] = np.arange(1, len(kept) + 1)
-    return Sample(
-        position=clip.position,
-        frames=frames,
-        labels=renumber[labels],
-        num_objects=len(kept),
-        weight=1.0 if kept else 0.0,
-    )
 
 
 def stack(samples: Sequence[Sample]) -> dict[str, npt.NDArray[np.generic]]:

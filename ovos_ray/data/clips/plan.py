@@ -9,8 +9,10 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -19,8 +21,10 @@ from ovos_ray.config import DataConfig
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry
 from ovos_ray.errors import ConfigError, DataError
 
-__all__ = ["Clip", "Exclusion", "Plan", "check_split", "frame_geometry_at", "max_skip_at"]
-__all__ += ["sample_frames", "slice_for_rank"]
+__all__ = ["Clip", "Exclusion", "Plan", "check_split", "curriculum_at", "frame_geometry_at", "is_static_step"]
+__all__ += ["max_skip_at", "sample_frames", "slice_for_rank"]
+
+Value = TypeVar("Value", int, float)
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,13 @@ class Clip:
         position: Place in the plan; step = position // G.
         source: Which of `DataConfig.shards` it comes from.
         video: Name of the video.
-        frames: Indices of the n frames, the reference frame first.
+        frames: Indices of the n frames, the reference frame first; of a static clip the reference frame alone.
         max_skip: D in force, in video frames.
         object_order: The ids of the reference frame in a random order; objects are kept from the front.
         seed: Seed of the augmentation.
         frame_geometry: Whether frames are rotated and sheared on their own, as far as the augmentation does that.
         merged: Another clip whose objects are pasted into this one, or None (`data.clip_merging`).
+        static: Whether its n frames are synthesised from the one of `frames`.
     """
 
     position: int
@@ -48,6 +53,7 @@ class Clip:
     seed: int
     frame_geometry: bool = True
     merged: Clip | None = None
+    static: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,16 +74,57 @@ class _Item:
 
 
 def max_skip_at(curriculum: Sequence[tuple[float, int]], step: int, steps: int) -> int:
-    """Returns D in force at an optimiser step: the last entry whose fraction of `steps` has been reached."""
+    """Returns D in force at an optimiser step."""
+    return curriculum_at("data.max_skip", curriculum, step, steps)
+
+
+def curriculum_at(key: str, curriculum: Sequence[tuple[float, Value]], step: int, steps: int) -> Value:
+    """Returns the value in force at an optimiser step: that of the last entry whose fraction of `steps` is reached.
+
+    Args:
+        key: The setting, for the message.
+        curriculum: (fraction, value) pairs.
+        step: Optimiser step, from 0.
+        steps: Of the whole run.
+
+    Raises:
+        ConfigError: It is no curriculum.
+    """
     fractions = [fraction for fraction, _ in curriculum]
     if not fractions or fractions[0] != 0.0 or fractions != sorted(fractions):
         raise ConfigError(
-            f"data.max_skip = {list(curriculum)} is not a curriculum",
-            "give (fraction, D) pairs with rising fractions, the first at 0, such as [[0, 5], [0.1, 10]]",
+            f"{key} = {list(curriculum)} is not a curriculum",
+            "give (fraction, value) pairs with rising fractions, the first at 0, such as [[0, 5], [0.1, 10]]",
         )
     # Compared in steps: 0.3 * 10 is not 3 in binary, and a boundary should not depend on that.
     begins = [round(fraction * steps) for fraction in fractions]
     return curriculum[bisect.bisect_right(begins, step) - 1][1]
+
+
+_PHASES = 1024
+
+
+def is_static_step(curriculum: Sequence[tuple[float, float]], seed: int, step: int, steps: int) -> bool:
+    """Whether an optimiser step trains on clips synthesised from labelled frames; the same on all workers.
+
+    Such steps lie as evenly as can be, with a phase drawn from the seed: a share of 1/4 is every fourth step.
+
+    Args:
+        curriculum: `data.static_share`.
+        seed: The run seed.
+        step: Optimiser step, from 0.
+        steps: Of the whole run.
+
+    Raises:
+        ConfigError: It is no curriculum, or a share is not in 0 … 1.
+    """
+    if not curriculum:
+        return False
+    share = curriculum_at("data.static_share", curriculum, step, steps)
+    if not all(0 <= share <= 1 for _, share in curriculum):
+        raise ConfigError(f"data.static_share = {list(curriculum)} is out of range", "give shares in 0 … 1")
+    phase = int(seeding.generator(seed, 0, "static steps").integers(_PHASES)) / _PHASES
+    return math.floor((step + 1) * share + phase) > math.floor(step * share + phase)
 
 
 def frame_geometry_at(until: float, step: int, steps: int) -> bool:
@@ -206,8 +253,10 @@ class Plan:
         """Returns the clip at a position of training."""
         epoch, place = divmod(position, len(self._items))
         item = self._items[self._epoch_order(epoch)[place]]
-        clip = self._draw(item, position, seeding.generator(self.seed, position, "clip"), "augmentation")
-        if not self.data.clip_merging:
+        step = position // self.data.batch_size
+        static = self.data.source == "static" or is_static_step(self.data.static_share, self.seed, step, self.steps)
+        clip = self._draw(item, position, seeding.generator(self.seed, position, "clip"), "augmentation", static)
+        if not self.data.clip_merging or static:
             return clip
         rng = seeding.generator(self.seed, position, "merged clip")
         if rng.random() >= self.data.clip_merging:
@@ -215,11 +264,11 @@ class Plan:
         other = self._items[int(rng.integers(len(self._items)))]
         return dataclasses.replace(clip, merged=self._draw(other, position, rng, "merged augmentation"))
 
-    def _draw(self, item: _Item, position: int, rng: np.random.Generator, purpose: str) -> Clip:
+    def _draw(self, item: _Item, position: int, rng: np.random.Generator, purpose: str, static: bool = False) -> Clip:
         step, augmentation = position // self.data.batch_size, self.data.augmentation
         max_skip = self.max_skip(step)
         start = int(rng.choice(item.starts))
-        frames = self._frames(item, start, max(1, max_skip // item.interval), rng)
+        frames = (start,) if static else self._frames(item, start, max(1, max_skip // item.interval), rng)
         ids = [box.object_id for box in item.video.objects.get(frames[0], ())]
         return Clip(
             position=position,
@@ -231,12 +280,11 @@ class Plan:
             seed=seeding.integer_seed(self.seed, position, purpose),
             frame_geometry=augmentation is None
             or frame_geometry_at(augmentation.frame_geometry_until, step, self.steps),
+            static=static,
         )
 
     def _frames(self, item: _Item, start: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:
         n = self.data.clip_length
-        if self.data.source == "static":
-            return (start,)
         after, before = item.video.num_frames - 1 - start, start
         # A label in the middle trains clips to either side of it; a label at an end leaves one side.
         forward = after >= n - 1
