@@ -54,12 +54,12 @@ def measure(config: ExperimentConfig, told: Connection) -> None:
     from ovos_ray.data.clips.decode import ClipDecoder
     from ovos_ray.data.clips.plan import Plan
     from ovos_ray.data.shards.index import ShardIndex
-    from ovos_ray.run.loop import RunRequest, Worker
+    from ovos_ray.run.loop import train_run
+    from ovos_ray.run.request import RunRequest
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=config.train.steps)
-    worker = Worker(RunRequest(config, "none", "none"), LocalStream(plan, ClipDecoder(config.data, all_labels=False)))
-    worker.run()
+    train_run(RunRequest(config, "none", "none"), LocalStream(plan, ClipDecoder(config.data, all_labels=False)))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     told.send((before / 2**20, peak / 2**20))
 

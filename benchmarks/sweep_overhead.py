@@ -61,7 +61,7 @@ def plain_loop(configs: list[Any]) -> dict[str, float]:
     from ovos_ray.data.clips.plan import Plan
     from ovos_ray.data.shards.index import ShardIndex
     from ovos_ray.evaluate.evaluation import evaluate_network
-    from ovos_ray.run.loop import initial_network
+    from ovos_ray.run.initial import initial_network
     from ovos_ray.train.numerics import set_numerics
     from ovos_ray.train.optimizer import build_optimizer
     from ovos_ray.train.step import TrainingModule, train_step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import glob
 import json
+import math
 import os
 import platform
 import shutil
@@ -168,7 +169,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 @contextmanager
 def exclusive(
-    path: str | os.PathLike[str], waiting: Callable[[str], None] | None = None, *, poll_s: float = 1.0
+    path: str | os.PathLike[str], waiting: Callable[[str], float | None] | None = None, *, poll_s: float = 1.0
 ) -> Iterator[None]:
     """Waits until no other process is inside the same path's context, on this machine or over a network disk.
 
@@ -177,15 +178,18 @@ def exclusive(
 
     Args:
         path: A file that says who is inside; made as needed, never removed.
-        waiting: Called once with who is inside, before waiting for them.
+        waiting: Called once with who is inside, before waiting for them; may return how many seconds to wait at most.
         poll_s: Seconds between two attempts.
+
+    Raises:
+        TimeoutError: They are still inside after that time.
     """
     import fcntl
 
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT, 0o644)
-    told = False
+    told, deadline = False, math.inf
     try:
         while True:
             try:
@@ -194,8 +198,11 @@ def exclusive(
             except OSError as error:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     break
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{target} is still held") from error
             if not told and waiting is not None:
-                waiting(target.read_text(encoding="utf-8").strip() or "another process")
+                seconds = waiting(target.read_text(encoding="utf-8").strip() or "another process")
+                deadline = math.inf if seconds is None else time.monotonic() + seconds
             told = True
             time.sleep(poll_s)
         os.truncate(descriptor, 0)

@@ -116,19 +116,22 @@ def sweep(
         return True
     if problems:
         raise problems[0]
-    from ovos_ray.on_ray.optuna_searcher import describe_draws
-    from ovos_ray.on_ray.session import mention_idle_gpus, print_record, ray_session, watching
-    from ovos_ray.on_ray.study import run_sweep
-    from ovos_ray.study.here import run_plain
+    from ovos_ray.study.draws import describe_draws
     from ovos_ray.study.population import describe_members
     from ovos_ray.track.provenance import provenance_tags
 
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
     tags = provenance_tags(kind="trial")
     if plain_processes is not None:
+        from ovos_ray.run.progress import print_record
+        from ovos_ray.study.here import run_plain
+
         printer = functools.partial(print_record, console, show_run=True)
         result = run_plain(space, trials, tags=tags, watcher=printer, num_processes=plain_processes)
     else:
+        from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
+        from ovos_ray.on_ray.study import run_sweep
+
         with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
             mention_idle_gpus(console, [trial.config for trial in trials])
             result = run_sweep(space, trials, tags=tags, watcher=watcher, max_concurrent=max_concurrent)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -20,20 +20,17 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
-from ovos_ray.errors import ConfigError, OvosError, ResourceError
-from ovos_ray.evaluate.evaluation import check_benchmarks
+from ovos_ray.errors import OvosError
 from ovos_ray.on_ray.stream import RankStream, StreamSpec, load_plan
-from ovos_ray.run.checks import check_config
-from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.run.loop import train_run
 from ovos_ray.run.out_of_memory import killed_workers
-from ovos_ray.run.pretraining import alone, pretraining_folder
+from ovos_ray.run.prepare import RunResult, make_run
+from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import can_decode_apart, check_fits
 from ovos_ray.run.resume import resume_step
-from ovos_ray.run.snapshots import snapshot_videos
 from ovos_ray.train.run_folder import RunFolder
 
 __all__ = [
-    "RunResult",
     "check_resources",
     "cluster_resources",
     "fit",
@@ -41,21 +38,6 @@ __all__ = [
     "own_cause",
     "stream_spec",
 ]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a finished run left.
-
-    Attributes:
-        folder: Where its files are.
-        values: Content of `result.json`: `scores` in percent, `steps`, `seconds`, `label_percent`, `digest`.
-        resumed_finished: Whether the run had been finished before and nothing was done.
-    """
-
-    folder: RunFolder
-    values: Mapping[str, Any]
-    resumed_finished: bool = False
 
 
 def stream_spec(config: ExperimentConfig) -> StreamSpec:
@@ -74,35 +56,11 @@ def fit(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> RunResult:
     Raises:
         OvosError: The run cannot be made as configured; workers' own errors arrive unwrapped.
     """
-    config = request.config
-    check_config(config)
-    folder = RunFolder.of(config)
-    folder.claim(config)
-    if (values := folder.result()) is not None:
-        return RunResult(folder, values, resumed_finished=True)
-    check_resources(config)
-    check_benchmarks(config.evaluation)
-    if config.train.snapshot_every and not snapshot_videos(config):
-        request.post(0, event="no snapshots are kept: neither validation.root nor evaluation.root is set")
-    if request.pretraining is not None:
-        fit(request.pretraining)
-    elif config.pretrain is not None and pretraining_folder(config).result() is None:
-        raise ConfigError(
-            f"pretraining {config.pretrain.digest} is needed and not finished",
-            "give its request too: pretraining_request(config, base)",
-        )
-    with alone(folder, request.post) if request.shared else nullcontext():
-        if (values := folder.result()) is not None:  # finished by whom this one waited for
-            return RunResult(folder, values, resumed_finished=True)
-        _fit(request, folder, callbacks)
-    values = folder.result()
-    if values is None:
-        raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")
-    return RunResult(folder, values)
+    return make_run(request, functools.partial(_fit, callbacks=callbacks), check_room=check_resources)
 
 
-def _fit(request: RunRequest, folder: RunFolder, callbacks: Sequence[Any]) -> None:
-    config = request.config
+def _fit(request: RunRequest, *, callbacks: Sequence[Any]) -> None:
+    config, folder = request.config, RunFolder.of(request.config)
     spec = stream_spec(config)
     plan = load_plan(spec)
     plan.clips(0, 0, config.train.num_workers)
@@ -270,14 +228,14 @@ def _train_worker(arguments: dict[str, Any]) -> None:
     if rank == 0:
         _keep_placement_group(RunFolder.of(request.config))
     try:
-        Worker(
+        train_run(
             request,
             rank_stream(request.config, rank, world_size),
             rank=rank,
             world_size=world_size,
             device=ray.train.torch.get_device(),
             report=ray.train.report,
-        ).run()
+        )
     except Exception as error:
         if (cause := own_cause(error)) is not None:
             raise cause from None

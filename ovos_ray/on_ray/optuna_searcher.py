@@ -6,20 +6,19 @@ run that was under way keeps the values it was given. Settings on grid axes get 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ray.tune.search import Searcher
 
-from ovos_ray.config import ExperimentConfig
 from ovos_ray.seeding import generator
+from ovos_ray.study.draws import drawn_values, has_begun
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.study.summary import score_of
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["LearnedDraws", "describe_draws", "drawn_values"]
+__all__ = ["LearnedDraws"]
 
 
 class LearnedDraws(Searcher):  # type: ignore[misc]  # ray is untyped
@@ -41,11 +40,11 @@ class LearnedDraws(Searcher):  # type: ignore[misc]  # ray is untyped
             for key, values in space.ranges.items()
         }
         self._studies: dict[str, Any] = {}
-        self._num_begun = sum(_has_begun(trial.config) for trial in trials)
+        self._num_begun = sum(has_begun(trial.config) for trial in trials)
         self._asked: dict[str, tuple[Trial, Any]] = {}
         unfinished = [trial for trial in trials if not self._tell_again(trial)]
         # Runs that were under way come first: their values are given, and others learn from them.
-        self._todo = sorted(unfinished, key=lambda trial: not _has_begun(trial.config))
+        self._todo = sorted(unfinished, key=lambda trial: not has_begun(trial.config))
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str:
         """Returns the next run's name and values (see `ray.tune.search.Searcher`)."""
@@ -53,7 +52,7 @@ class LearnedDraws(Searcher):  # type: ignore[misc]  # ray is untyped
             return str(Searcher.FINISHED)
         trial = self._todo.pop(0)
         study = self._study(trial)
-        if _has_begun(trial.config):
+        if has_begun(trial.config):
             study.enqueue_trial(drawn_values(self._space, trial.config))
         asked = study.ask(self._distributions)
         self._asked[trial_id] = trial, asked
@@ -100,27 +99,6 @@ class LearnedDraws(Searcher):  # type: ignore[misc]  # ray is untyped
 
     def restore(self, checkpoint_path: str) -> None:
         """Restores nothing, see `save`."""
-
-
-def drawn_values(space: SearchSpace, config: ExperimentConfig) -> dict[str, float]:
-    """Returns the values of the ranges that a run was given, from its folder; empty before it begins."""
-    if not _has_begun(config):
-        return {}
-    stored: Any = RunFolder.of(config).config()
-    return {key: functools.reduce(getattr, key.split("."), stored) for key in space.ranges}
-
-
-def describe_draws(space: SearchSpace, trials: Sequence[Trial]) -> dict[str, str]:
-    """Returns what each configuration of a study turned out to be, such as `draw 3 learning_rate 0.0012`."""
-    described = {}
-    for trial in trials:
-        values = [f"{key.rpartition('.')[2]} {value:g}" for key, value in drawn_values(space, trial.config).items()]
-        described[trial.configuration] = " ".join([trial.configuration, *values])
-    return described
-
-
-def _has_begun(config: ExperimentConfig) -> bool:
-    return RunFolder.of(config).storage.exists("config.json")
 
 
 def _startup(space: SearchSpace) -> int:

@@ -17,9 +17,9 @@ from rich.console import Console
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ClusterError
 from ovos_ray.on_ray.job_package import JobPackage
-from ovos_ray.run.progress import ProgressBoard, format_progress
+from ovos_ray.run.progress import ProgressBoard, print_record
 
-__all__ = ["address_hook", "attached", "mention_idle_gpus", "print_record", "ray_session", "watching"]
+__all__ = ["address_hook", "attached", "mention_idle_gpus", "ray_session", "watching"]
 
 _POLL_S = 0.5
 
@@ -129,12 +129,6 @@ class _BoardWatcher:
 
     def __call__(self, record: dict[str, Any]) -> None:
         self._board.post.remote(record)
-
-
-def print_record(console: Console, record: dict[str, Any], *, show_run: bool) -> None:
-    """Prints one line of progress, begun by the name of the run where there are several."""
-    prefix = f"{record['run']:<28} " if show_run else ""
-    console.print(prefix + format_progress(record), markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class RankStream:
         `num_objects` int64, `weight` float32 and `position` int64, (B,) each.
 
         Raises:
-            DataError: A row cannot be read, too many rows were skipped, or samples arrive out of order.
+            DataError: A row cannot be read, or samples arrive out of order.
         """
         size = len(slice_for_rank(0, self.spec.data.batch_size, self.rank, self.world_size))
         stop = self.spec.steps if self.spec.stop_step is None else self.spec.stop_step
@@ -164,15 +164,6 @@ class RankStream:
                 )
             if problem:
                 self.problems.append((position, problem))
-        seen = (step - self.start_step + 1) * len(received)
-        # One bad sample must not stop a short run, whatever the fraction.
-        if len(self.problems) > max(1.0, data.max_bad_fraction * seen):
-            listing = "; ".join(f"position {p}: {what}" for p, what in self.problems[-3:])
-            raise DataError(
-                f"{len(self.problems)} of {seen} samples could not be read, more than data.max_bad_fraction = "
-                f"{data.max_bad_fraction} allows ({listing})",
-                "`ovos-ray verify SHARDS` lists every bad row; pack the dataset again",
-            )
         names = ("frames", "labels", "num_objects", "weight", "position")
         # Ray hands out read-only views of its object store; torch wants memory of its own.
         batch = {name: torch.from_numpy(np.array(columns[name])) for name in names}

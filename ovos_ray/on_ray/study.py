@@ -1,12 +1,7 @@
-"""A study on a cluster: Ray Tune runs the trials that are not finished, as many at a time as fit.
-
-What a study has computed lies in its trials' folders (`result.json`, checkpoints), not in Tune's state. Running the
-same study again therefore skips finished trials and continues the others, also after the driver or the head was lost.
-"""
+"""A study on a cluster: Ray Tune runs the trials that are not finished, as many at a time as fit."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 from collections.abc import Mapping, Sequence
@@ -20,13 +15,9 @@ from ovos_ray.on_ray.fit import check_resources, cluster_resources
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
 from ovos_ray.on_ray.stopping import StoppedTrials, make_scheduler
 from ovos_ray.on_ray.trial import run_trial
-from ovos_ray.run.checks import check_config
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import max_concurrent
-from ovos_ray.study.checks import check_scheduler, check_searcher
-from ovos_ray.study.population import run_population
-from ovos_ray.study.pretraining import distinct_pretrainings, without_failed_pretraining
-from ovos_ray.study.run_study import finish_parent, open_parent, requests_of
+from ovos_ray.study.run_study import run_study
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.study.summary import SweepResult
 from ovos_ray.train.run_folder import RunFolder
@@ -55,33 +46,13 @@ def run_sweep(
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
         ResourceError: A trial asks for more than the cluster has.
     """
-    tags = dict(tags or {})
-    check_scheduler(space, trials)
-    check_searcher(space)
-    if space.scheduler == "pbt":
-        again = functools.partial(run_sweep, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
-        return run_population(space, trials, again, watcher)
-    for trial in trials:
-        check_config(trial.config)
-    for config in {trial.config.train: trial.config for trial in trials}.values():
-        check_resources(config)
-    requests = requests_of(space, trials, tags=tags, watcher=watcher)
-    todo = [trial for trial in trials if RunFolder.of(trial.config).result() is None]
-    parent = open_parent(space, trials, tags=tags)
-    try:
-        runs = {trial.name: requests[trial.name] for trial in todo}
-        if stages := distinct_pretrainings(runs):
-            plain = dataclasses.replace(space, scheduler="fifo", searcher="grid")
-            _tune(plain, trials, stages, max_concurrent)
-        if runs := without_failed_pretraining(runs):
-            _tune(space, trials, runs, max_concurrent)
-    except BaseException:
-        parent.finish("KILLED")
-        raise
-    return finish_parent(parent, trials)
+    execute = functools.partial(_tune, at_a_time=max_concurrent)
+    return run_study(space, trials, execute, check_room=check_resources, tags=tags, watcher=watcher)
 
 
-def _tune(space: SearchSpace, trials: Sequence[Trial], requests: dict[str, RunRequest], at_a_time: int | None) -> None:
+def _tune(
+    space: SearchSpace, trials: Sequence[Trial], requests: Mapping[str, RunRequest], *, at_a_time: int | None
+) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # runs report through their watcher; Tune's tables repeat it
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has final/jf and no val/jf
     configs = [request.config for request in requests.values()]

@@ -17,7 +17,7 @@ from ovos_ray.study.summary import forget_failure, note_failure
 __all__ = ["request_of", "run_trial"]
 
 
-def run_trial(parameters: dict[str, Any], *, requests: dict[str, RunRequest]) -> None:
+def run_trial(parameters: dict[str, Any], *, requests: Mapping[str, RunRequest]) -> None:
     """Runs the trial that `parameters["trial"]` names. Called by Tune in a process of its own.
 
     A failure is written into the run's folder and its MLflow run; other trials are not affected.

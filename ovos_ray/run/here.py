@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+import functools
 
 import torch
 
@@ -12,12 +12,10 @@ from ovos_ray.data.clips.decode import ClipDecoder
 from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ResourceError
-from ovos_ray.evaluate.evaluation import check_benchmarks
-from ovos_ray.run.checks import check_config
-from ovos_ray.run.loop import RunRequest, Worker
-from ovos_ray.run.pretraining import alone
+from ovos_ray.run.loop import train_run
+from ovos_ray.run.prepare import RunResult, make_run
+from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import resume_step
-from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["fit_here", "local_stream"]
 
@@ -30,7 +28,7 @@ def local_stream(config: ExperimentConfig, start_step: int = 0) -> LocalStream:
     return LocalStream(plan, decoder, start_step, stop_step=config.stop_step)
 
 
-def fit_here(request: RunRequest, *, index: int = 0) -> None:
+def fit_here(request: RunRequest, *, index: int = 0) -> RunResult:
     """Trains until the last step with one worker; nothing is done if that was finished before.
 
     The same request again continues from the last checkpoint, also one that a run on Ray has written, and the other
@@ -43,19 +41,13 @@ def fit_here(request: RunRequest, *, index: int = 0) -> None:
     Raises:
         OvosError: The run cannot be made as configured, or its data cannot be read.
     """
+    return make_run(request, functools.partial(_train_here, index=index))
+
+
+def _train_here(request: RunRequest, *, index: int) -> None:
     config = request.config
-    check_config(config)
-    folder = RunFolder.of(config)
-    folder.claim(config)
-    if folder.result() is not None:
-        return
-    check_benchmarks(config.evaluation)
-    if request.pretraining is not None:
-        fit_here(request.pretraining, index=index)
-    with alone(folder, request.post) if request.shared else nullcontext():
-        if folder.result() is None:  # else finished by whom this one waited for
-            stream = local_stream(config, resume_step(config))
-            Worker(request, stream, device=_device(config.train, index)).run()
+    device = _device(config.train, index)
+    train_run(request, local_stream(config, resume_step(config)), device=device)
 
 
 def _device(train: TrainConfig, index: int) -> torch.device:

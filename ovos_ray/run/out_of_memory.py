@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ResourceError
 
-__all__ = ["killed_workers", "out_of_memory"]
+__all__ = ["killed_workers", "naming_what_to_lower", "out_of_memory"]
 
 
 _LESS = (
     "lower data.batch_size, data.crop_size, data.clip_length or data.max_objects, raise train.num_workers, "
     "or set train.gradient_checkpointing=true"
 )
+
+
+@contextmanager
+def naming_what_to_lower(config: ExperimentConfig) -> Iterator[None]:
+    """Turns torch's errors of running out of memory, on a GPU or a CPU, into one that names the settings to lower.
+
+    Args:
+        config: Of the run.
+
+    Raises:
+        ResourceError: Memory ran out.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise out_of_memory(config, str(error)) from error
+    except RuntimeError as error:
+        if "allocate memory" not in str(error) and "not enough memory" not in str(error):
+            raise
+        raise out_of_memory(config, str(error)) from error
 
 
 def out_of_memory(config: ExperimentConfig, details: str) -> ResourceError:

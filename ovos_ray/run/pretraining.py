@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,10 @@ from ovos_ray.config import INITS, ExperimentConfig, override
 from ovos_ray.config.digest import digest, resolve_paths
 from ovos_ray.config.recipes import make
 from ovos_ray.errors import ConfigError
-from ovos_ray.io import exclusive
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 
 __all__ = [
-    "alone",
     "pin_pretraining",
     "pretrained_weights",
     "pretraining_folder",
@@ -171,18 +168,3 @@ def pretraining_request(
         pretraining=pretraining_request(stage, base, tags=tags, watcher=watcher),
         shared=True,
     )
-
-
-@contextmanager
-def alone(folder: RunFolder, post: Callable[..., Any]) -> Iterator[None]:
-    """Waits until no other driver trains the run of this folder.
-
-    Args:
-        folder: Of a shared run.
-        post: Told once, as an event, whom it waits for.
-    """
-    if not folder.storage.local:
-        yield
-        return
-    with exclusive(folder.storage.path("lock"), lambda who: post(0, event=f"waiting: {who} trains it")):
-        yield

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the board's process has no use for torch
     import torch
+    from rich.console import Console
 
-__all__ = ["IntervalMeter", "ProgressBoard", "format_progress"]
+__all__ = ["IntervalMeter", "ProgressBoard", "format_progress", "print_record"]
 
 Record = dict[str, Any]
 
@@ -103,6 +104,12 @@ def format_progress(record: Mapping[str, Any]) -> str:
         f"{record['train/gpu_memory_gib']:.1f} GiB" if "train/gpu_memory_gib" in record else "",
     ]
     return "  ".join([head, *(part for part in parts if part)])
+
+
+def print_record(console: Console, record: Mapping[str, Any], *, show_run: bool) -> None:
+    """Prints one line of progress, begun by the name of the run where there are several."""
+    prefix = f"{record['run']:<28} " if show_run else ""
+    console.print(prefix + format_progress(record), markup=False, highlight=False, soft_wrap=True)
 
 
 def _duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ class RunRequest:
         parent_key: The run of the sweep.
         tags: More MLflow tags.
         watcher: Called with every progress record (see `progress.py`); must return at once. None: nobody watches.
-        pretraining: The stage that comes first, if any (`loop.pretraining_request`).
+        pretraining: The stage that comes first, if any (`pretraining.pretraining_request`).
         shared: Whether others may ask for the same run at the same time; then one trains it and the others wait.
     """
 

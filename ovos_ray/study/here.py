@@ -1,8 +1,6 @@
 """A study on one machine without Ray: its trials run in a few processes of their own, one worker each.
 
-Run folders, checkpoints and MLflow runs are those of `on_ray.study.run_sweep`, so that the same study run again skips
-what is finished and continues the rest, whichever of the two began it. Trials go seed by seed: an interrupted study
-has compared everything once before anything twice.
+Trials go seed by seed: an interrupted study has compared everything once before anything twice.
 """
 
 from __future__ import annotations
@@ -21,16 +19,12 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from ovos_ray.errors import ConfigError, OvosError, TrainingError
-from ovos_ray.run.checks import check_config
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import resume_step
-from ovos_ray.study.checks import check_scheduler
-from ovos_ray.study.population import run_population
-from ovos_ray.study.pretraining import distinct_pretrainings, without_failed_pretraining
-from ovos_ray.study.run_study import finish_parent, mark_failed, open_parent, requests_of
+from ovos_ray.study.run_study import mark_failed, run_study
 from ovos_ray.study.space import SearchSpace, Trial
-from ovos_ray.study.summary import SweepResult, forget_failure
+from ovos_ray.study.summary import SweepResult
 from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["run_plain"]
@@ -74,29 +68,13 @@ def run_plain(
             f"study {space.name}: scheduler = {space.scheduler!r} and searcher = {space.searcher!r} need Ray Tune",
             "run it on Ray, or set scheduler=fifo searcher=random",
         )
-    if space.scheduler == "pbt":
-        check_scheduler(space, trials)
-        again = functools.partial(run_plain, tags=tags, watcher=watcher, num_processes=num_processes)
-        return run_population(space, trials, again, watcher)
-    for trial in trials:
-        check_config(trial.config)
-    for trial in trials:
-        forget_failure(trial.config)
-    ordered = sorted(trials, key=lambda trial: trial.config.seed)
-    requests = requests_of(space, ordered, tags=dict(tags or {}), watcher=watcher)
-    todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
-    parent = open_parent(space, trials, tags=dict(tags or {}))
-    try:
-        _run_all(distinct_pretrainings(todo), num_processes)
-        _run_all(without_failed_pretraining(todo), num_processes)
-    except BaseException:
-        parent.finish("KILLED")
-        raise
-    return finish_parent(parent, trials)
+    execute = functools.partial(_run_all, num_processes=num_processes)
+    return run_study(space, trials, execute, tags=tags, watcher=watcher)
 
 
-def _run_all(todo: Mapping[str, RunRequest], num_processes: int) -> None:
-    waiting, running, lost = deque(todo.values()), dict[Connection, _Child](), Counter[str]()
+def _run_all(_: SearchSpace, __: Sequence[Trial], todo: Mapping[str, RunRequest], *, num_processes: int) -> None:
+    waiting = deque(sorted(todo.values(), key=lambda request: request.config.seed))
+    running, lost = dict[Connection, _Child](), Counter[str]()
     places = itertools.count()
     try:
         while waiting or running:

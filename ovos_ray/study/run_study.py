@@ -1,24 +1,88 @@
-"""What every way of running a study shares: the runs it is made of, and its own MLflow run around them."""
+"""What happens to every study, whatever executes its runs: checks, pretrainings first, then what is not finished.
+
+Processes of this machine (`study.here`), Ray Tune (`on_ray.study`): what executes a set of runs is handed in. What a
+study has computed lies in its trials' folders (`result.json`, checkpoints). The same study run again therefore skips
+finished trials and continues the others, whichever way it was begun, and also after the driver was lost.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ovos_ray.config import ExperimentConfig
 from ovos_ray.io import Storage
+from ovos_ray.run.checks import check_config
 from ovos_ray.run.pretraining import pretraining_request
 from ovos_ray.run.request import RunRequest, spool_folder
+from ovos_ray.run.run_log import open_sink
 from ovos_ray.study.best import log_best_network
-from ovos_ray.study.population import segment_tags
+from ovos_ray.study.checks import check_scheduler, check_searcher
+from ovos_ray.study.population import run_population, segment_tags
+from ovos_ray.study.pretraining import distinct_pretrainings, without_failed_pretraining
 from ovos_ray.study.space import SearchSpace, Trial
-from ovos_ray.study.summary import SweepResult, note_failure, read_failure
+from ovos_ray.study.summary import SweepResult, forget_failure, note_failure, read_failure
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["finish_parent", "mark_failed", "open_parent", "requests_of", "sweep_key"]
+__all__ = ["Execute", "mark_failed", "requests_of", "run_study", "sweep_key"]
+
+Execute = Callable[[SearchSpace, Sequence[Trial], Mapping[str, RunRequest]], None]
+"""Makes some runs of a study, by trial name. A run that fails is marked by `mark_failed`, and the others go on."""
+
+
+def run_study(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    execute: Execute,
+    *,
+    check_room: Callable[[ExperimentConfig], None] | None = None,
+    tags: Mapping[str, str] | None = None,
+    watcher: Callable[[dict[str, Any]], None] | None = None,
+) -> SweepResult:
+    """Runs a study to the end; failing trials are counted, not fatal.
+
+    Args:
+        space: The study.
+        trials: From `expand.expand`, with absolute paths.
+        execute: Makes the runs; called for the pretrainings first, then for the trials.
+        check_room: Raises a `ResourceError` if there will never be room for a run of this configuration.
+        tags: More MLflow tags for parent and trials.
+        watcher: See `RunRequest.watcher`.
+
+    Raises:
+        ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
+        ResourceError: See `check_room`.
+    """
+    check_scheduler(space, trials)
+    check_searcher(space)
+    if space.scheduler == "pbt":
+        again = functools.partial(run_study, execute=execute, check_room=check_room, tags=tags, watcher=watcher)
+        return run_population(space, trials, again, watcher)
+    for trial in trials:
+        check_config(trial.config)
+    if check_room is not None:
+        for config in {trial.config.train: trial.config for trial in trials}.values():
+            check_room(config)
+    requests = requests_of(space, trials, tags=tags or {}, watcher=watcher)
+    todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
+    for request in todo.values():
+        forget_failure(request.config)
+    parent = _open_parent(space, trials, tags=tags or {})
+    try:
+        if stages := distinct_pretrainings(todo):
+            execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages)
+        if runs := without_failed_pretraining(todo):
+            execute(space, trials, runs)
+    except BaseException:
+        parent.finish("KILLED")
+        raise
+    return _finish_parent(parent, trials)
 
 
 def sweep_key(space: SearchSpace, storage: str) -> str:
@@ -51,7 +115,7 @@ def requests_of(
     return requests
 
 
-def open_parent(space: SearchSpace, trials: Sequence[Trial], *, tags: Mapping[str, str]) -> Sink:
+def _open_parent(space: SearchSpace, trials: Sequence[Trial], *, tags: Mapping[str, str]) -> Sink:
     """Opens the MLflow run of the sweep, under which those of the trials are nested."""
     first = trials[0].config
     return Sink.open(
@@ -65,7 +129,7 @@ def open_parent(space: SearchSpace, trials: Sequence[Trial], *, tags: Mapping[st
     )
 
 
-def finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
+def _finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
     """Collects what the trials have left, and ends the sweep's run."""
     results = {t.name: result for t in trials if (result := RunFolder.of(t.config).result()) is not None}
     failed = tuple(read_failure(trial) for trial in trials if trial.name not in results)
@@ -81,17 +145,7 @@ def finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
 
 def mark_failed(request: RunRequest, cause: BaseException) -> None:
     """Keeps the reason of a failure in the run's folder, and ends its MLflow run as failed."""
-    config = request.config
-    note_failure(config, cause)
-    with_error = {**request.tags, "ovos.error": f"{type(cause).__name__}: {cause}"[:400]}
-    sink = Sink.open(
-        config.tracking_uri,
-        request.experiment,
-        request.run_key,
-        name=config.name,
-        parent_key=request.parent_key,
-        tags=with_error,
-        spool=spool_folder(config),
-    )
-    finish_and_keep(sink, RunFolder.of(config).storage, "FAILED")
+    note_failure(request.config, cause)
+    sink = open_sink(request, {"ovos.error": f"{type(cause).__name__}: {cause}"[:400]})
+    finish_and_keep(sink, RunFolder.of(request.config).storage, "FAILED")
     request.post(0, event=f"failed: {cause}", failed=True)

@@ -18,7 +18,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.errors import ResourceError
-from ovos_ray.run.loop import RunRequest
+from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]

@@ -22,7 +22,8 @@ from ovos_ray.evaluate.infer.settings import InferenceSettings
 from ovos_ray.networks import VOSNetwork, build
 from ovos_ray.networks.memory import read
 from ovos_ray.run.estimate import estimate
-from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.run.loop import train_run
+from ovos_ray.run.request import RunRequest
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.step import TrainingModule, train_step
@@ -168,7 +169,7 @@ def test_running_out_of_memory_names_the_settings_to_lower(shards: Path, tmp_pat
     torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     try:
         with pytest.raises(ResourceError, match="out of memory with 64 clips of 4 frames at 48 pixels") as caught:
-            Worker(RunRequest(config, "none", "run"), local_stream(config), device=GPU).run()
+            train_run(RunRequest(config, "none", "run"), local_stream(config), device=GPU)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
     assert "data.batch_size" in (caught.value.remedy or "")

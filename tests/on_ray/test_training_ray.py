@@ -17,7 +17,7 @@ from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data.clips.batches import LocalStream
 from ovos_ray.errors import ConfigError, DataError
-from ovos_ray.run.loop import RunRequest
+from ovos_ray.run.request import RunRequest
 from ovos_ray.seeding import generator
 from ovos_ray.train.run_folder import RunFolder
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,18 @@ from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.pack import pack
-from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.run.loop import train_run
+from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import resume_step
 from ovos_ray.train.run_folder import RunFolder
 
 Weights = dict[str, Tensor]
+
+# Processes are forked from one that has imported everything and computed nothing, so that each starts in no time.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(
+    ["ovos_ray.run.loop", "ovos_ray.data.clips.batches", "ovos_ray.data.folders.synthetic"]
+)
 
 
 def make_shards(root: Path) -> Path:
@@ -79,7 +88,7 @@ def train_alone(
 ) -> Weights:
     """Trains in this process, without Ray, from the newest checkpoint on; returns the resulting weights."""
     try:
-        Worker(RunRequest(config, "none", config.name, watcher=watcher), stream or local_stream(config)).run()
+        train_run(RunRequest(config, "none", config.name, watcher=watcher), stream or local_stream(config))
     finally:
         torch.use_deterministic_algorithms(False)
     return result_of(config)
@@ -94,6 +103,22 @@ def result_of(config: ExperimentConfig) -> Weights:
 def same(a: Weights, b: Weights) -> bool:
     """Whether two sets of weights are equal bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def run_ranks(target: Any, config: ExperimentConfig, folder: Path, workers: int, timeout_s: float = 120.0) -> None:
+    """Runs ranks under gloo to the end, or fails when they hang."""
+    folder.mkdir(exist_ok=True)
+    ranks = [PROCESSES.Process(target=target, args=(rank, workers, folder, config)) for rank in range(workers)]
+    for process in ranks:
+        process.start()
+    deadline = time.monotonic() + timeout_s
+    for process in ranks:
+        process.join(max(0.0, deadline - time.monotonic()))
+    hanging = [process for process in ranks if process.is_alive()]
+    for process in hanging:
+        process.kill()
+    assert not hanging, "the ranks wait for each other"
+    assert [process.exitcode for process in ranks] == workers * [0]
 
 
 def training_workers(driver: int) -> list[psutil.Process]:

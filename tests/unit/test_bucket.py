@@ -25,7 +25,7 @@ from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.io import Storage
 from ovos_ray.run.here import fit_here
-from ovos_ray.run.loop import RunRequest
+from ovos_ray.run.request import RunRequest
 from ovos_ray.track.bucket import finish_and_keep, sync_bucket
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.checkpoint import CheckpointStore

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
@@ -14,24 +13,19 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
-from runs import Weights, config_of, local_stream, make_shards, same, train_alone
+from runs import PROCESSES, Weights, config_of, local_stream, make_shards, run_ranks, same, train_alone
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.run.loop import train_run
+from ovos_ray.run.request import RunRequest
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.step import TrainingModule, train_step
 
 pytestmark = pytest.mark.slow
-
-# Processes are forked from one that has imported everything and computed nothing, so that each starts in no time.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(
-    ["ovos_ray.run.loop", "ovos_ray.data.clips.batches", "ovos_ray.data.folders.synthetic"]
-)
 
 
 @pytest.fixture(scope="module")
@@ -83,22 +77,6 @@ def test_kills_at_ten_random_steps_change_nothing(shards: Path, tmp_path: Path) 
     assert not same(train_alone(config_of(shards, tmp_path, name="other", seed=1, **changes)), undisturbed)
 
 
-def run_ranks(target: Any, config: ExperimentConfig, folder: Path, workers: int, timeout_s: float = 120.0) -> None:
-    """Runs ranks under gloo to the end, or fails when they hang."""
-    folder.mkdir(exist_ok=True)
-    ranks = [PROCESSES.Process(target=target, args=(rank, workers, folder, config)) for rank in range(workers)]
-    for process in ranks:
-        process.start()
-    deadline = time.monotonic() + timeout_s
-    for process in ranks:
-        process.join(max(0.0, deadline - time.monotonic()))
-    hanging = [process for process in ranks if process.is_alive()]
-    for process in hanging:
-        process.kill()
-    assert not hanging, "the ranks wait for each other"
-    assert [process.exitcode for process in ranks] == workers * [0]
-
-
 def join_group(rank: int, workers: int, folder: Path) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=workers)
 
@@ -106,9 +84,8 @@ def join_group(rank: int, workers: int, folder: Path) -> None:
 def whole_run(rank: int, workers: int, folder: Path, config: ExperimentConfig) -> None:
     join_group(rank, workers, folder)
     stream = local_stream(config, rank, workers)
-    worker = Worker(RunRequest(config, "none", "none"), stream, rank=rank, world_size=workers)
-    worker.run()
-    torch.save(worker.network.state_dict(), folder / f"{rank}.pt")
+    network = train_run(RunRequest(config, "none", "none"), stream, rank=rank, world_size=workers)
+    torch.save(network.state_dict(), folder / f"{rank}.pt")
 
 
 @pytest.mark.parametrize("share", [(), ((0.0, 1.0), (0.5, 0.0))])

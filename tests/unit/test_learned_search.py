@@ -17,7 +17,8 @@ from ovos_ray.study.space import Range, SearchSpace, Trial
 from ovos_ray.train.run_folder import RunFolder
 
 optuna = pytest.importorskip("optuna")
-from ovos_ray.on_ray.optuna_searcher import LearnedDraws, describe_draws  # noqa: E402
+from ovos_ray.on_ray.optuna_searcher import LearnedDraws  # noqa: E402
+from ovos_ray.study.draws import describe_draws  # noqa: E402
 
 KEY = "optimizer.learning_rate"
 SPACE = SearchSpace(

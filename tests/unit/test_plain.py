@@ -6,6 +6,8 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -14,14 +16,23 @@ from typing import Any
 import pytest
 import torch
 
-from ovos_ray.config import DataConfig, EvaluationConfig, ExperimentConfig, MethodConfig, NetworkConfig, TrainConfig
+from ovos_ray.config import (
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    MethodConfig,
+    NetworkConfig,
+    PretrainConfig,
+    TrainConfig,
+    to_dict,
+)
 from ovos_ray.config import override as change
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.pack import pack
-from ovos_ray.errors import ResourceError
+from ovos_ray.errors import ConfigError, ResourceError
 from ovos_ray.run.here import fit_here
-from ovos_ray.run.loop import RunRequest
+from ovos_ray.run.request import RunRequest
 from ovos_ray.study.expand import expand
 from ovos_ray.study.here import run_plain
 from ovos_ray.study.space import SearchSpace
@@ -148,6 +159,68 @@ def test_a_finished_run_is_left_alone(base: ExperimentConfig) -> None:
     assert len(events) == number
     fit_here(dataclasses.replace(request, config=change(config, {"name": "another"})))
     assert len(events) > number
+
+
+def test_a_second_one_who_trains_the_same_run_is_refused_and_the_first_goes_on(
+    base: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovos_ray.run import lock
+
+    monkeypatch.setattr(lock, "_PATIENCE_HERE_S", 0.0)
+    config = change(base, {"name": "twice", "train.steps": 2, "tracking_uri": "", "evaluation.root": None})
+    events: list[str] = []
+    errors: list[BaseException] = []
+
+    def second() -> None:
+        try:
+            fit_here(
+                RunRequest(config, "plain", "twice", watcher=lambda record: events.append(record.get("event", "")))
+            )
+        except ResourceError as error:
+            errors.append(error)
+
+    def first(record: dict[str, Any]) -> None:
+        if "train/loss" in record and not errors:  # in the middle of its training
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+
+    fit_here(RunRequest(config, "plain", "twice", watcher=first))
+    assert f"twice is being trained by process {os.getpid()} on " in str(errors[0])
+    assert any(event.startswith(f"waiting: process {os.getpid()} on ") for event in events)
+    assert (RunFolder.of(config).result() or {})["steps"] == 2
+
+
+def test_a_pretraining_that_is_needed_and_not_finished_is_named(base: ExperimentConfig) -> None:
+    needed = {"pretrain.recipe": "trainables.pretrain", "pretrain.digest": "0123", "pretrain.storage": "nowhere"}
+    config = change(
+        change(base, {"pretrain": PretrainConfig(recipe="trainables.pretrain")}), {"name": "later", **needed}
+    )
+    with pytest.raises(ConfigError, match="pretraining 0123 is needed and not finished"):
+        fit_here(RunRequest(config, "plain", "later"))
+
+
+@pytest.mark.slow
+def test_a_study_without_ray_does_not_import_it(base: ExperimentConfig, tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(
+        "import pathlib\nfrom ovos_ray.config import ExperimentConfig, from_dict\n"
+        "from ovos_ray.study.space import SearchSpace\n"
+        f"def one() -> ExperimentConfig:\n    return from_dict(ExperimentConfig, {to_dict(base)!r})\n"
+        "def study() -> SearchSpace:\n    return SearchSpace(name='light', trainable='tiny.one', seeds=(0,))\n"
+    )
+    code = (
+        "import sys\nfrom ovos_ray.cli.training import sweep\n"
+        "sweep('tiny.study', ['train.steps=1', 'evaluation.root=null', 'tracking_uri='], dry_run=False, "
+        "max_concurrent=None, plain_processes=1, verbose=False)\n"
+        "print('ray' in sys.modules, [name for name in sys.modules if name.startswith('ovos_ray.on_ray')])"
+    )
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[2])])
+    environment = {**os.environ, "PYTHONPATH": paths}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert printed.returncode == 0, printed.stderr
+    assert printed.stdout.splitlines()[-1] == "False []"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

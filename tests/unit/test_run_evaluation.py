@@ -21,7 +21,8 @@ from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError, DataError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.evaluate.score.scoring import evaluate_folders
-from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.run.loop import train_run
+from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 
 
@@ -57,7 +58,7 @@ def run(data: Path, storage: Path, **evaluation: Any) -> tuple[RunFolder, list[d
     plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=1)
     events: list[dict[str, Any]] = []
     request = RunRequest(config=config, experiment="test", run_key="run", watcher=events.append)
-    Worker(request, LocalStream(plan, ClipDecoder(config.data, all_labels=False))).run()
+    train_run(request, LocalStream(plan, ClipDecoder(config.data, all_labels=False)))
     return RunFolder.of(config), events
 
 

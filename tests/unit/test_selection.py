@@ -29,9 +29,10 @@ from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError
-from ovos_ray.run import loop as worker
+from ovos_ray.run import loop, run_log
 from ovos_ray.run.checks import check_validation
-from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.run.loop import train_run
+from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 
 SCORES = {2: 30.0, 4: 50.0, 6: 50.0, 8: 40.0}
@@ -93,7 +94,7 @@ class Stage:
         self.weights: dict[int, dict[str, Tensor]] = {}
         self.recorder = Recorder()
         self.kept: set[int] = set()
-        real = worker.train_step
+        real = loop.train_step
 
         def stepping(module: Any, batch: Any, optimizer: Any, config: Any, step: int) -> Any:
             if self.stop_after and step == self.stop_after:
@@ -106,9 +107,9 @@ class Stage:
         def scoring(*_: Any, split: str, **__: Any) -> Any:
             return Table({"jf": SCORES.get(self.step, 1.0), "j": 0.0, "f": 0.0})
 
-        monkeypatch.setattr(worker, "train_step", stepping)
-        monkeypatch.setattr(worker, "evaluate_network", scoring)
-        monkeypatch.setattr(worker.Sink, "open", lambda *_, **__: self.recorder)
+        monkeypatch.setattr(loop, "train_step", stepping)
+        monkeypatch.setattr(loop, "evaluate_network", scoring)
+        monkeypatch.setattr(run_log.Sink, "open", lambda *_, **__: self.recorder)
 
     def run(self, config: ExperimentConfig, stop_after: int = 0) -> dict[str, Any]:
         self.stop_after = stop_after
@@ -116,7 +117,7 @@ class Stage:
         plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
         start = folder.checkpoints().latest() or 0
         stream = LocalStream(plan, ClipDecoder(config.data, all_labels=False), start_step=start)
-        Worker(RunRequest(config, "none", "none"), stream).run()
+        train_run(RunRequest(config, "none", "none"), stream)
         self.kept = set(folder.checkpoints()._steps())
         result = folder.result()
         assert result is not None

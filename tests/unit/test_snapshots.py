@@ -37,7 +37,8 @@ from ovos_ray.evaluate.infer.inference import predict_video
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.pictures.emergence import emergence_galleries
 from ovos_ray.report.read import Study
-from ovos_ray.run.loop import RunRequest, Worker
+from ovos_ray.run.loop import train_run
+from ovos_ray.run.request import RunRequest
 
 FRAMES = [f"{t:05d}.png" for t in range(5)]
 
@@ -66,7 +67,7 @@ def train(data: Path, storage: Path, **changes: Any) -> ExperimentConfig:
     config = override(config, changes)
     plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=config.train.steps)
     request = RunRequest(config=config, experiment="test", run_key="run")
-    Worker(request, LocalStream(plan, ClipDecoder(config.data, all_labels=False))).run()
+    train_run(request, LocalStream(plan, ClipDecoder(config.data, all_labels=False)))
     return config
 
 

@@ -1,0 +1,79 @@
+"""What happens to every run, whatever executes it: checks, the claim on its folder, its pretraining, its result.
+
+A process of this machine (`run.here`), Ray (`on_ray.fit`): what executes a run is handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.errors import ConfigError, ResourceError
+from ovos_ray.evaluate.evaluation import check_benchmarks
+from ovos_ray.run.checks import check_config
+from ovos_ray.run.lock import run_lock
+from ovos_ray.run.pretraining import pretraining_folder
+from ovos_ray.run.request import RunRequest
+from ovos_ray.run.snapshots import snapshot_videos
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["RunResult", "make_run"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left.
+
+    Attributes:
+        folder: Where its files are.
+        values: Content of `result.json`: `scores` in percent, `steps`, `seconds`, `label_percent`, `digest`.
+        resumed_finished: Whether the run had been finished before and nothing was done.
+    """
+
+    folder: RunFolder
+    values: Mapping[str, Any]
+    resumed_finished: bool = False
+
+
+def make_run(
+    request: RunRequest,
+    execute: Callable[[RunRequest], None],
+    *,
+    check_room: Callable[[ExperimentConfig], None] | None = None,
+) -> RunResult:
+    """Makes a run, or finds it made: the same request again continues where the last one stopped.
+
+    Args:
+        request: The run.
+        execute: Trains a run from its last checkpoint to its result.
+        check_room: Raises a `ResourceError` if there will never be room for a run of this configuration.
+
+    Raises:
+        OvosError: The run cannot be made as configured, or another process makes it.
+    """
+    config, folder = request.config, RunFolder.of(request.config)
+    check_config(config)
+    folder.claim(config)
+    if (values := folder.result()) is not None:
+        return RunResult(folder, values, resumed_finished=True)
+    if check_room is not None:
+        check_room(config)
+    check_benchmarks(config.evaluation)
+    if config.train.snapshot_every and not snapshot_videos(config):
+        request.post(0, event="no snapshots are kept: neither validation.root nor evaluation.root is set")
+    if request.pretraining is not None:
+        make_run(request.pretraining, execute, check_room=check_room)
+    elif config.pretrain is not None and pretraining_folder(config).result() is None:
+        raise ConfigError(
+            f"pretraining {config.pretrain.digest} is needed and not finished",
+            "give its request too: pretraining_request(config, base)",
+        )
+    with run_lock(request):
+        if (values := folder.result()) is not None:  # finished by whom this one waited for
+            return RunResult(folder, values, resumed_finished=True)
+        execute(request)
+    if (values := folder.result()) is None:
+        raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")
+    return RunResult(folder, values)

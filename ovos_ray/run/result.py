@@ -1,0 +1,116 @@
+"""The end of a run: the resulting weights are scored, and what came out is written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import safetensors.torch
+
+from ovos_ray.config.digest import digest
+from ovos_ray.errors import EvaluationError
+from ovos_ray.evaluate.evaluation import benchmarks, evaluate_network
+from ovos_ray.run.labels import labels_of_run
+from ovos_ray.run.request import RunRequest
+from ovos_ray.run.run_log import RunLog
+from ovos_ray.run.state import RunState
+from ovos_ray.track.bucket import finish_and_keep
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["finish_run"]
+
+
+@dataclass
+class _Scores:
+    values: dict[str, float] = field(default_factory=dict)
+    tables: dict[str, str] = field(default_factory=dict)
+    """By name, the CSV of each benchmark."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """By dataset, why it could not be scored."""
+
+
+def finish_run(request: RunRequest, state: RunState, log: RunLog, rank: int, world_size: int) -> dict[str, float]:
+    """Scores the last weights, or the best where those are chosen, and marks the run as finished.
+
+    Args:
+        request: The run.
+        state: After its last step; its network is the result afterwards.
+        log: Told of it.
+        rank: Which of the ranks this is; they call this together.
+        world_size: How many ranks there are.
+
+    Returns:
+        The final scores by name, in percent.
+    """
+    state.load_best()
+    scores = _score(state, log, rank, world_size)
+    if rank == 0:
+        _write(request, state, log, scores)
+    return scores.values
+
+
+def _score(state: RunState, log: RunLog, rank: int, world_size: int) -> _Scores:
+    config, stop, scores = state.config, state.config.stop_step, _Scores()
+    for benchmark in benchmarks(config.evaluation) if stop == config.train.steps else ():
+        log.say(stop, f"scoring {benchmark.split} of {benchmark.root}")
+        out = RunFolder.of(config).storage / f"predictions{benchmark.suffix}"
+        try:
+            table = evaluate_network(
+                state.network,
+                root=benchmark.root,
+                layout=benchmark.layout,
+                split=benchmark.split,
+                protocol=benchmark.protocol,
+                shortest_side=config.evaluation.shortest_side,
+                out=out,
+                rank=rank,
+                world_size=world_size,
+            )
+        except EvaluationError as error:
+            # What was trained is not lost for a score: YouTube-VOS keeps its annotations on a server.
+            scores.missing[benchmark.root] = error.message
+            log.say(stop, f"not scored, masks kept in {out.folder}: {error.message}")
+            continue
+        scores.values |= {benchmark.metric(name): value for name, value in table.headline().items()}
+        scores.tables[f"scores{benchmark.suffix}.csv"] = table.to_csv()
+    return scores
+
+
+def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -> None:
+    config, folder, sink = state.config, RunFolder.of(state.config), log.sink
+    # Safetensors holds plain layouts only; training may have laid tensors out channels last.
+    tensors = {name: tensor.contiguous() for name, tensor in state.network.state_dict().items()}
+    weights = safetensors.torch.save(tensors, metadata={"network": config.network.name})
+    folder.storage.write(weights, "network.safetensors")
+    for name, content in scores.tables.items():
+        folder.storage.write(content.encode(), name)
+        sink.log_artifact(content.encode(), name)
+    if "scores.csv" in scores.tables:
+        sink.set_tags({"ovos.predictions": (folder.storage / "predictions").folder})
+    if scores.missing:
+        sink.set_tags({"ovos.not_scored": "; ".join(scores.missing.values())[:400]})
+    choice = {"rule": "last", "step": config.stop_step} if state.best is None else {"rule": "best", **state.best}
+    sink.set_tags({"ovos.checkpoint": f"{choice['rule']}, step {choice['step']}"})
+    # A run has one final score, whatever its length; at step 0 MLflow draws it as a bar, not as a curve.
+    sink.log_metrics({f"final/{name}": value for name, value in scores.values.items()}, 0)
+    if request.parent_key is None:  # of a study's runs only the best is kept as a model, by the sweep
+        sink.log_model(weights, network=config.network.name)
+    finish_and_keep(sink, folder.storage)
+    labels = labels_of_run(config)
+    folder.finish(
+        {
+            "name": config.name,
+            "digest": digest(config),
+            "steps": config.stop_step,
+            "checkpoint": choice,
+            "seconds": state.seconds,
+            "scores": scores.values,
+            "validation": state.validation,
+            "not_scored": scores.missing,
+            "label_percent": labels.percent,
+            "labels": labels.as_dict(),
+            "bad_samples": state.bad_samples.as_list(),
+            "tracking_run": sink.run_id,
+        }
+    )
+    summary = "  ".join(f"{name} {value:.1f}" for name, value in scores.values.items())
+    log.say(config.stop_step, f"finished  {summary}")

@@ -1,0 +1,122 @@
+"""What a run says while it goes on, to its tracker, its watcher and whoever schedules it; one rank speaks for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.run.labels import labels_of_run
+from ovos_ray.run.pretraining import pretraining_tags
+from ovos_ray.run.request import RunRequest, spool_folder
+from ovos_ray.run.snapshots import keep_snapshot
+from ovos_ray.run.state import RunState
+from ovos_ray.track.sink import Sink
+from ovos_ray.track.system import SystemMeter
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["RunLog", "open_sink"]
+
+
+def open_sink(request: RunRequest, tags: Mapping[str, Any] | None = None) -> Sink:
+    """Opens the MLflow run of a request, new or known."""
+    config = request.config
+    return Sink.open(
+        config.tracking_uri,
+        request.experiment,
+        request.run_key,
+        name=config.name,
+        parent_key=request.parent_key,
+        tags={**request.tags, **(tags or {})},
+        spool=spool_folder(config),
+    )
+
+
+class RunLog:
+    """Tells of a run and keeps its checkpoints and snapshots; on ranks other than the first all of it is left undone.
+
+    Args:
+        request: The run.
+        rank: Which of its ranks this is.
+        start_step: Where this launch begins; the first one logs configuration and data.
+        device: The device trained on.
+    """
+
+    def __init__(self, request: RunRequest, *, rank: int, start_step: int, device: torch.device) -> None:
+        self._request, self._config, self._device = request, request.config, device
+        self._first = rank == 0
+        self.sink = open_sink(request, pretraining_tags(self._config)) if self._first else Sink(None)
+        if self._first and start_step == self._config.start_step:
+            self._describe()
+        self._system = SystemMeter(device)
+
+    def _describe(self) -> None:
+        config, sink = self._config, self.sink
+        sink.log_config(config)
+        indices = [ShardIndex.load(folder) for folder in config.data.shards]
+        for folder, index in zip(config.data.shards, indices, strict=True):
+            sink.log_dataset(index.dataset, index.digest, source=folder, profile=index.budget.as_dict())
+        labels = labels_of_run(config)
+        sink.set_tags(
+            {
+                "ovos.dataset_digest": ",".join(index.digest for index in indices),
+                "ovos.label_percent": f"{labels.percent:.2f}",
+                **{f"ovos.labels.{name}": number for name, number in labels.as_dict().items()},
+                "ovos.checkpoints": RunFolder.of(config).checkpoints().storage.folder,
+            }
+        )
+
+    def say(self, step: int, event: str) -> None:
+        """Tells the watcher of an event."""
+        if self._first:
+            self._request.post(step, event=event)
+
+    def interval(self, step: int, record: Mapping[str, float], num_bad_samples: int) -> None:
+        """Logs the means of a logging interval, as `IntervalMeter.flush` returns them."""
+        if not self._first:
+            return
+        values = dict(record)
+        if self._device.type == "cuda":
+            values["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
+        if num_bad_samples:
+            values["train/bad_samples"] = float(num_bad_samples)
+        metrics = {name: value for name, value in values.items() if name.startswith("train/")}
+        self.sink.log_metrics(metrics | self._system.read(), step)
+        self._request.post(step, **values)
+
+    def scores(self, step: int, scores: Mapping[str, float]) -> None:
+        """Logs the scores of a validation."""
+        self.sink.log_metrics(scores, step)
+        self.say(step, "  ".join(f"{name} {value:.1f}" for name, value in scores.items()))
+
+    def checkpoint(self, state: RunState, step: int, *, must_succeed: bool) -> None:
+        """Writes a checkpoint; where the storage fails and the next interval may try again, that is only said.
+
+        Raises:
+            OSError: The storage fails, and it must not.
+        """
+        if not self._first:
+            return
+        try:
+            state.save(step)
+        except OSError as error:
+            if must_succeed:
+                raise
+            self.say(step, f"checkpoint not written ({error}); the next interval tries again")
+
+    def snapshot(self, network: VOSNetwork, step: int) -> None:
+        """Keeps the masks of a few frames; a storage that fails does not stop the run for that."""
+        if not self._first:
+            return
+        folder = RunFolder.of(self._config).storage / "snapshots"
+        try:
+            strips = keep_snapshot(network, self._config, step, folder)
+        except OSError as error:
+            self.say(step, f"snapshot not written ({error})")
+            return
+        self.sink.set_tags({"ovos.snapshots": folder.folder})
+        for video, strip in strips.items():
+            self.sink.log_artifact(strip, f"figures/snapshots/{video}/step-{step:08d}.jpg")

@@ -1,0 +1,105 @@
+"""What a run carries from step to step and from launch to launch: all that a checkpoint holds, and nothing else."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.config.digest import digest
+from ovos_ray.config.overrides import to_dict
+from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.run.bad_samples import BadSamples
+from ovos_ray.run.initial import initial_network
+from ovos_ray.run.resume import resume_state
+from ovos_ray.train.optimizer import build_optimizer, load_moments
+from ovos_ray.train.run_folder import RunFolder
+from ovos_ray.train.step import TrainingModule
+
+__all__ = ["RunState"]
+
+
+@dataclass
+class RunState:
+    """The changing part of a run.
+
+    Attributes:
+        config: Of the run.
+        module: The network with its method, on its device.
+        optimizer: With its moments.
+        bad_samples: Samples that could not be read.
+        best: `step` and `val/jf` of the best validation so far, where the best checkpoint is to be chosen.
+        validation: The last scores of the validation split, by name, in percent.
+        seconds_before: Time that earlier launches took.
+    """
+
+    config: ExperimentConfig
+    module: TrainingModule
+    optimizer: torch.optim.Optimizer
+    bad_samples: BadSamples
+    best: dict[str, float] | None = None
+    validation: dict[str, float] = field(default_factory=dict)
+    seconds_before: float = 0.0
+    _began: float = field(default_factory=time.time)
+
+    @classmethod
+    def at(cls, config: ExperimentConfig, step: int, device: torch.device) -> RunState:
+        """Returns the state after a number of steps: as initialised after none, else from that step's checkpoint.
+
+        Raises:
+            WeightsError: Weights to start from cannot be had, or do not fit.
+            CheckpointError: There is no such checkpoint, or it is damaged.
+        """
+        module = TrainingModule(initial_network(config).to(device), config)
+        optimizer = build_optimizer(module.network, config.optimizer, device)
+        if not step:
+            return cls(config, module, optimizer, BadSamples(config.data))
+        stored = resume_state(config, step, map_location=device)
+        module.network.load_state_dict(stored["network"])
+        load_moments(optimizer, stored["optimizer"])
+        bad_samples = BadSamples(config.data, stored.get("bad_samples", ()))
+        best, validation = stored.get("best"), stored.get("validation", {})
+        return cls(config, module, optimizer, bad_samples, best, validation, stored["seconds"])
+
+    @property
+    def network(self) -> VOSNetwork:
+        """The network that is trained."""
+        return self.module.network
+
+    @property
+    def seconds(self) -> float:
+        """Time that the run has taken in all its launches."""
+        return self.seconds_before + time.time() - self._began
+
+    def save(self, step: int) -> None:
+        """Writes the checkpoint of a step.
+
+        Raises:
+            OSError: The storage is full or out of reach; earlier checkpoints are untouched.
+        """
+        config = self.config
+        content: dict[str, Any] = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": step,
+            "seed": config.seed,
+            "seconds": self.seconds,
+            "best": self.best,
+            "validation": self.validation,
+            "bad_samples": self.bad_samples.as_list(),
+            "network_name": config.network.name,
+            "config": to_dict(config),
+            "digest": digest(config),
+        }
+        store = RunFolder.of(config).checkpoints(config.train.keep_checkpoints)
+        store.save(step, content, keep_step=None if self.best is None else int(self.best["step"]))
+
+    def load_best(self) -> None:
+        """Takes the weights of the best validated step, where that is not the last one."""
+        if self.best is not None and self.best["step"] != self.config.stop_step:
+            store = RunFolder.of(self.config).checkpoints()
+            stored = store.load(int(self.best["step"]), map_location=next(self.network.parameters()).device)
+            self.network.load_state_dict(stored["network"])
