@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.paths import mark, require_replaceable
+from ovos_ray.paths import MARKER, require_replaceable, write_marker
 
 __all__ = ["Storage", "atomic_path", "exclusive", "read_json", "restore_folder", "whole_folder", "write_json"]
 
@@ -47,7 +47,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: str | os.PathLike[str], kind: str, *evidence: str) -> Iterator[Path]:
+def whole_folder(
+    path: str | os.PathLike[str], kind: str, *evidence: str, marker: Path | None = None, note: str = ""
+) -> Iterator[Path]:
     """Yields a hidden folder beside `path` that takes its place when the block succeeds, and is removed if it fails.
 
     The new folder is marked and synced. An old one is moved aside until the new one is there; after a kill between the
@@ -57,28 +59,33 @@ def whole_folder(path: str | os.PathLike[str], kind: str, *evidence: str) -> Ite
         path: The folder; links are followed.
         kind: What it holds, such as `predictions`; a folder that does not say so is never replaced.
         evidence: Names of other files, such as `index.json`, any of which says as much as the marker.
+        marker: Where the marker lies, if not in the folder; it holds `note` only while the whole folder is there.
+        note: A line on what is in it, see `paths.note_of`.
 
     Raises:
         DataError: There is a folder that this program did not make.
     """
     target = Path(path).resolve()
-    restore_folder(target, kind, *evidence)
-    require_replaceable(target, kind, *evidence)
+    restore_folder(target, kind, *evidence, marker=marker)
+    require_replaceable(target, kind, *evidence, marker=marker)
     target.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(target, "partial") as partial, _temporary(target, "replaced") as aside:
         try:
             partial.mkdir()
-            mark(partial, kind)
+            write_marker(partial / MARKER, kind, note)
             yield partial
-            for folder, _, names in os.walk(partial, topdown=False):
-                for name in names:
-                    _sync(os.path.join(folder, name))
-                _sync_folder(folder)
-            require_replaceable(target, kind, *evidence)  # it may have been filled meanwhile
+            if marker is not None:
+                (partial / MARKER).unlink()
+            _sync_tree(partial)
+            require_replaceable(target, kind, *evidence, marker=marker)  # it may have been filled meanwhile
+            if marker is not None:
+                _replace_marker(marker, kind, "being replaced")
             if target.exists():
                 os.rename(target, aside)
             os.rename(partial, target)
             _sync_folder(target.parent)
+            if marker is not None:
+                _replace_marker(marker, kind, note)
         finally:
             if aside.exists() and not target.exists():
                 os.rename(aside, target)
@@ -86,15 +93,27 @@ def whole_folder(path: str | os.PathLike[str], kind: str, *evidence: str) -> Ite
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def restore_folder(target: Path, kind: str, *evidence: str) -> None:
+def restore_folder(target: Path, kind: str, *evidence: str, marker: Path | None = None) -> None:
     """Undoes what a process did that was killed within `whole_folder`, whose arguments these are."""
     for suffix in ("replaced", "partial"):
         for left in _abandoned(target, suffix):
-            require_replaceable(left, kind, *evidence)
+            require_replaceable(left, kind, *evidence, marker=marker)
             if suffix == "replaced" and not target.exists():
                 os.rename(left, target)
             else:
                 shutil.rmtree(left, ignore_errors=True)
+
+
+def _replace_marker(marker: Path, kind: str, note: str) -> None:
+    with atomic_path(marker) as temporary:
+        write_marker(temporary, kind, note)
+
+
+def _sync_tree(root: Path) -> None:
+    for folder, _, names in os.walk(root, topdown=False):
+        for name in names:
+            _sync(os.path.join(folder, name))
+        _sync_folder(folder)
 
 
 @contextmanager

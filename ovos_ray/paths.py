@@ -13,10 +13,21 @@ from pathlib import Path
 
 from ovos_ray.errors import DataError
 
-__all__ = ["MARKER", "below", "checked_name", "is_made", "mark", "require_disjoint", "require_replaceable"]
+__all__ = [
+    "MARKER",
+    "below",
+    "checked_name",
+    "is_made",
+    "mark",
+    "note_of",
+    "require_disjoint",
+    "require_replaceable",
+    "write_marker",
+]
 
 MARKER = ".ovos-ray"
 """A file by which a folder says that this program made it, and as what."""
+_HEADER = "made by ovos-ray: "
 _MAX_BYTES = 200  # of a part; file systems allow 255, and temporary names are longer
 _REFUSED = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's control characters, halves of characters, line separators
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # text that reads otherwise than it is
@@ -123,30 +134,37 @@ def _resolved(path: str | os.PathLike[str]) -> Path:
 
 
 def mark(folder: str | os.PathLike[str], kind: str) -> None:
-    """Writes into a folder that this program made it.
+    """Writes into a folder that this program made it, and what it holds, such as `predictions`."""
+    write_marker(Path(folder, MARKER), kind)
 
-    Args:
-        folder: The folder.
-        kind: What it holds, such as `predictions`.
-    """
-    Path(folder, MARKER).write_text(f"made by ovos-ray: {kind}\n", encoding="utf-8")
+
+def write_marker(marker: Path, kind: str, note: str = "") -> None:
+    """Writes a marker: that this program made a folder of this kind, and a line on what is in it."""
+    marker.write_text(f"{_HEADER}{kind}\n{note}\n", encoding="utf-8")
+
+
+def note_of(marker: Path, kind: str) -> str | None:
+    """Returns the line that a marker holds; None where there is none of this kind."""
+    try:
+        header, note, *_ = marker.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):
+        return None
+    return note if header == _HEADER + kind else None
 
 
 def is_made(folder: str | os.PathLike[str], kind: str) -> bool:
     """Whether a folder says that this program made it, as a folder of this kind."""
-    try:
-        return Path(folder, MARKER).read_text(encoding="utf-8") == f"made by ovos-ray: {kind}\n"
-    except (OSError, ValueError):
-        return False
+    return note_of(Path(folder, MARKER), kind) is not None
 
 
-def require_replaceable(folder: str | os.PathLike[str], kind: str, *evidence: str) -> None:
+def require_replaceable(folder: str | os.PathLike[str], kind: str, *evidence: str, marker: Path | None = None) -> None:
     """Makes sure that replacing a folder takes nothing away that this program did not make.
 
     Args:
         folder: The folder, which may be absent or empty.
         kind: What it is to hold, such as `predictions`.
         evidence: Names of other files, such as `index.json`, any of which says as much as the marker.
+        marker: Where its marker lies, if not in it.
 
     Raises:
         DataError: There is a file, or a folder that somebody else has made or filled.
@@ -155,6 +173,8 @@ def require_replaceable(folder: str | os.PathLike[str], kind: str, *evidence: st
     if not os.path.lexists(path):
         return
     if path.is_dir() and (is_made(path, kind) or not any(path.iterdir())):
+        return
+    if path.is_dir() and marker is not None and note_of(marker, kind) is not None:
         return
     if path.is_dir() and any((path / name).is_file() for name in evidence):
         return

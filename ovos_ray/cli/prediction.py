@@ -92,8 +92,7 @@ def predict(
         folder = open_dataset(root, layout=layout)
         jobs = plan_jobs(folder, split, out, fingerprint(predictor), soft=soft, overlay=overlay)
     else:
-        jobs = [_single(frames, mask, out, soft, overlay)]
-        claim(out, jobs, fingerprint(predictor))
+        jobs = claim(out, [_single(frames, mask, out, soft, overlay)], fingerprint(predictor))
     began = time.perf_counter()
     done: list[VideoReport] = []
     to_do = [job.video for job in jobs if not job.finished]

@@ -19,6 +19,7 @@ from ovos_ray.errors import DataError
 
 __all__ = [
     "DAVIS_PALETTE",
+    "MAX_PIXELS",
     "ImageSource",
     "ObjectBox",
     "boxes",
@@ -34,6 +35,8 @@ __all__ = [
 
 ImageSource: TypeAlias = bytes | str | os.PathLike[str]
 
+MAX_PIXELS = 2**26
+"""Larger images are refused before they are decoded: twice what 8K video has."""
 _MAX_IDS = 64
 _MASK_REMEDY = (
     "save masks as PNG with one object id per pixel (palette or grey, 0 = background), or as 0 and 255 for a single "

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ovos_ray.errors import DataError
 from ovos_ray.io import atomic_path, whole_folder
-from ovos_ray.paths import below, checked_name, mark, require_disjoint, require_replaceable
+from ovos_ray.paths import below, checked_name, mark, note_of, require_disjoint, require_replaceable
 
 HOSTILE = ["", " ", ".", "..", "../a", "/etc", "a/../b", "a//b", "a/", "a\\b", ".git", "a\x1b[31m", "a\n", "a\x7f",
            "a\u202eb", "\ud800", "x" * 256, None, 3, b"a", ["a"]]  # fmt: skip
@@ -100,6 +100,21 @@ def test_a_folder_is_replaced_when_the_new_one_is_whole(tmp_path: Path) -> None:
         (folder / "b").write_text("new")
     assert sorted(path.name for path in out.iterdir()) == [".ovos-ray", "b"]
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_marker_outside_says_what_is_in_a_folder_only_while_it_is_whole(tmp_path: Path) -> None:
+    out, marker = tmp_path / "out", tmp_path / ".ovos-ray/out"
+    out.mkdir()
+    (out / "theirs").write_text("theirs")
+    with pytest.raises(DataError, match="did not make it"), whole_folder(out, "predictions", marker=marker):
+        pass
+    (out / "theirs").unlink()
+    for note in ("first", "second"):
+        with whole_folder(out, "predictions", marker=marker, note=note) as folder:
+            (folder / "a").write_text(note)
+        assert (os.listdir(out), (out / "a").read_text()) == (["a"], note)
+        assert note_of(marker, "predictions") == note
+    assert note_of(marker, "shards") is None
 
 
 KILLED = """

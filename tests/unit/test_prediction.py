@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -80,13 +83,20 @@ def test_finished_videos_are_skipped_and_half_written_ones_redone(root, tmp_path
     whole = contents(out)
     stamp = (out / "bear/00002.png").stat().st_mtime_ns
     (out / "swan/00004.png").unlink()  # as if somebody had removed it
-    (out / ".swan.0123abcd.partial").mkdir()  # as a killed run leaves it
-    (out / ".swan.0123abcd.partial/00000.png").write_bytes(b"half")
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\n"
+        "from ovos_ray.evaluate.infer.background import written_behind\n"
+        "with written_behind(Path(sys.argv[1]), 'predictions', Path(sys.argv[2]), '') as write:\n"
+        "    write('00000.png', lambda: b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, out / "swan", out / ".ovos-ray/predictions/swan.txt"])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(out.glob(".swan.*.partial"))) == 1
     reports = predict_dataset(copy_first_mask, folder, "val", out)
     assert [r.skipped for r in reports] == [True, False]
     assert contents(out) == whole
     assert (out / "bear/00002.png").stat().st_mtime_ns == stamp
-    assert sorted(p.name for p in out.iterdir()) == [".predictions.json", "bear", "swan"]
+    assert sorted(p.name for p in out.iterdir()) == [".ovos-ray", ".predictions.json", "bear", "swan"]
 
 
 def test_a_failing_video_leaves_nothing_behind(root, tmp_path):
@@ -95,7 +105,7 @@ def test_a_failing_video_leaves_nothing_behind(root, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(DataError, match=r"00004\.jpg"):
         predict_dataset(copy_first_mask, open_dataset(root), "val", out, overlay=tmp_path / "overlays")
-    assert sorted(p.name for p in out.iterdir()) == [".predictions.json", "bear"]
+    assert sorted(p.name for p in out.iterdir()) == [".ovos-ray", ".predictions.json", "bear"]
     assert sorted(p.name for p in (tmp_path / "overlays").iterdir()) == ["bear.mp4"]
 
 

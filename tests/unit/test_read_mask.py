@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scored_masks import save, two_objects
 
@@ -85,3 +89,58 @@ def test_truncated_files_are_damaged(tmp_path, end):
     (tmp_path / "m.png").write_bytes((tmp_path / "m.png").read_bytes()[:end])
     with pytest.raises(EvaluationError, match="damaged"):
         read_mask(tmp_path / "m.png")
+
+
+def png_of(width: int, height: int, compressed: bytes, kind: bytes = b"\x08\x03\x00\x00\x00") -> bytes:
+    chunks = [(b"IHDR", struct.pack(">II", width, height) + kind), (b"PLTE", bytes(768)), (b"IDAT", compressed)]
+    chunks.append((b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in chunks
+    )
+
+
+def zeros(count: int) -> bytes:
+    compressor = zlib.compressobj(9)
+    return b"".join(compressor.compress(bytes(2**20)) for _ in range(count // 2**20)) + compressor.flush()
+
+
+@pytest.mark.parametrize("kind", [b"\x08\x03\x00\x00\x00", b"\x10\x00\x00\x00\x00"])
+@pytest.mark.parametrize(("side", "size"), [(60000, 0), (20000, 4 * 10**8), (10, 4 * 10**8)])
+def test_a_mask_does_not_fill_the_memory_whatever_it_claims_or_expands_to(tmp_path, side, size, kind):
+    (tmp_path / "m.png").write_bytes(png_of(side, side, zeros(size), kind))
+    allowed = (
+        contextlib.nullcontext() if side == 10 else pytest.raises(EvaluationError, match=r"m\.png: .*(pixels|large)")
+    )
+    if side == 10 and kind[0] == 16:
+        allowed = pytest.raises(EvaluationError, match="a mask of mode I;16")
+    tracemalloc.start()
+    with allowed:
+        read_mask(tmp_path / "m.png")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * 2**20
+
+
+def test_grey_masks_with_a_constant_alpha_are_read_and_with_another_refused(tmp_path):
+    grey, alpha = Image.fromarray(two_objects(0)), Image.new("L", (60, 40), 255)
+    Image.merge("LA", (grey, alpha)).save(tmp_path / "m.png")  # as bear/00077.png of DAVIS 2016
+    stored = read_mask(tmp_path / "m.png")
+    assert not stored.palette
+    np.testing.assert_array_equal(stored.indices, two_objects(0))
+    alpha.putpixel((3, 3), 0)
+    Image.merge("LA", (grey, alpha)).save(tmp_path / "m.png")
+    with pytest.raises(EvaluationError, match="mode LA"):
+        read_mask(tmp_path / "m.png")
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=12), st.integers(0, 400))
+def test_whatever_a_file_holds_there_is_a_mask_or_a_named_error(tmp_path, changes, cut):
+    save(tmp_path / "m.png", two_objects(0))
+    data = bytearray((tmp_path / "m.png").read_bytes())
+    for position, value in changes:
+        data[position % len(data)] = value
+    del data[len(data) - cut :]
+    (tmp_path / "m.png").write_bytes(data)
+    with contextlib.suppress(EvaluationError):
+        assert read_mask(tmp_path / "m.png").indices.ndim == 2

@@ -111,7 +111,7 @@ def test_dev(tmp_path: Path) -> Path:
 
 
 def test_submission_writes_and_checks_a_zip(tmp_path, test_dev, monkeypatch, ovos_ray):
-    small = submission.Benchmark("davis2017", "test-dev", num_videos=2)
+    small = submission.ServerBenchmark("davis2017", "test-dev", num_videos=2)
     monkeypatch.setitem(submission.BENCHMARKS, "davis2017-test-dev", small)
     pred, _ = make_davis_masks(tmp_path)
     out = tmp_path / "s.zip"

@@ -15,6 +15,7 @@ from typing import ClassVar
 from ovos_ray.data.folders.description import DatasetDescription
 from ovos_ray.data.folders.video import IMAGE_SUFFIXES, Video
 from ovos_ray.errors import DataError
+from ovos_ray.paths import checked_name
 
 __all__ = ["DatasetFolder", "files_in", "find_below", "folders_in", "has_images", "match_masks", "natural_key"]
 
@@ -123,6 +124,10 @@ class DatasetFolder(abc.ABC):
     def _open(self, split: str, name: str) -> Video:
         """A listed video."""
 
+    def _listed_in(self, split: str) -> Path:
+        """The file or folder that names the videos of an existing split; for messages."""
+        return self.root
+
     def frame_interval(self, split: str) -> int:
         """Video frames between two frames of a split."""
         return self.description.frame_interval
@@ -142,12 +147,14 @@ class DatasetFolder(abc.ABC):
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a few folders live as long as the program
     def video_names(self, split: str) -> tuple[str, ...]:
-        """Names of a split's videos, sorted, without the excluded ones.
+        """Names of a split's videos, sorted, without the excluded ones; all of them fit to become part of a path.
 
         Raises:
-            DataError: There is no such split, or it is empty.
+            DataError: There is no such split, it is empty, or it names a video by what is no name.
         """
-        names = self._list(self.resolve(split))
+        there = self.resolve(split)
+        source = self._listed_in(there)
+        names = [checked_name(name, "video", source, nested=True) for name in self._list(there)]
         if not names:
             raise DataError(f"{self.root}: split {split!r} is empty; expected {self.expected}")
         return tuple(sorted(set(names) - set(self.description.excluded)))

@@ -64,6 +64,9 @@ class Davis2017(DatasetFolder):
         """The splits there are."""
         return tuple(self._sets)
 
+    def _listed_in(self, split: str) -> Path:
+        return self._sets[split]
+
     def _list(self, split: str) -> list[str]:
         # The lists of the 2016 release hold path pairs: /JPEGImages/480p/bear/00000.jpg /Annotations/…/00000.png
         lines = [line.split()[0] for line in self._sets[split].read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -147,6 +150,9 @@ class YouTubeVOS(DatasetFolder):
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not a YouTube-VOS meta.json ({error!r})", "download the dataset again") from error
 
+    def _listed_in(self, split: str) -> Path:
+        return self._splits[split] / "meta.json" if split != "train" and self._meta(split) else self._frames(split)
+
     def _list(self, split: str) -> list[str]:
         listed = {} if split == "train" else self._meta(split)
         return list(listed) or [folder.name for folder in folders_in(self._frames(split))]
@@ -186,7 +192,8 @@ class StaticImages(DatasetFolder):
 
     def _list(self, split: str) -> list[str]:
         base = self.root if split == "train" else self.root / split
-        images = sorted(path for path in base.rglob("*") if path.suffix.lower() in _JPEG and path.name[0] != ".")
+        found = (path for path in base.rglob("*") if path.suffix.lower() in _JPEG)
+        images = sorted(path for path in found if not any(p[0] == "." for p in path.relative_to(base).parts))
         alone = [path for path in images if not path.with_suffix(".png").is_file()]
         if alone:
             raise DataError(f"{alone[0]}: no mask {alone[0].stem}.png beside it ({len(alone)} such images)")
@@ -237,6 +244,10 @@ class PlainFolder(DatasetFolder):
     def splits(self) -> tuple[str, ...]:
         """The splits there are."""
         return tuple(path.stem for path in sorted(self.root.glob("*.txt"))) or ("train",)
+
+    def _listed_in(self, split: str) -> Path:
+        path = self.root / f"{split}.txt"
+        return path if path.is_file() else self.root
 
     def _list(self, split: str) -> list[str]:
         path = self.root / f"{split}.txt"

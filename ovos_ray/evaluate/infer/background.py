@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import shutil
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-__all__ = ["ReadAhead", "WholeFolder"]
+from ovos_ray.io import whole_folder
+
+__all__ = ["ReadAhead", "written_behind"]
 
 _AHEAD = 8
 
@@ -40,43 +39,38 @@ class ReadAhead:
         self._pool.shutdown(cancel_futures=True)
 
 
-class WholeFolder:
-    """A folder of files, written by threads, that appears under its name when all of them are there.
+@contextmanager
+def written_behind(path: Path, kind: str, marker: Path, note: str) -> Iterator[Callable[..., None]]:
+    """Yields `write(name, encode, *arguments)` for the files of a folder, which appears when all of them are there.
 
-    What a killed process left of it is removed. Its own parts have a name of their own, so that a worker which outlives
-    its killed driver for a moment writes into nobody else's folder.
+    Two threads encode and sync the files; where too many are pending, `write` waits.
+
+    Args:
+        path: The folder.
+        kind: What it holds; see `whole_folder`.
+        marker: Where its marker lies.
+        note: What the marker says when the folder is whole.
+
+    Raises:
+        DataError: There is a folder that this program did not make.
     """
+    with whole_folder(path, kind, marker=marker, note=note) as folder, ThreadPoolExecutor(2, "write-behind") as pool:
+        pending: deque[Future[None]] = deque()
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="write-behind")
-        self._pending: deque[Future[None]] = deque()
+        def write_now(name: str, encode: Callable[..., bytes], arguments: tuple[Any, ...]) -> None:
+            with open(folder / name, "wb") as file:
+                file.write(encode(*arguments))
+                file.flush()
+                os.fsync(file.fileno())  # here, where nobody waits for it
 
-    def __enter__(self) -> WholeFolder:
-        for left in self._path.parent.glob(f".{glob.escape(self._path.name)}.*.partial"):
-            shutil.rmtree(left, ignore_errors=True)
-        self._partial.mkdir(parents=True)
-        return self
+        def write(name: str, encode: Callable[..., bytes], *arguments: Any) -> None:
+            while len(pending) > 2 * _AHEAD:
+                pending.popleft().result()
+            pending.append(pool.submit(write_now, name, encode, arguments))
 
-    def write(self, name: str, encode: Callable[..., bytes], *arguments: Any) -> None:
-        """Encodes and writes a file in the background; waits where too many are pending."""
-        while len(self._pending) > 2 * _AHEAD:
-            self._pending.popleft().result()
-        self._pending.append(self._pool.submit(self._write, name, encode, arguments))
-
-    def _write(self, name: str, encode: Callable[..., bytes], arguments: tuple[Any, ...]) -> None:
-        (self._partial / name).write_bytes(encode(*arguments))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
         try:
-            if kind is None:
-                while self._pending:
-                    self._pending.popleft().result()
-                shutil.rmtree(self._path, ignore_errors=True)
-                os.replace(self._partial, self._path)
+            yield write
+            while pending:
+                pending.popleft().result()
         finally:
-            self._pool.shutdown(cancel_futures=True)
-            shutil.rmtree(self._partial, ignore_errors=True)
+            pool.shutdown(cancel_futures=True)

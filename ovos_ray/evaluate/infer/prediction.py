@@ -23,10 +23,10 @@ from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import encode_mask, read_palette
 from ovos_ray.errors import DataError, EvaluationError
-from ovos_ray.evaluate.infer.background import ReadAhead, WholeFolder
+from ovos_ray.evaluate.infer.background import ReadAhead, written_behind
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, Prediction, Predictor
 from ovos_ray.evaluate.infer.overlay import OverlayWriter
-from ovos_ray.evaluate.infer.video_jobs import VideoJob, fingerprint, plan_jobs
+from ovos_ray.evaluate.infer.video_jobs import KINDS, VideoJob, fingerprint, plan_jobs
 from ovos_ray.networks.base import VOSNetwork
 
 __all__ = ["VideoReport", "predict_dataset", "predict_one"]
@@ -70,7 +70,8 @@ def predict_dataset(
         progress: Called when a video is done.
 
     Raises:
-        DataError: A video cannot be read, or has no usable mask.
+        DataError: A video cannot be read, has no usable mask, or its prediction would be written over what is read or
+            what this program did not make.
         EvaluationError: `out` holds predictions of other weights or settings.
     """
     if isinstance(predictor, VOSNetwork):
@@ -107,8 +108,10 @@ def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], obje
     names = iter(job.video.frame_names) if job.video.file is None else (f"{t:05d}" for t in itertools.count())
     count = 0
     with ExitStack() as stack:
-        masks = stack.enter_context(WholeFolder(job.out / job.video.name))
-        soft = None if job.soft is None else stack.enter_context(WholeFolder(job.soft / job.video.name))
+        write = {
+            suffix: stack.enter_context(written_behind(folder, KINDS[suffix], job.marker(suffix), job.note))
+            for suffix, folder in job.folders.items()
+        }
         video = None if job.overlay is None else stack.enter_context(_Overlay(job.overlay))
         frames: deque[npt.NDArray[np.uint8]] = deque()
         images = stack.enter_context(ReadAhead(job.video.images()))
@@ -116,9 +119,9 @@ def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], obje
             image = frames.popleft()
             count += 1
             if job.video.is_saved(name):
-                masks.write(f"{name}.png", encode_mask, prediction.mask, palette)
-                if soft is not None:
-                    soft.write(f"{name}.npz", _encode_soft, prediction)
+                write[".png"](f"{name}.png", encode_mask, prediction.mask, palette)
+                if ".npz" in write:
+                    write[".npz"](f"{name}.npz", _encode_soft, prediction)
             if video is not None:
                 video.write(image, prediction.mask, palette)
             if on_frame is not None:

@@ -1,28 +1,33 @@
 """Which videos are predicted into which folder, and whose predictions are there already.
 
-A folder holds predictions of one origin: the same weights, or rule, and settings. A note in it says which, and which
-masks each video was given; what does not fit is refused or predicted again, never mixed.
+A folder holds predictions of one origin: the same weights, or rule, and settings. A note in it says which; a marker for
+each video says that we made its folder, and from which masks. What does not fit is refused or predicted again, never
+mixed, and nothing that others made is replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-from collections.abc import Collection
-from dataclasses import dataclass
+import zipfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.video import Video
-from ovos_ray.errors import EvaluationError
+from ovos_ray.errors import DataError, EvaluationError
 from ovos_ray.evaluate.infer.inference import NetworkPredictor, Predictor
 from ovos_ray.io import read_json, write_json
+from ovos_ray.paths import MARKER, below, checked_name, note_of, require_disjoint, require_replaceable, write_marker
 
-__all__ = ["VideoJob", "claim", "fingerprint", "plan_jobs"]
+__all__ = ["KINDS", "VideoJob", "claim", "fingerprint", "plan_jobs"]
 
+KINDS = {".png": "predictions", ".npz": "probabilities"}
+"""What a video's folder holds, by the suffix of its files."""
 _MARK = ".predictions.json"
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True)
@@ -34,26 +39,61 @@ class VideoJob:
         out: Masks go to `out`/`video.name`.
         soft: Probabilities go to `soft`/`video.name`/FRAME.npz, as uint8 (0 … 255) beside the object ids; or None.
         overlay: A video file of the masks over the frames, or None.
+        note: Tells the predictor and the given masks from others.
+        redo: Whether to predict again what is there.
     """
 
     video: Video
     out: Path
     soft: Path | None = None
     overlay: Path | None = None
+    note: str = ""
+    redo: bool = False
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The video's folders by the suffix of their files.
+
+        Raises:
+            DataError: One leads out of its base.
+        """
+        bases = {".png": self.out} if self.soft is None else {".png": self.out, ".npz": self.soft}
+        return {suffix: below(base, self.video.name) for suffix, base in bases.items()}
+
+    def marker(self, suffix: str) -> Path:
+        """The file that says that a folder is ours and what it was made from; outside, where only frames belong.
+
+        Raises:
+            DataError: It would lie outside of the base.
+        """
+        base = self.soft if suffix == ".npz" and self.soft is not None else self.out
+        return below(base, MARKER, KINDS[suffix], f"{self.video.name}.txt")
 
     @property
     def finished(self) -> bool:
-        """Whether everything is there already."""
-        if self.overlay is not None and not self.overlay.is_file():
+        """Whether everything is there already: made from these masks, and whole."""
+        if self.redo or (self.overlay is not None and not self.overlay.is_file()):
             return False
-        folders = [(self.out, ".png")] + ([(self.soft, ".npz")] if self.soft is not None else [])
-        return all(self._complete(folder / self.video.name, suffix) for folder, suffix in folders)
+        return all(self._complete(folder, suffix) for suffix, folder in self.folders.items())
 
     def _complete(self, folder: Path, suffix: str) -> bool:
-        there = {path.stem for path in folder.glob(f"*{suffix}")}
+        if note_of(self.marker(suffix), KINDS[suffix]) != self.note:
+            return False
+        there = {path.stem: path for path in folder.glob(f"[!.]*{suffix}")}
+        if not all(map(_is_whole, there.values())):
+            return False
         if self.video.file is not None:
             return bool(there)
-        return there == {name for name in self.video.frame_names if self.video.is_saved(name)}
+        return there.keys() == {name for name in self.video.frame_names if self.video.is_saved(name)}
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether the end of a PNG or NPZ file is there."""
+    if path.suffix == ".npz":
+        return zipfile.is_zipfile(path)
+    with open(path, "rb") as file:
+        file.seek(-min(len(_PNG_END), path.stat().st_size), os.SEEK_END)
+        return file.read() == _PNG_END
 
 
 def plan_jobs(
@@ -69,7 +109,7 @@ def plan_jobs(
 ) -> list[VideoJob]:
     """Claims a folder for predictions of one origin, and lists the videos to predict there.
 
-    The arguments are those of `predict_dataset`, and `origin` is the predictor's `fingerprint`.
+    The arguments and errors are those of `predict_dataset`, and `origin` is the predictor's `fingerprint`.
     """
     names = folder.video_names(split) if videos is None else sorted(videos)
     jobs = [
@@ -77,35 +117,66 @@ def plan_jobs(
             folder.video(split, name),
             Path(out),
             None if soft is None else Path(soft),
-            None if overlay is None else Path(overlay) / f"{name}.mp4",
+            None if overlay is None else below(overlay, f"{name}.mp4"),
         )
         for name in names
     ]
-    claim(Path(out), jobs, origin, overwrite=overwrite)
-    return jobs
+    return claim(Path(out), jobs, origin, overwrite=overwrite)
 
 
-def claim(out: Path, jobs: Collection[VideoJob], origin: str, *, overwrite: bool = False) -> None:
-    """Notes in a folder whose predictions it holds, and of which given masks.
+def claim(out: Path, jobs: Collection[VideoJob], origin: str, *, overwrite: bool = False) -> list[VideoJob]:
+    """Notes in a folder whose predictions it holds, once nothing of others is found in the way.
 
-    Predictions of a video whose given masks are others by now are removed.
+    Args:
+        out: The folder.
+        jobs: The videos; their `note` and `redo` are set here.
+        origin: The predictor's `fingerprint`.
+        overwrite: Predict again what is there, also what other weights predicted.
+
+    Returns:
+        The jobs, as they are to be done.
 
     Raises:
+        DataError: A prediction would be written over frames or masks that are read, over another video's, over what
+            this program did not make, or outside of its folder.
         EvaluationError: It holds predictions of other weights or settings, and is not to be overwritten.
     """
-    mark = out / _MARK
-    known: dict[str, Any] = read_json(mark) if mark.is_file() else {"origin": origin}
+    note = out / _MARK
+    known: dict[str, Any] = read_json(note) if note.is_file() else {"origin": origin}
     if known["origin"] != origin and not overwrite:
         raise EvaluationError(
             f"{out}: holds predictions of other weights or settings", "choose another --out, or remove that folder"
         )
-    masks: dict[str, str] = known.get("masks", {})
+    targets: set[Path] = set()
     for job in jobs:
-        digest = _digest_of_masks(job.video)
-        if overwrite or masks.get(job.video.name, digest) != digest:
-            shutil.rmtree(job.out / job.video.name, ignore_errors=True)
-        masks[job.video.name] = digest
-    write_json(mark, {"origin": origin, "masks": masks})
+        sources = list(_sources(job.video))
+        checked_name(job.video.name, "video", job.video.location, nested=True)
+        for suffix, folder in job.folders.items():
+            require_disjoint(folder, sources)
+            _adopt(folder, job.marker(suffix), KINDS[suffix], known, job.video.name)
+            require_replaceable(folder, KINDS[suffix], marker=job.marker(suffix))
+            targets.add(folder)
+        if job.overlay is not None:
+            require_disjoint(job.overlay, sources, "--overlay")
+    if inner := next((path for path in sorted(targets) if not targets.isdisjoint(path.parents)), None):
+        raise DataError(f"{inner}: lies in the folder of another video", "rename one of the two videos")
+    claimed = [replace(job, note=f"{origin} {_digest_of_masks(job.video)}", redo=overwrite) for job in jobs]
+    write_json(note, {"origin": origin})
+    return claimed
+
+
+def _sources(video: Video) -> Iterator[Path]:
+    """Yields what a video is read from: a file, or the folders of its frames; one mask of each folder of masks."""
+    yield from {path.parent for path in video.frames} if video.file is None else (video.file,)
+    yield from {path.parent: path for path in video.masks.values()}.values()
+
+
+def _adopt(folder: Path, marker: Path, kind: str, known: dict[str, Any], name: str) -> None:
+    """Marks a folder that version 0.1 made, which noted the masks of all videos in one file."""
+    digest = known.get("masks", {}).get(name)
+    if digest is not None and folder.is_dir() and note_of(marker, kind) is None:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        write_marker(marker, kind, f"{known['origin']} {digest}")
 
 
 def _digest_of_masks(video: Video) -> str:

@@ -84,9 +84,12 @@ def load_seen(path: str | Path) -> frozenset[str]:
     if not path.is_file():
         raise EvaluationError(f"{path}: no such list of seen categories", "give the training set's meta.json")
     if path.suffix != ".json":
-        return frozenset(line.strip() for line in path.read_text().splitlines() if line.strip())
+        try:
+            return frozenset(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        except ValueError as error:
+            raise EvaluationError(f"{path}: no text ({error})", "write one category a line, in UTF-8") from error
     videos = _videos(path).values()
-    return frozenset(entry["category"] for v in videos for entry in v["objects"].values() if "category" in entry)
+    return frozenset(entry["category"] for v in videos for entry in v["objects"].values() if entry["category"])
 
 
 def _plan_davis(name: str, pred: Path, gt: Path, protocol: Protocol) -> SequencePlan:
@@ -125,8 +128,8 @@ def _plan_youtube(name: str, pred: Path, gt: Path, meta: dict[str, Any] | None) 
                 f"meta.json does not list the annotated video {name!r}", "use the split's own meta.json (--meta)"
             )
         for key, entry in meta[name]["objects"].items():
-            frames[int(key)] = sorted(stem for stem in entry["frames"] if stem in files)
-            categories[int(key)] = entry.get("category")
+            frames[key] = sorted(stem for stem in entry["frames"] if stem in files)
+            categories[key] = entry["category"] or None
     else:
         for stem, file in files.items():
             present = set(np.unique(read_mask(file).indices).tolist()) - {0, 255}
@@ -161,7 +164,7 @@ def _root(folder: Path, role: str) -> Path:
 
 def _expected(truth: Path, annotated: Sequence[str], predicted: Sequence[str]) -> list[str]:
     for parent in (truth.parent, truth.parent.parent):
-        lists = [set(path.read_text().split()) for path in (parent / "ImageSets").glob("*/*.txt")]
+        lists = [set(path.read_text(errors="replace").split()) for path in (parent / "ImageSets").glob("*/*.txt")]
         lists = [names for names in lists if set(predicted) <= names <= set(annotated)]
         for names in sorted(lists, key=len):
             return sorted(names)
@@ -200,7 +203,10 @@ def _videos(path: Path) -> dict[str, Any]:
         videos: dict[str, Any] = read_json(path)["videos"]
         for video in videos.values():
             for entry in video["objects"].values():
-                entry.setdefault("frames", [])
+                frames = entry.setdefault("frames", [])
+                if not all(isinstance(text, str) for text in (*frames, entry.setdefault("category", ""))):
+                    raise TypeError("names of frames and categories must be texts")
+            video["objects"] = {int(key): entry for key, entry in video["objects"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvaluationError(
             f"{path}: not a YouTube-VOS meta.json ({type(error).__name__}: {error})", "download it again"
@@ -215,7 +221,7 @@ def _folders(folder: Path) -> list[str]:
 
 
 def _masks(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.iterdir() if path.suffix == ".png")
+    files = sorted(path for path in folder.iterdir() if path.suffix == ".png" and path.name[0] != ".")
     if not files:
         raise EvaluationError(f"{folder}: no PNG masks in it", "annotations are PNG files, one per annotated frame")
     return files

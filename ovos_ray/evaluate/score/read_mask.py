@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -15,10 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import zlib_ng
 
+from ovos_ray.data.masks import MAX_PIXELS
 from ovos_ray.errors import EvaluationError
 
 __all__ = ["StoredMask", "read_mask"]
 
+_TOO_LARGE = "no video is that large; write the mask at the size of its frame"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Bit depth, colour type, compression, filter method and interlacing of a PNG header.
 _PALETTE_8_BIT, _GREY_8_BIT = b"\x08\x03\x00\x00\x00", b"\x08\x00\x00\x00\x00"
@@ -42,7 +45,7 @@ def read_mask(path: Path) -> StoredMask:
     """Reads a PNG of object indices or grey values.
 
     Raises:
-        EvaluationError: The file is missing, damaged, or has colours instead of indices.
+        EvaluationError: The file is missing, damaged, too large, or has colours instead of indices.
     """
     try:
         data = path.read_bytes()
@@ -51,22 +54,40 @@ def read_mask(path: Path) -> StoredMask:
     compressed = _pixel_data(data)
     if compressed is not None and data[24:29] in (_PALETTE_8_BIT, _GREY_8_BIT):
         width, height = struct.unpack(">II", data[16:24])
+        _refuse_bomb(path, width, height)
         pixels = _pixels(compressed, height, width)
         if pixels is not None:
             return StoredMask(pixels, palette=data[24:29] == _PALETTE_8_BIT)
+    return _read_with_pil(path, data)
+
+
+def _read_with_pil(path: Path, data: bytes) -> StoredMask:
+    """Reads what is no plain PNG of a byte a pixel, or says what is wrong with it."""
     from PIL import Image
 
     try:
-        image = Image.open(BytesIO(data))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
+            image: Image.Image = Image.open(BytesIO(data))
+        _refuse_bomb(path, *image.size)
         image.load()
+    except Image.DecompressionBombError as error:
+        raise EvaluationError(f"{path}: too large ({error})", _TOO_LARGE) from error
     except (OSError, SyntaxError, ValueError) as error:
         raise EvaluationError(f"{path}: damaged or no image ({error})", "write the mask again") from error
+    if image.mode == "LA" and len(set(image.getchannel("A").getextrema())) == 1:  # DAVIS 2016, bear/00077.png
+        image = image.getchannel("L")
     if image.mode not in ("P", "L", "1"):
         raise EvaluationError(
             f"{path}: a mask of mode {image.mode}, expected a palette PNG or 8-bit grey values",
             "save object indices with a palette (PIL mode P), not their colours",
         )
     return StoredMask(np.asarray(image).astype(np.uint8), palette=image.mode == "P")
+
+
+def _refuse_bomb(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise EvaluationError(f"{path}: {width} x {height} pixels, more than {MAX_PIXELS:,}", _TOO_LARGE)
 
 
 def _pixel_data(data: bytes) -> bytes | None:
@@ -92,8 +113,8 @@ def _pixels(compressed: bytes, height: int, width: int) -> npt.NDArray[np.uint8]
     Most masks are stored without PNG's row filters; then nothing is left to do after decompression. Otherwise OpenCV
     undoes the filters, of the rows that have some: it gets them as a PNG that is not compressed any more.
     """
-    try:
-        raw = zlib_ng.decompress(compressed, bufsize=height * (width + 1))
+    try:  # no more than there should be, whatever the file would expand to
+        raw = zlib_ng.decompressobj().decompress(compressed, height * (width + 1) + 1)
     except zlib_ng.error:  # type: ignore[misc]  # its stub calls it an instance
         return None
     if len(raw) != height * (width + 1):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,14 +27,15 @@ from ovos_ray.data.masks import image_size
 from ovos_ray.errors import ConfigError, EvaluationError
 from ovos_ray.io import atomic_path
 
-__all__ = ["BENCHMARKS", "Benchmark", "check_submission", "open_benchmark", "refuse", "write_submission"]
+__all__ = ["BENCHMARKS", "ServerBenchmark", "check_submission", "open_benchmark", "refuse", "write_submission"]
 
 _SHOWN = 10
+_OVERHEAD = 100_000  # bytes beside the pixels: a palette, metadata
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class ServerBenchmark:
     """What a benchmark is computed on: a split of a dataset in some layout, with a known number of videos."""
 
     layout: str
@@ -41,13 +43,13 @@ class Benchmark:
     num_videos: int
 
 
-BENCHMARKS: dict[str, Benchmark] = {
-    "davis2016": Benchmark("davis2016", "val", 20),
-    "davis2017": Benchmark("davis2017", "val", 30),
-    "davis2017-test-dev": Benchmark("davis2017", "test-dev", 30),
-    "davis2017-test-challenge": Benchmark("davis2017", "test-challenge", 30),
-    "youtube-vos2018": Benchmark("youtube-vos", "valid", 474),
-    "youtube-vos2019": Benchmark("youtube-vos", "valid", 507),
+BENCHMARKS: dict[str, ServerBenchmark] = {
+    "davis2016": ServerBenchmark("davis2016", "val", 20),
+    "davis2017": ServerBenchmark("davis2017", "val", 30),
+    "davis2017-test-dev": ServerBenchmark("davis2017", "test-dev", 30),
+    "davis2017-test-challenge": ServerBenchmark("davis2017", "test-challenge", 30),
+    "youtube-vos2018": ServerBenchmark("youtube-vos", "valid", 474),
+    "youtube-vos2019": ServerBenchmark("youtube-vos", "valid", 507),
 }
 """The benchmarks by name."""
 
@@ -145,17 +147,30 @@ def check_submission(path: str | os.PathLike[str], folder: DatasetFolder, split:
 
 
 def _mask_problems(archive: zipfile.ZipFile, name: str, size: tuple[int, int], ids: set[int]) -> Iterator[str]:
+    stored = archive.getinfo(name).file_size
+    if stored > 2 * size[0] * size[1] + _OVERHEAD:
+        yield f"{stored:,} bytes, more than a mask of {size[1]} x {size[0]} pixels has"
+        return
     try:
         image = Image.open(io.BytesIO(archive.read(name)))
+        if image.size != size[::-1]:
+            yield f"{image.width} x {image.height} pixels, the frame has {size[1]} x {size[0]}"
+            return
         image.load()
-    except (OSError, SyntaxError, ValueError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        NotImplementedError,
+        zlib.error,
+        Image.DecompressionBombError,
+        zipfile.BadZipFile,
+    ) as error:
         yield f"damaged ({error})"
         return
     if image.format != "PNG" or image.mode != "P":
         yield f"{image.format} of mode {image.mode}, not a palette PNG"
         return
-    if image.size != size[::-1]:
-        yield f"{image.width} x {image.height} pixels, the frame has {size[1]} x {size[0]}"
     if unknown := sorted(set(np.unique(np.asarray(image)).tolist()) - ids - {0}):
         yield f"object ids {unknown}, the video has {sorted(ids)}"
 
