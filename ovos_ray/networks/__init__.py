@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "load_imagenet",
     "load_weights",
     "names",
+    "recognise",
 ]
 
 # A new network is one file with a class and its named configurations, and one line here.
@@ -40,6 +42,11 @@ _FAMILIES: tuple[tuple[type[VOSNetwork], dict[str, Any]], ...] = (
 def names() -> list[str]:
     """Returns the names that `build` knows."""
     return [name for _, configs in _FAMILIES for name in configs]
+
+
+def recognise(state: Collection[str]) -> str | None:
+    """Returns the published network whose parameters have these names; None: there is none."""
+    return next((name for family, _ in _FAMILIES if (name := family.recognise(state)) is not None), None)
 
 
 def build(name: str, *, seed: int = 0, **overrides: Any) -> VOSNetwork:

@@ -18,7 +18,7 @@ channels, Cs sensory channels. Logits and probabilities of B, 1+N channels have 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -165,6 +165,11 @@ class VOSNetwork(nn.Module, ABC):
         deep_update_probability: Chance of a deep sensory update at memorised frames after the first, in training.
         padding_colour: RGB in [0, 1] around images whose sides are no multiples of the stride, as published.
         inference: The test-time settings of the published evaluation.
+        backbone_prefixes: How the names of the image encoder's parameters begin, which may have a learning rate of
+            their own.
+        embedding_suffixes: How the names of learned embeddings end, which may be free of weight decay.
+        mask_inputs: Weights whose last input channel is the mask of the other objects, which files of networks for a
+            single object (stage 0) do not have.
     """
 
     stride: int = 16
@@ -174,6 +179,14 @@ class VOSNetwork(nn.Module, ABC):
     deep_update_probability: float = 0.0
     padding_colour: tuple[float, float, float] = (0.0, 0.0, 0.0)
     inference: InferenceDefaults = InferenceDefaults()
+    backbone_prefixes: tuple[str, ...] = ()
+    embedding_suffixes: tuple[str, ...] = ()
+    mask_inputs: tuple[str, ...] = ()
+
+    @classmethod
+    def recognise(cls, state: Collection[str]) -> str | None:
+        """Returns which of the family's published configurations has parameters of these names; None: none of them."""
+        return None
 
     @property
     def recurrent(self) -> bool:

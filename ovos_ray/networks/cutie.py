@@ -7,6 +7,7 @@ upsampled. Two auxiliary heads exist for training.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -83,6 +84,10 @@ class Cutie(VOSNetwork):
     num_reference_frames = 3
     keeps_first_reference = False
     deep_update_probability = 0.2
+    backbone_prefixes = ("pixel_encoder.",)
+    # They also take in `summary_to_query_init.weight` and `summary_to_query_emb.weight`, as in published training.
+    embedding_suffixes = ("query_init.weight", "query_emb.weight")
+    mask_inputs = ("mask_encoder.conv1.weight", "pixel_fuser.sensory_compress.weight")
     inference = InferenceDefaults(max_frames=5, buffer_tokens=2000, stagger_updates=5)
 
     def __init__(self, config: CutieConfig) -> None:
@@ -101,6 +106,13 @@ class Cutie(VOSNetwork):
         )
         self.object_summarizer = ObjectSummarizer(config.dim, config.num_queries)
         self.aux_computer = AuxiliaryHeads(config)
+
+    @classmethod
+    def recognise(cls, state: Collection[str]) -> str | None:
+        """See `VOSNetwork.recognise`; the larger one has the deeper encoder."""
+        if not any(key.startswith("object_transformer.") for key in state):
+            return None
+        return "cutie-base" if "pixel_encoder.layer3.5.conv1.weight" in state else "cutie-small"
 
     def encode(self, images: Tensor) -> FrameFeatures:
         """See `VOSNetwork.encode`; maps are the projected features at strides 16, 8 and 4."""

@@ -6,6 +6,7 @@ memory values whose keys are nearest to its own, and a decoder turns them into a
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,8 @@ class STCN(VOSNetwork):
     """The network; `networks.base.VOSNetwork` says what its methods do."""
 
     padding_colour = Normalise.MEAN
+    backbone_prefixes = ("key_encoder.",)
+    mask_inputs = ("value_encoder.conv1.weight",)
     inference = InferenceDefaults(top_k=20)
 
     def __init__(self, config: STCNConfig) -> None:
@@ -75,6 +78,11 @@ class STCN(VOSNetwork):
         self.key_proj = KeyProjection(channels, config.key_dim, anisotropic=False)
         self.key_comp = nn.Conv2d(channels, config.value_dim, 3, padding=1)
         self.decoder = Decoder(config)
+
+    @classmethod
+    def recognise(cls, state: Collection[str]) -> str | None:
+        """See `VOSNetwork.recognise`."""
+        return "stcn" if "key_comp.weight" in state else None
 
     def encode(self, images: Tensor) -> FrameFeatures:
         """See `VOSNetwork.encode`; maps are f16, f8, f4 and the projection of f16 that meets the readout."""

@@ -27,8 +27,6 @@ __all__ = ["LoadReport", "export_weights", "has_imagenet", "load_imagenet", "loa
 
 _log = logging.getLogger(__name__)
 
-# Their last input channel is the mask of the other objects, which single-object (stage 0) networks do not have.
-_OTHERS_INPUTS = ("value_encoder.conv1.weight", "mask_encoder.conv1.weight", "pixel_fuser.sensory_compress.weight")
 # Where training checkpoints hold their state dict: those of STCN, XMem and this project, and those of Cutie.
 _CHECKPOINT_KEYS = ("network", "weights")
 _BACKBONE = ("conv1.", "bn1.", "res2.", "layer")
@@ -99,7 +97,7 @@ def load_weights(
     for key, tensor in given.items():
         if key not in own:
             continue
-        if key in _OTHERS_INPUTS and _lacks_one_channel(tensor, own[key]):
+        if key in network.mask_inputs and _lacks_one_channel(tensor, own[key]):
             tensor = _pad_input(key, tensor, orthogonal=network.training)
             padded.append(key)
         if tensor.shape == own[key].shape:

@@ -6,6 +6,7 @@ updates it; memorising a frame may update it too, from the memory value (deep up
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,8 @@ class XMem(VOSNetwork):
     num_reference_frames = 3
     deep_update_probability = 0.2
     padding_colour = Normalise.MEAN
+    backbone_prefixes = ("key_encoder.",)
+    mask_inputs = ("value_encoder.conv1.weight",)
     inference = InferenceDefaults(max_frames=10, long_term=True, exclusive_update=True)
 
     def __init__(self, config: XMemConfig) -> None:
@@ -83,6 +86,11 @@ class XMem(VOSNetwork):
             config.image_encoder.channels[-1], config.key_dim, anisotropic=True, gain=config.key_gain
         )
         self.decoder = Decoder(config)
+
+    @classmethod
+    def recognise(cls, state: Collection[str]) -> str | None:
+        """See `VOSNetwork.recognise`."""
+        return "xmem" if "decoder.fuser.block1.conv1.weight" in state else None
 
     def encode(self, images: Tensor) -> FrameFeatures:
         """See `VOSNetwork.encode`; maps are f16, f8 and f4."""

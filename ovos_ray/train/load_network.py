@@ -39,7 +39,7 @@ def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
         name = name or _safetensors_name(path)
     else:
         source = _load(path)
-        name = name or source.get("network_name") or _recognise(source.get("network", source))
+        name = name or source.get("network_name") or networks.recognise(source.get("network", source))
     if name is None:
         raise WeightsError(
             f"{path} does not say which network it is for", f"add --network {'|'.join(networks.names())}"
@@ -66,7 +66,7 @@ def _in_run_folder(folder: Path) -> Path:
 def _safetensors_name(path: Path) -> str | None:
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("network") or _recognise(dict.fromkeys(file.keys()))
+            return (file.metadata() or {}).get("network") or networks.recognise(dict.fromkeys(file.keys()))
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"{path} is truncated or no safetensors file ({error})", "copy or download it again"
@@ -84,14 +84,3 @@ def _load(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path} holds a {type(content).__name__}, no state dict")
     return content
-
-
-def _recognise(state: Mapping[str, Any]) -> str | None:
-    """Returns which published network the parameter names belong to."""
-    if any(key.startswith("object_transformer.") for key in state):
-        return "cutie-base" if "pixel_encoder.layer3.5.conv1.weight" in state else "cutie-small"
-    if "decoder.fuser.block1.conv1.weight" in state:
-        return "xmem"
-    if "key_comp.weight" in state:
-        return "stcn"
-    return None

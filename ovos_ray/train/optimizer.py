@@ -8,20 +8,18 @@ import torch
 from torch import nn
 
 from ovos_ray.config import OptimizerConfig
+from ovos_ray.networks.base import VOSNetwork
 
 __all__ = ["build_optimizer", "load_moments", "set_learning_rate"]
 
-_BACKBONES = ("key_encoder.", "pixel_encoder.")
-# The suffixes also take in `summary_to_query_init.weight` and `summary_to_query_emb.weight`, as in published training.
-_EMBEDDINGS = ("query_init.weight", "query_emb.weight")
 
-
-def build_optimizer(network: nn.Module, config: OptimizerConfig, device: torch.device) -> torch.optim.Optimizer:
+def build_optimizer(network: VOSNetwork, config: OptimizerConfig, device: torch.device) -> torch.optim.Optimizer:
     """Builds the optimiser of a network.
 
     Args:
-        network: Its parameter names decide the groups: the image encoder has its own learning rate, query embeddings
-            may have no weight decay. Biases and norms are decayed, as published. Frozen parameters are left out.
+        network: It says by name which parameters are the image encoder, with a learning rate of its own, and which
+            are embeddings, which may have no weight decay. Biases and norms are decayed, as published. Frozen
+            parameters are left out.
         config: Which optimiser.
         device: Where the parameters are; decides which fused implementation there is.
     """
@@ -29,8 +27,8 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig, device: torch.d
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            multiplier = config.backbone_multiplier if name.startswith(_BACKBONES) else 1.0
-            plain = not config.decay_embeddings and name.endswith(_EMBEDDINGS)
+            multiplier = config.backbone_multiplier if name.startswith(network.backbone_prefixes) else 1.0
+            plain = not config.decay_embeddings and name.endswith(network.embedding_suffixes)
             groups.setdefault((multiplier, plain), []).append(parameter)
     kind: type[torch.optim.Optimizer] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     optimizer = kind(  # type: ignore[call-arg]  # both take these arguments, their base class does not

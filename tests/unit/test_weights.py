@@ -11,7 +11,7 @@ from torchvision.models import resnet18, resnet50
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import WeightsError
-from ovos_ray.networks import build, export_weights, load_imagenet, load_weights
+from ovos_ray.networks import build, export_weights, load_imagenet, load_weights, recognise
 from ovos_ray.run.initial import initial_network
 
 
@@ -233,3 +233,11 @@ def test_published_networks_start_from_random_weights_only_when_asked(
     given = torch.load(imagenet_folder / "resnet18-f37072fd.pth", weights_only=True)[own]
     assert torch.equal(initial_network(config).state_dict()[key], given)
     assert not torch.equal(random[key], given)
+
+
+@pytest.mark.parametrize("name", ["stcn", "xmem", "cutie-base", "cutie-small"])
+def test_a_published_network_is_recognised_by_its_parameters_and_no_other(name: str) -> None:
+    with torch.device("meta"):
+        keys = set(build(name).state_dict())
+    assert recognise(keys) == name
+    assert recognise({"weight", "bias"}) is None
