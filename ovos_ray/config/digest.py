@@ -33,6 +33,7 @@ _NOT_DIGESTED = frozenset(
         "train.min_workers",
         "train.num_threads",
         "train.num_workers",
+        "train.rollout",
         "train.snapshot_every",
     }
 )

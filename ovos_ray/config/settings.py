@@ -205,11 +205,16 @@ class TrainConfig:
     """`auto`: bfloat16 autocast on GPUs that have it, float32 elsewhere."""
     rollout_precision: Literal["same", "bfloat16"] = "same"
     """Autocast of the forward roll-out alone, which carries no gradient."""
+    rollout: Literal["auto", "graph", "eager"] = "auto"
+    """`graph`: the forward roll-out is captured as a CUDA graph, once for each number of objects; the same but for
+    rounding. `auto`: on GPUs. Where it cannot be captured, it is eager, and the log says why."""
     channels_last: bool = True
     compile: bool = False
     gradient_checkpointing: bool = False
     """Recompute each backward-propagation step instead of storing it."""
     deterministic: bool = True
+    """Algorithms that give the same results bit for bit, on CPUs; on GPUs the fastest are taken, and nothing is
+    promised."""
     num_threads: int | None = None
     """CPU threads per worker; None: `cpus_per_worker` rounded up."""
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ovos_ray.methods.losses import one_hot
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.graphs import send
 from ovos_ray.seeding import BatchRng
 
 __all__ = ["ClipBatch"]
@@ -27,6 +28,7 @@ class ClipBatch:
         num_objects: (B,) real objects.
         max_objects: N, the same for all workers: XMem's dice loss is divided by it.
         weight: (B,); 0 for a slot without a sample.
+        counts: The same numbers of real objects, at least 1 each, where they can be read without waiting.
         draws: Random draws.
     """
 
@@ -35,6 +37,7 @@ class ClipBatch:
     num_objects: Tensor
     max_objects: int
     weight: Tensor
+    counts: tuple[int, ...]
     draws: BatchRng
 
     @classmethod
@@ -48,18 +51,21 @@ class ClipBatch:
         """Prepares a batch as it comes from the stream.
 
         Args:
-            batch: `frames` (B, T, 3, H, W) uint8, `label` (B, H, W) uint8, `num_objects`, `weight` and `position` (B,).
+            batch: `frames` (B, T, 3, H, W) uint8, `label` (B, H, W) uint8, `num_objects`, `weight` and `position` (B,);
+                where frames are on a GPU, these three are best left on the CPU, which has to know them.
             network: Says the dtype.
             max_objects: N; None: the largest number of objects in the batch.
             rng: A generator in the same state on all ranks, or its draws.
         """
-        dtype = next(network.parameters()).dtype
+        dtype, device = next(network.parameters()).dtype, batch["frames"].device
+        counts = tuple(max(1, count) for count in batch["num_objects"].tolist())
         return cls(
             frames=batch["frames"].to(dtype) / 255,
             label=batch["label"],
-            num_objects=batch["num_objects"],
-            max_objects=max_objects or max(1, int(batch["num_objects"].max())),
-            weight=batch["weight"],
+            num_objects=send(batch["num_objects"], device),
+            max_objects=max_objects or max(counts),
+            weight=send(batch["weight"], device),
+            counts=counts,
             draws=BatchRng.of(rng, batch["position"].tolist()),
         )
 
@@ -67,6 +73,11 @@ class ClipBatch:
     def num_frames(self) -> int:
         """T."""
         return self.frames.shape[1]
+
+    @property
+    def num_kept(self) -> int:
+        """The last real object of any sample: those after it are padding in the whole batch."""
+        return min(self.max_objects, max(self.counts))
 
     @property
     def masks(self) -> Tensor:
@@ -84,11 +95,14 @@ class ClipBatch:
         if choice == "merge":
             label = self.label > 0
         else:
-            counts = self.num_objects.clamp(min=1).tolist()
-            drawn = [int(rng.integers(1, n + 1)) for rng, n in zip(self.draws.per_sample, counts, strict=True)]
-            label = self.label == self.label.new_tensor(drawn)[:, None, None]
+            drawn = [int(rng.integers(1, n + 1)) for rng, n in zip(self.draws.per_sample, self.counts, strict=True)]
+            label = self.label == send(torch.tensor(drawn, dtype=self.label.dtype), self.label.device)[:, None, None]
         return dataclasses.replace(
-            self, label=label.to(self.label.dtype), num_objects=torch.ones_like(self.num_objects), max_objects=1
+            self,
+            label=label.to(self.label.dtype),
+            num_objects=torch.ones_like(self.num_objects),
+            counts=(1,) * len(self.counts),
+            max_objects=1,
         )
 
     def mean(self, per_sample: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ovos_ray.config import LossConfig
 from ovos_ray.methods.schedules import top_fraction_at
 from ovos_ray.networks.base import AuxiliaryLogits
+from ovos_ray.networks.graphs import send
 from ovos_ray.networks.precision import full_precision
 
 __all__ = [
@@ -149,7 +150,7 @@ def sample_points(
     drawn = np.stack(
         [rng.random((num_drawn + config.num_points - num_uncertain, 2), dtype=np.float32) for rng in generators]
     )
-    points = torch.from_numpy(drawn).to(logits)
+    points = send(torch.from_numpy(drawn), logits.device).to(logits.dtype)
     candidates, uniform = points[:, :num_drawn], points[:, num_drawn:]
     values = _without_padding(_sample(logits, candidates), num_objects)
     first, second = values.topk(2, dim=1).values.unbind(1)

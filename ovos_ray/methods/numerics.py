@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ovos_ray.networks.graphs import Graphs
+
 __all__ = ["Numerics"]
 
 
@@ -18,11 +20,13 @@ class Numerics:
         autocast: Lower precision of what carries gradient; None: that of the weights.
         rollout: Lower precision of the forward roll-out, which carries none.
         recompute: Recompute each frame of the propagation with gradient instead of storing its activations.
+        graphs: Where the forward roll-out is captured and launched as one; None: it is computed kernel by kernel.
     """
 
     autocast: torch.dtype | None = None
     rollout: torch.dtype | None = None
     recompute: bool = False
+    graphs: Graphs | None = None
 
     # Autocast keeps its cast weights until the outermost context ends, and weights cast under no_grad have no
     # gradient: the roll-out needs a context of its own, beside the others and not inside.

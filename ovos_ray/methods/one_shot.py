@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,8 +23,10 @@ from ovos_ray.errors import ConfigError
 from ovos_ray.methods.batch import ClipBatch
 from ovos_ray.methods.losses import frame_losses, mask_iou, one_hot, total_loss, uses_auxiliary
 from ovos_ray.methods.numerics import Numerics
-from ovos_ray.methods.propagation import encode_frames, propagate
+from ovos_ray.methods.propagation import Walk, encode_frames, pad_objects, propagate, walk_along
 from ovos_ray.networks.base import AuxiliaryLogits, FrameFeatures, VOSNetwork
+from ovos_ray.networks.graphs import Graphs, send
+from ovos_ray.networks.precision import full_precision
 from ovos_ray.seeding import BatchRng
 
 __all__ = ["backward_order", "canonical_strategy", "check_strategy", "one_shot_loss"]
@@ -78,6 +81,7 @@ def one_shot_loss(
             order,
             features=features,
             selector=clip.selector,
+            num_kept=clip.num_kept,
             rng=clip.draws,
             aux=heads,
             recompute=numerics.recompute,
@@ -103,32 +107,75 @@ def _walk_forward(
     numerics: Numerics,
 ) -> Tensor:
     """Infers the masks (B, N, H, W) of the last frame from the label of the first (section 3.3), without gradient."""
+    with torch.no_grad():
+        if numerics.graphs is None:
+            logits = _roll_out(network, clip, features, numerics)
+        else:
+            logits = _roll_out_as_graph(network, clip, numerics, numerics.graphs)
+        if kind == "hard":
+            return one_hot(logits.max(1).indices, logits.shape[1])[:, 1:].to(clip.frames.dtype)
+        return logits.softmax(1)[:, 1:].detach()
+
+
+def _roll_out(
+    network: VOSNetwork, clip: ClipBatch, features: Mapping[int, FrameFeatures] | None, numerics: Numerics
+) -> Tensor:
+    """Returns the logits (B, 1+N, H, W) of the last frame."""
     if features is not None:
         features = {t: feature.detach() for t, feature in features.items()}
-    with torch.no_grad(), numerics.for_rollout(clip.frames.device):
-        forward = propagate(
+    with numerics.for_rollout(clip.frames.device):
+        return propagate(
             network,
             clip.frames,
             clip.masks,
             range(clip.num_frames),
             features=features,
             selector=clip.selector,
+            num_kept=clip.num_kept,
             rng=clip.draws,
-        )
-        if kind == "hard":
-            return one_hot(forward[-1].max(1).indices, forward[-1].shape[1])[:, 1:].to(clip.frames.dtype)
-        return forward[-1].softmax(1)[:, 1:].detach()
+        )[-1]
+
+
+def _roll_out_as_graph(network: VOSNetwork, clip: ClipBatch, numerics: Numerics, graphs: Graphs) -> Tensor:
+    """Returns the same from one graph, which encodes all frames by itself; see `networks.graphs`."""
+    kept, device = clip.num_kept, clip.frames.device
+    masks = clip.masks[:, :kept].to(torch.promote_types(clip.frames.dtype, torch.float32))
+    walk = Walk.drawn(network, range(clip.num_frames), clip.draws, device)
+    inputs = [clip.frames, masks, full_precision(clip.selector[:, :kept]), send(torch.tensor(walk.deep), device)]
+    inputs += [] if walk.references is None else [walk.references]
+    key = (id(network), next(network.parameters()).data_ptr(), numerics.rollout)
+    (logits,) = graphs(key, partial(_rolled_out, network, numerics), *inputs)
+    return pad_objects(logits.clone(), 1, clip.max_objects - kept)
+
+
+def _rolled_out(
+    network: VOSNetwork,
+    numerics: Numerics,
+    frames: Tensor,
+    masks: Tensor,
+    selector: Tensor,
+    deep: Tensor,
+    references: Tensor | None = None,
+) -> tuple[Tensor]:
+    order = range(frames.shape[1])
+    with torch.no_grad(), numerics.for_rollout(frames.device):
+        features = encode_frames(network, frames, order)
+        walk = Walk(order, deep, references)
+        return (walk_along(network, walk, features, masks, selector)[-1],)
 
 
 def _encode_once(
     network: VOSNetwork, clip: ClipBatch, order: Sequence[int], numerics: Numerics
 ) -> dict[int, FrameFeatures]:
-    """Encodes every frame once: those of the backward order with gradient, the others without."""
+    """Encodes every frame once: those of the backward order with gradient, the others without.
+
+    A roll-out that is a graph encodes all frames again, in one batch: that costs less than copying features into it.
+    """
     device = clip.frames.device
     with numerics.for_gradient(device):
         features = encode_frames(network, clip.frames, order)
     others = [t for t in range(clip.num_frames) if t not in features]
-    if others:
+    if others and numerics.graphs is None:
         with torch.no_grad(), numerics.for_rollout(device):
             features |= encode_frames(network, clip.frames, others)
     return features

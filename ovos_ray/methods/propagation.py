@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ovos_ray.errors import ConfigError
-from ovos_ray.networks.base import AuxiliaryLogits, FrameFeatures, MemoryFrame, Padding, Readout, VOSNetwork
+from ovos_ray.networks.base import AuxiliaryLogits, FrameFeatures, MemoryFrame, Padding, Readout, State, VOSNetwork
 from ovos_ray.networks.blocks import EMPTY_LOGIT
+from ovos_ray.networks.graphs import send
 from ovos_ray.networks.memory import read
 from ovos_ray.networks.precision import full_precision
 from ovos_ray.seeding import BatchRng
 
-__all__ = ["encode_frames", "propagate"]
+__all__ = ["Walk", "encode_frames", "pad_objects", "propagate", "walk_along"]
 
 
 def propagate(
@@ -31,6 +32,7 @@ def propagate(
     features: Mapping[int, FrameFeatures] | None = None,
     deep_update: Callable[[int], bool] | None = None,
     selector: Tensor | None = None,
+    num_kept: int | None = None,
     rng: np.random.Generator | BatchRng | None = None,
     aux: list[AuxiliaryLogits] | None = None,
     recompute: bool = False,
@@ -49,6 +51,8 @@ def propagate(
             memorised; position 0 always does. None: the network's training-time probability, drawn from `rng`.
         selector: (B, N), nonzero for real objects, 0 for padded ones; None: all are real. Objects that are padded in
             the whole batch are not computed: their logits are a constant.
+        num_kept: How many objects are computed, where the caller knows which is the last real one; None: found in the
+            selector, which waits for the device.
         rng: Source of deep updates (one draw for the batch) and of reference frames (one draw per sample). A
             generator must be in the same state on all ranks. None: a fixed one.
         aux: A list that receives the auxiliary logits of each frame segmented, where the network has them.
@@ -65,26 +69,87 @@ def propagate(
         raise ConfigError("masks of no objects (N = 0) cannot be propagated", "give at least one, all zero if need be")
     order = [int(index) for index in order]
     masks = masks.to(torch.promote_types(frames.dtype, torch.float32))
-    draws = BatchRng.of(rng, range(batch))
-    if deep_update is None:
-        deep_update = partial(_draw_deep_update, network, draws)
+    walk = Walk.drawn(network, order, BatchRng.of(rng, range(batch)), frames.device, deep_update)
     if features is None:
         features = encode_frames(network, frames, order)
-    call: Callable[..., Any] = _recomputed if recompute and torch.is_grad_enabled() else _stored
-
-    kept = num_objects if selector is None else _last_real(selector)
+    kept = num_kept or (num_objects if selector is None else _last_real(selector))
     selector = None if selector is None else full_precision(selector[:, :kept])
-    padding = Padding.of(frames.shape[-2], frames.shape[-1], network.stride)
-    state = network.start(padding.masks(masks[:, :kept]))
+    heads: list[AuxiliaryLogits] | None = None if aux is None else []
+    outputs = walk_along(network, walk, features, masks[:, :kept], selector, heads, recompute=recompute)
+    if aux is not None and heads is not None:
+        aux += [{name: pad_objects(x, 2, num_objects - kept) for name, x in head.items()} for head in heads]
+    return [pad_objects(logits, 1, num_objects - kept) for logits in outputs]
 
+
+@dataclass(frozen=True)
+class Walk:
+    """An order of frames with all that is drawn for it, so that nothing is left to decide on the way.
+
+    Attributes:
+        order: Indices of frames.
+        deep: For each frame but the last, whether it makes a deep sensory update when it is memorised; a tensor of
+            bool on the device says it to a graph, which computes both.
+        references: (len(order), B, R), which memorised frames each sample reads at each position where there are more
+            than R; None: all are read at every position.
+    """
+
+    order: Sequence[int]
+    deep: Sequence[bool] | Tensor
+    references: Tensor | None
+
+    @classmethod
+    def drawn(
+        cls,
+        network: VOSNetwork,
+        order: Sequence[int],
+        draws: BatchRng,
+        device: torch.device,
+        deep_update: Callable[[int], bool] | None = None,
+    ) -> Walk:
+        """Draws a walk; `propagate` describes the arguments."""
+        memorised = range(len(order) - 1)
+        if deep_update is None:
+            deep = [position == 0 or _draw_deep_update(network, draws) for position in memorised]
+        else:
+            deep = [position == 0 or deep_update(position) for position in memorised]
+        chosen = [_references(network, position, draws) for position in range(len(order))]
+        none = [[0] * (network.num_reference_frames or 0)] * len(draws.per_sample)
+        references = torch.tensor([none if c is None else c for c in chosen]) if any(chosen) else None
+        return cls(order, deep, None if references is None else send(references, device))
+
+
+def walk_along(
+    network: VOSNetwork,
+    walk: Walk,
+    features: Mapping[int, FrameFeatures],
+    masks: Tensor,
+    selector: Tensor | None,
+    aux: list[AuxiliaryLogits] | None = None,
+    *,
+    recompute: bool = False,
+) -> list[Tensor]:
+    """Propagates without drawing, deciding or waiting; `propagate` describes what is not said here.
+
+    Args:
+        network: The network.
+        walk: The order and its draws.
+        features: Features of its frames.
+        masks: (B, N, H, W) float, of the first frame.
+        selector: (B, N) float, or None.
+        aux: A list for auxiliary logits.
+        recompute: As for `propagate`.
+    """
+    call: Callable[..., Any] = _recomputed if recompute and torch.is_grad_enabled() else _stored
+    padding = Padding.of(masks.shape[-2], masks.shape[-1], network.stride)
+    state = network.start(padding.masks(masks))
     memory: list[MemoryFrame] = []
     outputs: list[Tensor] = []
-    heads: list[AuxiliaryLogits] | None = None if aux is None else []
-    last = len(order) - 1
-    for position, index in enumerate(order):
+    last = len(walk.order) - 1
+    limit = network.num_reference_frames
+    for position, index in enumerate(walk.order):
         if position > 0:
-            references = _references(network, len(memory), draws)
-            readout = _read(memory, references, features[index])
+            fewer = walk.references is not None and limit is not None and position > limit
+            readout = _read(memory, walk.references[position] if fewer else None, features[index])  # type: ignore[index]
             logits, state = call(
                 network.segment,
                 features[index],
@@ -92,15 +157,12 @@ def propagate(
                 state,
                 update_sensory=position < last,
                 selector=selector,
-                aux=heads,
+                aux=aux,
             )
-            outputs.append(_pad_objects(padding.crop(logits), 1, num_objects - kept))
+            outputs.append(padding.crop(logits))
         if position < last:
-            deep = position == 0 or deep_update(position)
-            frame, state = call(network.memorise, features[index], state, deep_update=deep)
+            frame, state = _memorise(network, features[index], state, position == 0 or walk.deep[position], call)
             memory.append(frame)
-    if aux is not None and heads is not None:
-        aux += [{name: _pad_objects(x, 2, num_objects - kept) for name, x in head.items()} for head in heads]
     return outputs
 
 
@@ -130,7 +192,18 @@ def _recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
 
 
-def _draw_deep_update(network: VOSNetwork, draws: BatchRng, position: int) -> bool:
+def _memorise(
+    network: VOSNetwork, features: FrameFeatures, state: State, deep: bool | Tensor, call: Callable[..., Any]
+) -> tuple[MemoryFrame, State]:
+    if not isinstance(deep, Tensor):
+        return call(network.memorise, features, state, deep_update=deep)  # type: ignore[no-any-return]
+    frame, updated = call(network.memorise, features, state, deep_update=network.recurrent)
+    if updated.sensory is not None and state.sensory is not None:
+        updated = replace(updated, sensory=torch.where(deep, updated.sensory, state.sensory))
+    return frame, updated
+
+
+def _draw_deep_update(network: VOSNetwork, draws: BatchRng) -> bool:
     return network.recurrent and draws.shared.random() < network.deep_update_probability
 
 
@@ -139,7 +212,8 @@ def _last_real(selector: Tensor) -> int:
     return int(real.max()) + 1 if len(real) else 1
 
 
-def _pad_objects(logits: Tensor, dim: int, missing: int) -> Tensor:
+def pad_objects(logits: Tensor, dim: int, missing: int) -> Tensor:
+    """Appends the constant logits of objects that are padded in the whole batch."""
     if not missing:
         return logits
     return F.pad(logits, (0, 0) * (logits.dim() - 1 - dim) + (0, missing), value=EMPTY_LOGIT)
@@ -158,12 +232,16 @@ def _references(network: VOSNetwork, num_memorised: int, draws: BatchRng) -> lis
     return [sorted(rng.choice(num_memorised, limit, replace=False).tolist()) for rng in draws.per_sample]
 
 
-def _read(memory: list[MemoryFrame], references: list[list[int]] | None, query: FrameFeatures) -> Readout:
+def _read(memory: list[MemoryFrame], references: Tensor | None, query: FrameFeatures) -> Readout:
+    """Reads from all frames, or for each sample from those of the references (B, R)."""
+
     def gather(tensors: list[Tensor]) -> Tensor:
         flat = [x.flatten(-2) for x in tensors]
         if references is None:
             return torch.cat(flat, dim=-1)
-        return torch.stack([torch.cat([flat[r][b] for r in chosen], -1) for b, chosen in enumerate(references)])
+        samples = torch.arange(len(references), device=references.device)
+        chosen = torch.stack(flat)[references.T, samples]
+        return chosen.movedim(0, -2).flatten(-2)
 
     height, width = query.key.shape[-2:]
     shrinkages = [frame.shrinkage for frame in memory if frame.shrinkage is not None]

@@ -68,6 +68,7 @@ def supervised_loss(
             clip.masks,
             range(clip.num_frames),
             selector=clip.selector,
+            num_kept=clip.num_kept,
             rng=clip.draws,
             aux=heads,
             recompute=numerics.recompute,

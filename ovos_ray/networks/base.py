@@ -289,7 +289,9 @@ class Padding:
             return images
         height, width = images.shape[-2:]
         shape = (*images.shape[:-2], height + self.top + self.bottom, width + self.left + self.right)
-        padded = images.new_tensor(colour)[:, None, None].expand(shape).clone()
+        padded = images.new_empty(shape)
+        for channel, value in enumerate(colour):  # as numbers: a tensor of them would have to wait for the device
+            padded[..., channel, :, :] = value
         padded[..., self.top : self.top + height, self.left : self.left + width] = images
         return padded
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor
 
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.networks.base import VOSNetwork
@@ -23,7 +22,7 @@ from ovos_ray.run.result import finish_run
 from ovos_ray.run.run_log import RunLog
 from ovos_ray.run.state import RunState
 from ovos_ray.train.numerics import set_numerics
-from ovos_ray.train.step import TrainingModule, train_step
+from ovos_ray.train.step import distributed, on_device, train_step
 
 __all__ = ["Report", "Stream", "train_run"]
 
@@ -78,11 +77,13 @@ def train_run(
         log.say(start, _greeting(state, start, world_size, device))
         if every.snapshot_every and start == 0:
             log.snapshot(state.network, 0)
-        module = _with_other_ranks(state.module, world_size, device)
+        module = state.module if world_size == 1 else distributed(state.module)
         meter = IntervalMeter(config.data.batch_size, stop)
         for step, batch, waited_s in _timed(stream, stop, device):
-            meter.add(train_step(module, batch, state.optimizer, config, step), waited_s)
+            meter.add(train_step(module, batch, state.optimizer, config, step, wait=device.type == "cpu"), waited_s)
             done, last = step + 1, step + 1 == stop
+            if done % every.log_every == 0 or done % every.checkpoint_every == 0 or last:
+                state.module.skipped.read()
             if done % every.log_every == 0 or last:
                 state.bad_samples.gather(stream.problems, done, world_size)
                 log.interval(done, meter.flush(done), len(state.bad_samples))
@@ -110,21 +111,14 @@ def _greeting(state: RunState, start: int, world_size: int, device: torch.device
     return f"{begins}: {state.config.network.name}, {number:,} parameters, {world_size} worker(s) on {device}"
 
 
-def _with_other_ranks(module: TrainingModule, world_size: int, device: torch.device) -> nn.Module:
-    if world_size == 1:
-        return module
-    ids = [device.index] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=module.has_unused)
-
-
 def _timed(stream: Stream, stop: int, device: torch.device) -> Iterator[tuple[int, dict[str, Tensor], float]]:
     """Yields step, batch on the device, and the seconds that were waited for it."""
-    batches = stream.batches()
+    batches = on_device(stream.batches(), device)
     for step in range(stream.start_step, stop):
         asked = time.perf_counter()
         batch = next(batches)
         waited_s = time.perf_counter() - asked
-        yield step, {name: value.to(device, non_blocking=True) for name, value in batch.items()}, waited_s
+        yield step, batch, waited_s
 
 
 def _validates(request: RunRequest, done: int) -> bool:

@@ -16,8 +16,8 @@ def set_numerics(train: TrainConfig, device: torch.device) -> None:
     # Ray starts workers with one thread, whatever they reserve.
     torch.set_num_threads(train.num_threads or max(1, math.ceil(train.cpus_per_worker)))
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = not train.deterministic
-        torch.backends.cudnn.deterministic = train.deterministic
+        # Nothing is promised to be equal there, so cuDNN may choose the fastest of its algorithms.
+        torch.backends.cudnn.benchmark = True
     else:
         torch.use_deterministic_algorithms(train.deterministic)
         # Filling memory that is written before it is read finds defects in operators, and costs a twentieth of a step.

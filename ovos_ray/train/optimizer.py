@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ovos_ray.config import OptimizerConfig
 from ovos_ray.networks.base import VOSNetwork
 
-__all__ = ["build_optimizer", "load_moments", "set_learning_rate"]
+__all__ = ["build_optimizer", "load_moments", "set_learning_rate", "update"]
 
 
 def build_optimizer(network: VOSNetwork, config: OptimizerConfig, device: torch.device) -> torch.optim.Optimizer:
@@ -61,3 +61,17 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) ->
     """Sets the learning rate, times each group's multiplier."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate * group["multiplier"]
+
+
+def update(optimizer: torch.optim.Optimizer, wanted: Tensor) -> None:
+    """Makes a step, or leaves weights, moments and counts as they are where it is not wanted.
+
+    Args:
+        optimizer: Made by `build_optimizer`.
+        wanted: One bool on the device of the weights, which fused optimisers read there.
+    """
+    if all(group["fused"] for group in optimizer.param_groups):
+        optimizer.found_inf = (~wanted).float()  # type: ignore[attr-defined]  # where gradient scalers say so too
+        optimizer.step()
+    elif wanted:
+        optimizer.step()

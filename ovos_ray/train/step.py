@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import functools
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 import torch.distributed
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.data.clips.plan import is_static_step
-from ovos_ray.errors import DivergedError
 from ovos_ray.methods import LOSSES
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.schedules import learning_rate_at
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.graphs import Graphs, send
 from ovos_ray.seeding import generator
-from ovos_ray.train.optimizer import set_learning_rate
+from ovos_ray.train.optimizer import set_learning_rate, update
+from ovos_ray.train.skipped import SkippedSteps
 
-__all__ = ["TrainingModule", "numerics_of", "train_step"]
+__all__ = ["TrainingModule", "distributed", "numerics_of", "on_device", "train_step"]
 
-_log = logging.getLogger(__name__)
+# What the host has to know of a batch: draws belong to positions, and what is computed follows from the objects.
+_KNOWN_BY_HOST = ("num_objects", "position", "weight")
 
 
 class TrainingModule(nn.Module):
@@ -33,14 +36,15 @@ class TrainingModule(nn.Module):
         config: The whole configuration.
 
     Attributes:
-        skipped_steps: Consecutive steps without an update because loss or gradient was not finite.
+        skipped: Steps without an update because loss or gradient was not finite.
     """
 
     def __init__(self, network: VOSNetwork, config: ExperimentConfig) -> None:
         super().__init__()
         self.config = config
         self.network = network
-        self.skipped_steps = 0
+        self.skipped = SkippedSteps(config.train.max_nonfinite_steps)
+        self._graphs = Graphs()
         if config.train.channels_last:
             network.to(memory_format=torch.channels_last)
         if config.train.compile:
@@ -57,8 +61,8 @@ class TrainingModule(nn.Module):
         """
         config = self.config
         if not is_static_step(config.data.static_share, config.seed, step, config.train.steps):
-            return self._loss(config.method.name, batch, step)
-        loss, scalars = self._loss("supervised", batch, step)
+            return self._loss(config.method.name, batch, step, self._graphs)
+        loss, scalars = self._loss("supervised", batch, step, self._graphs)
         compared = 1 if config.method.name == "one_shot" else config.data.clip_length - 1
         scale = compared / (config.data.clip_length - 1)
         losses = {name for name in scalars if name != "iou"}
@@ -66,7 +70,9 @@ class TrainingModule(nn.Module):
             f"static_{name}": value * scale if name in losses else value for name, value in scalars.items()
         }
 
-    def _loss(self, method: str, batch: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(
+        self, method: str, batch: Mapping[str, Tensor], step: int, graphs: Graphs | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
         return LOSSES[method](
             self.network,
@@ -75,14 +81,15 @@ class TrainingModule(nn.Module):
             generator(config.seed, step, "step"),
             step=step,
             max_objects=config.data.max_objects,
-            numerics=numerics_of(config.train, batch["frames"].device),
+            numerics=numerics_of(config.train, batch["frames"].device, graphs),
         )
 
     @functools.cached_property
     def has_unused(self) -> bool:
         """Whether a step leaves parameters without gradient, as 1-step on a recurrent network does.
 
-        Found by a step on one small black clip, since it depends on network, strategy and loss.
+        Found by a step on one small black clip, since it depends on network, strategy and loss, and on no size; parts
+        that are to be compiled are not, for a size that never comes again.
         """
         device, clip_length = next(self.network.parameters()).device, self.config.data.clip_length
         side = 2 * self.network.stride
@@ -91,10 +98,42 @@ class TrainingModule(nn.Module):
         frames = torch.zeros(1, clip_length, 3, side, side, dtype=torch.uint8, device=device)
         batch = {"frames": frames, "labels": labels, "label": labels[:, 0], "num_objects": ones, "weight": ones}
         # Static steps go through all of a network, the run's own need not.
-        loss, _ = self._loss(self.config.method.name, batch | {"position": ones}, 0)
+        with torch.compiler.set_stance("force_eager"):
+            loss, _ = self._loss(self.config.method.name, batch | {"position": ones}, 0, None)
         parameters = [p for p in self.network.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         return any(gradient is None for gradient in gradients)
+
+
+def distributed(module: TrainingModule) -> DistributedDataParallel:
+    """Wraps a module for a process group that is there already: one device a process."""
+    return DistributedDataParallel(
+        module,
+        # Given `device_ids` it would send to the device what the host has to know.
+        find_unused_parameters=module.has_unused,
+        broadcast_buffers=False,  # they never change
+        gradient_as_bucket_view=True,
+    )
+
+
+def on_device(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
+    """Yields batches on a device, but what the host has to know of them: objects, positions and weights.
+
+    Nothing waits for a GPU: while it is at work on a step, the next batch is copied on a stream of its own.
+    """
+    stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    for batch in batches:
+        if stream is None:
+            yield {name: value.to(device) for name, value in batch.items()}
+            continue
+        current, sent = torch.cuda.current_stream(device), dict(batch)
+        with torch.cuda.stream(stream):
+            for name in batch.keys() - set(_KNOWN_BY_HOST):
+                sent[name] = batch[name].pin_memory().to(device, non_blocking=True)
+        current.wait_stream(stream)
+        for name in batch.keys() - set(_KNOWN_BY_HOST):
+            sent[name].record_stream(current)
+        yield sent
 
 
 def train_step(
@@ -103,19 +142,24 @@ def train_step(
     optimizer: torch.optim.Optimizer,
     config: ExperimentConfig,
     step: int,
+    *,
+    wait: bool = True,
 ) -> dict[str, Tensor | float]:
-    """Makes one optimiser step, or none where loss or gradient is not finite, then on no rank.
+    """Makes one optimiser step, or none where loss or gradient is not finite or no sample has weight, then on no rank.
 
     Args:
         module: A `TrainingModule`, or the same wrapped by `DistributedDataParallel`.
-        batch: This rank's part of the global batch, on the device.
+        batch: This rank's part of the global batch, on the device; see `on_device`.
         optimizer: Made by `build_optimizer`.
         config: The whole configuration.
         step: Number of the step, from 0.
+        wait: Whether to wait for what became of the step. Else nothing waits for the device, and the caller reads
+            `TrainingModule.skipped` when it reads scalars, and before it keeps weights.
 
     Returns:
         Scalars to log; those of the loss are of this rank's part and stay on the device. `empty_samples` is the share
-        of this part in [0, 1] that shows no object, and so has no part in the loss.
+        of this part in [0, 1] that shows no object, and so has no part in the loss. `skipped_steps` is 1 where loss or
+        gradient was not finite.
 
     Raises:
         DivergedError: Too many steps in a row were not finite.
@@ -127,29 +171,40 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     (loss * _share(batch, config.data.batch_size)).backward()
     norm = nn.utils.clip_grad_norm_(module.parameters(), config.optimizer.clip_norm or float("inf"))
-    finite = _finite_everywhere(loss.detach(), norm)
-    if finite:
-        optimizer.step()
-    _count_skipped(module, batch, config.train, step, finite)
+    finite, seen = _agreed(torch.isfinite(loss.detach()) & torch.isfinite(norm), batch["weight"] > 0)
+    update(optimizer, finite & seen)
+    training = next(part for part in module.modules() if isinstance(part, TrainingModule))
     static = is_static_step(config.data.static_share, config.seed, step, config.train.steps)
+    training.skipped.add(step, batch["position"].tolist(), ~finite)
+    if wait:
+        training.skipped.read()
     return {
         **scalars,
         **({"static_steps": float(static)} if config.data.static_share else {}),
         "empty_samples": (batch["weight"] == 0).float().mean(),
         "static_gradient_norm" if static else "gradient_norm": norm,
         "learning_rate": learning_rate,
-        "skipped_steps": float(not finite),
+        "skipped_steps": (~finite).float(),
     }
 
 
-def numerics_of(train: TrainConfig, device: torch.device) -> Numerics:
-    """Returns precision and memory of a step on a device: bfloat16 where asked for, or by default on GPUs with it."""
+def numerics_of(train: TrainConfig, device: torch.device, graphs: Graphs | None = None) -> Numerics:
+    """Returns how a step is computed on a device: in bfloat16 where asked for, or by default on GPUs with it.
+
+    Args:
+        train: The settings.
+        device: Where it is computed.
+        graphs: Where the roll-out is captured, if it is to be a graph.
+    """
     lower = train.precision == "bfloat16" or (
         train.precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported()
     )
     autocast = torch.bfloat16 if lower else None
     rollout = torch.bfloat16 if train.rollout_precision == "bfloat16" else autocast
-    return Numerics(autocast=autocast, rollout=rollout, recompute=train.gradient_checkpointing)
+    as_graph = train.rollout == "graph" or (train.rollout == "auto" and device.type == "cuda")
+    return Numerics(
+        autocast=autocast, rollout=rollout, recompute=train.gradient_checkpointing, graphs=graphs if as_graph else None
+    )
 
 
 def _share(batch: Mapping[str, Tensor], batch_size: int) -> float:
@@ -159,26 +214,11 @@ def _share(batch: Mapping[str, Tensor], batch_size: int) -> float:
     return len(batch["weight"]) * torch.distributed.get_world_size() / batch_size
 
 
-def _finite_everywhere(loss: Tensor, norm: Tensor) -> bool:
-    """Whether all ranks have a finite loss and gradient; they must agree whether to update."""
-    finite = torch.isfinite(loss) & torch.isfinite(norm)
+def _agreed(finite: Tensor, has_weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether all ranks have a finite loss and gradient, and any has a sample; they must agree whether to update."""
+    weightless = send(~has_weight.any(), finite.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        flag = finite.to(torch.int32)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
-        return bool(flag)
-    return bool(finite)
-
-
-def _count_skipped(module: nn.Module, batch: Mapping[str, Tensor], train: TrainConfig, step: int, finite: bool) -> None:
-    training = next(part for part in module.modules() if isinstance(part, TrainingModule))
-    training.skipped_steps = 0 if finite else training.skipped_steps + 1
-    if finite:
-        return
-    positions = batch["position"].tolist()
-    _log.warning("step %d skipped: loss or gradient not finite, at positions %s", step, positions)
-    if training.skipped_steps >= train.max_nonfinite_steps:
-        raise DivergedError(
-            f"loss or gradient was not finite in {training.skipped_steps} steps in a row, the last one step {step} "
-            f"with positions {positions}",
-            "lower optimizer.learning_rate, set optimizer.clip_norm, or train.precision=float32",
-        )
+        votes = torch.stack([finite, weightless]).to(torch.int32)
+        torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MIN)
+        finite, weightless = votes.bool().unbind()
+    return finite, ~weightless

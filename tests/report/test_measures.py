@@ -56,7 +56,8 @@ def test_one_entry_more_is_one_column_more_everywhere() -> None:
     assert logged == ["f", "f_decay", "j", "jf"]
     assert "f_decay_mean" in table.splitlines()[0]
     assert "12.34" in table.splitlines()[1]
-    for text, name in ((markdown, "F decay"), (latex, r"$\mathcal{F}$ decay"), (terminal, "F decay"), (page, "F decay %")):
+    latex_name = r"$\mathcal{F}$ decay"
+    for text, name in ((markdown, "F decay"), (latex, latex_name), (terminal, "F decay"), (page, "F decay %")):
         assert name in text
         assert "12.3" in text
     assert page.count('colspan="10"') == 1

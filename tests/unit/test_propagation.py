@@ -129,7 +129,7 @@ def test_only_what_the_order_needs_is_computed(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(("name", "expected"), [("stcn-tiny", 0.0), ("xmem-tiny", 0.2), ("cutie-tiny", 0.2)])
 def test_deep_updates_follow_the_published_probability(name: str, expected: float) -> None:
     network, draws = build(name), BatchRng.of(np.random.default_rng(0), (0,))
-    share = np.mean([propagation._draw_deep_update(network, draws, 1) for _ in range(4000)])
+    share = np.mean([propagation._draw_deep_update(network, draws) for _ in range(4000)])
     assert share == pytest.approx(expected, abs=0.02)
 
 
@@ -173,7 +173,7 @@ def test_unread_frames_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch)
         for t in range(3):
             frame, _ = network.memorise(features[t], network.start(masks))
             memory.append(frame)
-        chosen = propagation._read(memory, [[0, 2], [1, 2]], features[3])
+        chosen = propagation._read(memory, torch.tensor([[0, 2], [1, 2]]), features[3])
         for sample, kept in enumerate(([0, 2], [1, 2])):
             only = propagation._read([memory[t] for t in kept], None, features[3])
             assert torch.allclose(chosen.value[sample], only.value[sample], atol=1e-6)

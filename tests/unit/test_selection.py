@@ -96,10 +96,10 @@ class Stage:
         self.kept: set[int] = set()
         real = loop.train_step
 
-        def stepping(module: Any, batch: Any, optimizer: Any, config: Any, step: int) -> Any:
+        def stepping(module: Any, batch: Any, optimizer: Any, config: Any, step: int, **options: Any) -> Any:
             if self.stop_after and step == self.stop_after:
                 raise InterruptionError
-            scalars = real(module, batch, optimizer, config, step)
+            scalars = real(module, batch, optimizer, config, step, **options)
             self.step = step + 1
             self.weights[self.step] = {k: v.clone() for k, v in module.network.state_dict().items()}
             return scalars

@@ -20,8 +20,8 @@ from ovos_ray.errors import TrainingError
 from ovos_ray.networks import build
 from ovos_ray.networks.cutie import Cutie
 from ovos_ray.run.progress import IntervalMeter
-from ovos_ray.train.optimizer import build_optimizer, set_learning_rate
-from ovos_ray.train.step import TrainingModule, numerics_of, train_step
+from ovos_ray.train.optimizer import build_optimizer, set_learning_rate, update
+from ovos_ray.train.step import TrainingModule, distributed, numerics_of, train_step
 
 CPU = torch.device("cpu")
 
@@ -156,11 +156,11 @@ def test_optimisers_are_the_published_ones(name: str) -> None:
     kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[name]
     plain = kind(reference.parameters(), lr=1e-2, weight_decay=0.1, eps=1e-6, fused=False, foreach=False)
     for _ in range(3):
-        for layer, update in ((mine, optimizer), (reference, plain)):
-            update.zero_grad()
+        for layer, chosen in ((mine, optimizer), (reference, plain)):
+            chosen.zero_grad()
             layer(torch.ones(2, 3)).square().sum().backward()
             set_learning_rate(optimizer, 1e-2)
-            update.step()
+            chosen.step()
     assert torch.allclose(weights(mine), weights(reference), rtol=1e-6, atol=1e-7)
 
 
@@ -264,3 +264,63 @@ def test_compiled_parts_are_whole_graphs_and_soon_complete(monkeypatch: pytest.M
         first, make_batch(2, seed=9), build_optimizer(first.network, first.config.optimizer, CPU), first.config, 9
     )
     assert counters["stats"]["unique_graphs"] == captured
+
+
+def test_a_batch_without_any_object_moves_nothing() -> None:
+    config = configure(optimizer__weight_decay=0.1)
+    network = build("xmem-tiny")
+    module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, CPU)
+    train_step(module, make_batch(2), optimizer, config, 0)
+    before, moments = weights(module).clone(), copy.deepcopy(optimizer.state_dict()["state"])
+    empty = make_batch(2) | {"weight": torch.zeros(2), "num_objects": torch.zeros(2, dtype=torch.long)}
+    record = train_step(module, empty, optimizer, config, 1)
+    assert torch.equal(weights(module), before), "neither momentum nor decay"
+    after = optimizer.state_dict()["state"]
+    assert all(torch.equal(after[i][key], moments[i][key]) for i in moments for key in moments[i])
+    assert (record["empty_samples"], record["skipped_steps"]) == (1, 0)
+    train_step(module, make_batch(2), optimizer, config, 2)
+    assert not torch.equal(weights(module), before)
+
+
+def test_skipped_steps_are_counted_when_they_are_read(caplog: pytest.LogCaptureFixture) -> None:
+    config = configure(train__max_nonfinite_steps=3)
+    network = build("stcn-tiny")
+    module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, CPU)
+    batch = make_batch(2)
+    poisoned = batch | {"weight": torch.tensor([1.0, float("inf")])}
+    for step, given in enumerate((poisoned, poisoned, batch, poisoned)):
+        train_step(module, given, optimizer, config, step, wait=False)
+    assert not caplog.text
+    module.skipped.read()
+    assert [record.args[0] for record in caplog.records if record.args] == [0, 1, 3]  # type: ignore[index]
+    assert module.skipped.in_a_row == 1
+    for step in (4, 5, 6):
+        train_step(module, poisoned, optimizer, config, step, wait=False)
+    with pytest.raises(TrainingError, match=r"3 steps in a row, the last one step 5 "):
+        module.skipped.read()
+
+
+def test_the_step_of_an_optimiser_that_is_not_fused_can_be_left_out_too() -> None:
+    layer = nn.Linear(2, 2)
+    plain = torch.optim.AdamW(layer.parameters(), fused=False)
+    layer(torch.ones(1, 2)).sum().backward()
+    before = weights(layer).clone()
+    update(plain, torch.tensor(False))
+    assert torch.equal(weights(layer), before)
+    update(plain, torch.tensor(True))
+    assert not torch.equal(weights(layer), before)
+
+
+@pytest.mark.usefixtures("one_process")
+def test_what_is_distributed_gives_the_same_steps() -> None:
+    config, results = configure(), []
+    for wrap in (False, True):
+        network = build("xmem-tiny")
+        training = TrainingModule(network, config)
+        module = distributed(training) if wrap else training
+        optimizer = build_optimizer(network, config.optimizer, CPU)
+        empty = make_batch(2) | {"weight": torch.zeros(2)}
+        for step, batch in enumerate((make_batch(2), empty, make_batch(2))):
+            train_step(module, batch, optimizer, config, step)
+        results.append(weights(network))
+    assert torch.equal(*results)
