@@ -17,15 +17,13 @@ from ovos_ray.data import masks
 from ovos_ray.data.clips.augment import (
     apply_to_frame,
     apply_to_label,
-    cutie_augmentation,
     draw_parameters,
-    stcn_augmentation,
-    xmem_augmentation,
 )
 from ovos_ray.seeding import generator
+from trainables import augmentation as presets
 
 HEIGHT, WIDTH, REPEATS = 480, 854, 60
-PRESETS = {"STCN": (stcn_augmentation(), 384), "XMem": (xmem_augmentation(), 384), "Cutie": (cutie_augmentation(), 480)}
+PRESETS = {"STCN": (presets.STCN, 384), "XMem": (presets.XMEM, 384), "Cutie": (presets.CUTIE, 480)}
 
 
 def milliseconds(function: Callable[[int], object]) -> float:

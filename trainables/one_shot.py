@@ -13,8 +13,6 @@ Open in the paper, and therefore switches:
 
 from __future__ import annotations
 
-import dataclasses
-
 from ovos_ray.config import (
     DataConfig,
     ExperimentConfig,
@@ -26,15 +24,14 @@ from ovos_ray.config import (
     TrainConfig,
     override,
 )
-from ovos_ray.data.clips.augment import cutie_augmentation, stcn_augmentation, xmem_augmentation
-from ovos_ray.data.clips.static_clips import static_augmentation
+from trainables import augmentation
 
 STATIC_CLIPS = {"data.static_share": ((0.0, 1.0), (0.25, 0.25))}
 """A first quarter on clips synthesised from the labelled frames, then every fourth step (docs/beyond.md)."""
 
 STATIC_ONLY = {
     "data.source": "static",
-    "data.augmentation": static_augmentation(),
+    "data.augmentation": augmentation.STATIC,
     "method.name": "supervised",
 }
 """Nothing else: the baseline that has the same labels and never sees a second frame of a video."""
@@ -83,7 +80,7 @@ def stcn() -> ExperimentConfig:
             batch_size=4,
             crop_size=384,
             max_objects=2,
-            augmentation=stcn_augmentation(),
+            augmentation=augmentation.STCN,
         ),
         method=MethodConfig(backward="T-step", loss=LossConfig(cross_entropy="bootstrapped", dice=False)),
         optimizer=OptimizerConfig(name="adam", learning_rate=1e-5, weight_decay=1e-7, decay_steps=(125_000,)),
@@ -106,7 +103,7 @@ def xmem() -> ExperimentConfig:
             batch_size=8,
             crop_size=384,
             max_objects=3,
-            augmentation=dataclasses.replace(xmem_augmentation(), frame_geometry_until=100_000 / 110_000),
+            augmentation=augmentation.XMEM,
         ),
         method=MethodConfig(backward="T-step", loss=LossConfig(cross_entropy="bootstrapped", dice=True)),
         optimizer=OptimizerConfig(learning_rate=1e-5, weight_decay=0.05, decay_steps=(80_000,)),
@@ -130,7 +127,7 @@ def cutie() -> ExperimentConfig:
             batch_size=16,
             crop_size=480,
             max_objects=3,
-            augmentation=cutie_augmentation(),
+            augmentation=augmentation.CUTIE,
         ),
         method=MethodConfig(backward="T-step", loss=LossConfig(cross_entropy="points", dice=True)),
         optimizer=OptimizerConfig(

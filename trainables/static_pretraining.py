@@ -8,8 +8,7 @@ so that BIG and HRSOD are visited five times as often, as published; for other s
 from __future__ import annotations
 
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.data.clips.static_clips import cutie_static_augmentation, static_augmentation
-from trainables import one_shot
+from trainables import augmentation, one_shot
 
 _STATIC = {
     "data.shards": tuple(
@@ -18,7 +17,7 @@ _STATIC = {
     "data.multipliers": (1, 1, 1, 1, 5, 5),
     "data.frame_intervals": (),
     "data.source": "static",
-    "data.augmentation": static_augmentation(),
+    "data.augmentation": augmentation.STATIC,
     "data.clip_length": 3,
     "data.max_objects": 1,
     "data.crop_size": 384,
@@ -45,7 +44,7 @@ def cutie() -> ExperimentConfig:
     """Cutie: 80,000 steps in float32, constant learning rate, 8192 points."""
     changes = {
         "name": "static-cutie",
-        "data.augmentation": cutie_static_augmentation(),
+        "data.augmentation": augmentation.CUTIE_STATIC,
         "train.steps": 80_000,
         "train.precision": "float32",
         "optimizer.epsilon": 1e-8,

@@ -164,7 +164,8 @@ def show(recipe: str, overrides: Sequence[str]) -> None:
 
 def list_all() -> None:
     """Prints recipes, studies and datasets."""
-    from ovos_ray.data.folders.description import describe, described_names
+    from ovos_ray.data.folders.description import described_names
+    from ovos_ray.data.folders.open import describe
 
     for title, package in (("trainables", "trainables"), ("search spaces", "search_spaces")):
         path = Column("path", no_wrap=True)  # to be copied whole

@@ -14,7 +14,6 @@ from ovos_ray.config import AugmentationConfig, DataConfig
 from ovos_ray.data.clips.batches import LocalStream
 from ovos_ray.data.clips.decode import ClipDecoder, stack
 from ovos_ray.data.clips.plan import Plan
-from ovos_ray.data.clips.static_clips import cutie_static_augmentation
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import decode_image, decode_mask
@@ -22,6 +21,7 @@ from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.errors import DataError
+from trainables import augmentation as presets
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_all_labels_are_renumbered_alike(folder: Path) -> None:
 
 
 def test_clips_of_single_images_have_a_label_for_every_frame(folder: Path) -> None:
-    augmentation = dataclasses.replace(cutie_static_augmentation(), spline=1.0)
+    augmentation = dataclasses.replace(presets.CUTIE_STATIC, spline=1.0)
     plan, decoder = make(folder, "all", source="static", max_objects=1, augmentation=augmentation)
     samples = [decoder(plan.clip(p)) for p in range(12)]
     shown = [sample for sample in samples if sample.weight]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovos_ray.data.folders.description import LAYOUTS, DatasetDescription, describe, described_names
-from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.folders.description import DatasetDescription, described_names
+from ovos_ray.data.folders.open import LAYOUTS, describe, open_dataset
 from ovos_ray.data.masks import encode_mask
 from ovos_ray.errors import DataError, MissingExtraError
 

@@ -24,17 +24,15 @@ from ovos_ray.data.clips.augment import (
     Crop,
     apply_to_frame,
     apply_to_label,
-    cutie_augmentation,
     draw_parameters,
     recolour,
     rotation_and_shear,
-    stcn_augmentation,
-    xmem_augmentation,
 )
 from ovos_ray.seeding import generator
+from trainables import augmentation as presets
 
 HEIGHT, WIDTH, SIZE = 120, 200, 96
-PRESETS = [stcn_augmentation(), xmem_augmentation(), cutie_augmentation()]
+PRESETS = [presets.STCN, presets.XMEM, presets.CUTIE]
 
 
 def smooth_image(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> npt.NDArray[np.uint8]:
@@ -160,16 +158,16 @@ def test_frames_and_labels_share_their_geometry(config: AugmentationConfig) -> N
 
 def test_a_clip_has_one_crop_and_its_frames_differ_as_published() -> None:
     image = smooth_image()
-    still = dataclasses.replace(xmem_augmentation(), frame_rotation=0.0, frame_shear=0.0, frame_jitter=(0, 0, 0, 0))
+    still = dataclasses.replace(presets.XMEM, frame_rotation=0.0, frame_shear=0.0, frame_jitter=(0, 0, 0, 0))
     parameters = draw_parameters(5, still, SIZE, HEIGHT, WIDTH, 2)
     assert parameters.frame_warps == (None, None)
     assert torch.equal(apply_to_frame(image, parameters, 0), apply_to_frame(image, parameters, 1))
-    parameters = draw_parameters(5, xmem_augmentation(), SIZE, HEIGHT, WIDTH, 2)
+    parameters = draw_parameters(5, presets.XMEM, SIZE, HEIGHT, WIDTH, 2)
     assert not torch.equal(apply_to_frame(image, parameters, 0), apply_to_frame(image, parameters, 1))
 
 
 def test_parameters_of_a_frame_do_not_depend_on_the_clip_length() -> None:
-    short, long = (draw_parameters(5, stcn_augmentation(), SIZE, HEIGHT, WIDTH, n) for n in (2, 6))
+    short, long = (draw_parameters(5, presets.STCN, SIZE, HEIGHT, WIDTH, n) for n in (2, 6))
     assert short.crop == long.crop
     assert short.frame_colours == long.frame_colours[:2]
     assert all(np.array_equal(a, b) for a, b in zip(short.frame_warps, long.frame_warps, strict=False))  # type: ignore[arg-type]
@@ -198,7 +196,7 @@ def test_a_frame_too_narrow_for_the_ratio_falls_back_to_its_centre() -> None:
     assert crop == Crop(0, (400 - 67) // 2, 50, 67)
 
 
-@pytest.mark.parametrize("made", [static_clips.static_augmentation(), static_clips.cutie_static_augmentation()])
+@pytest.mark.parametrize("made", [presets.STATIC, presets.CUTIE_STATIC])
 def test_static_clips_are_seeded_and_consistent(made: AugmentationConfig) -> None:
     label = np.zeros((HEIGHT, WIDTH), np.uint8)
     cv2.circle(label, (100, 60), 35, 1, -1)
@@ -243,8 +241,8 @@ def zooms(made: AugmentationConfig) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize(
     ("made", "clip_scale", "frame_scale"),
     [
-        (static_clips.static_augmentation(), (0.8, 1.5), (0.9, 1.1)),
-        (static_clips.cutie_static_augmentation(), (0.5, 2.0), (0.5, 2.0)),
+        (presets.STATIC, (0.8, 1.5), (0.9, 1.1)),
+        (presets.CUTIE_STATIC, (0.5, 2.0), (0.5, 2.0)),
     ],
 )
 def test_static_clips_zoom_as_published(

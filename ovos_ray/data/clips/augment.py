@@ -1,4 +1,4 @@
-"""Clip-consistent augmentation as published: clip geometry, clip colour, frame geometry, frame colour.
+"""Augmentation of clips as published, consistent over frames: clip geometry, clip colour, frame geometry, frame colour.
 
 `draw_parameters` makes every random decision of a clip from one seed; applying them is deterministic. Each step is one
 pass over uint8 pixels: torchvision crops and resizes, OpenCV warps (torchvision warps no tensor bicubically), and all
@@ -23,9 +23,8 @@ from torchvision.transforms.v2 import functional as F
 from ovos_ray.config import AugmentationConfig
 from ovos_ray.seeding import generator
 
-__all__ = ["FILL", "ClipParameters", "Colour", "Crop", "apply_to_frame", "apply_to_label", "cutie_augmentation"]
-__all__ += ["draw_colour", "draw_parameters", "recolour", "rotation_and_shear", "stcn_augmentation"]
-__all__ += ["xmem_augmentation"]
+__all__ = ["FILL", "ClipParameters", "Colour", "Crop", "apply_to_frame", "apply_to_label", "draw_colour"]
+__all__ += ["draw_parameters", "recolour", "rotation_and_shear"]
 
 FILL = (124, 116, 104)
 """The mean colour, which published augmentation shows where a warp reaches beyond the frame."""
@@ -34,24 +33,6 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
-
-
-def stcn_augmentation() -> AugmentationConfig:
-    """Returns what STCN trains videos with: bicubic, and every frame rotated and sheared on its own."""
-    return AugmentationConfig(interpolation="bicubic", frame_rotation=15.0, frame_shear=10.0)
-
-
-def xmem_augmentation() -> AugmentationConfig:
-    """Returns what XMem trains videos with: as STCN, but bilinear."""
-    return AugmentationConfig(interpolation="bilinear", frame_rotation=15.0, frame_shear=10.0)
-
-
-def cutie_augmentation() -> AugmentationConfig:
-    """Returns what Cutie trains videos with: the clip is rotated and sheared as a whole before it is cropped.
-
-    Its colour jitter is meant per frame; the published code happens to repeat one draw over the whole clip.
-    """
-    return AugmentationConfig(clip_rotation=25.0, clip_shear=20.0, frame_jitter=(0.1, 0.05, 0.05, 0.0))
 
 
 @dataclass(frozen=True)

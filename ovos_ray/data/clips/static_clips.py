@@ -9,8 +9,6 @@ whose object a zoom has moved out of frame 0 has no weight, where the published 
 
 from __future__ import annotations
 
-import dataclasses
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +17,7 @@ from ovos_ray.config import AugmentationConfig
 from ovos_ray.data.clips.augment import FILL, draw_colour, recolour, rotation_and_shear
 from ovos_ray.seeding import generator
 
-__all__ = ["cutie_static_augmentation", "static_augmentation", "synthesise", "thin_plate_spline"]
+__all__ = ["static_augmentation", "synthesise", "thin_plate_spline"]
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
@@ -39,13 +37,6 @@ def static_augmentation() -> AugmentationConfig:
         frame_scale=(0.9, 1.1),
         frame_jitter=(0.1, 0.05, 0.05, 0.0),
         spline=0.33,
-    )
-
-
-def cutie_static_augmentation() -> AugmentationConfig:
-    """Returns the same for Cutie, which interpolates bilinearly and zooms further, the clip and every frame."""
-    return dataclasses.replace(
-        static_augmentation(), interpolation="bilinear", clip_scale=(0.5, 2.0), frame_scale=(0.5, 2.0)
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import abc
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,8 +17,20 @@ from ovos_ray.data.folders.video import IMAGE_SUFFIXES, Video
 from ovos_ray.errors import DataError
 from ovos_ray.paths import checked_name
 
-__all__ = ["DatasetFolder", "files_in", "find_below", "folders_in", "has_images", "match_masks", "natural_key"]
+__all__ = [
+    "JPEG",
+    "PNG",
+    "DatasetFolder",
+    "files_in",
+    "find_below",
+    "folders_in",
+    "has_images",
+    "match_masks",
+    "natural_key",
+]
 
+PNG = frozenset({".png"})
+JPEG = frozenset({".jpg", ".jpeg"})
 _MAX_DEPTH = 3
 _MAX_BREADTH = 100
 _PARTS = frozenset({"JPEGImages", "Annotations", "ImageSets"})
@@ -99,12 +111,32 @@ class DatasetFolder(abc.ABC):
         description: What is known of the dataset.
     """
 
+    layout: ClassVar[str]
+    """Name of the layout."""
     expected: ClassVar[str]
     """What the layout looks like; for messages."""
+    stored_interval: ClassVar[int] = 1
+    """Video frames between two stored frames, where no description says otherwise."""
+    erroneous: ClassVar[tuple[str, ...]] = ()
+    """Videos that are left out, where no description says otherwise."""
+    of_images: ClassVar[bool] = False
+    """Whether a video of one frame is all right."""
 
     def __init__(self, root: Path, description: DatasetDescription) -> None:
         self.root = root
         self.description = description
+
+    @classmethod
+    def bare(cls, name: str) -> DatasetDescription:
+        """What the layout alone says of a dataset."""
+        return DatasetDescription(
+            name=name, layout=cls.layout, frame_interval=cls.stored_interval, excluded=cls.erroneous
+        )
+
+    @classmethod
+    def places(cls, root: Path) -> Iterable[Path]:
+        """Where a dataset given as `root` may begin, nearest first."""
+        return find_below(root)
 
     @classmethod
     @abc.abstractmethod

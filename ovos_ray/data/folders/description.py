@@ -1,25 +1,20 @@
-"""What is known of a dataset before it is opened: where it comes from, its licence, splits and quirks.
+"""Descriptions of datasets, known before one is opened: where it comes from, its licence, splits and quirks.
 
 Descriptions are plain Python files (`datasets/davis2017.py`) with one constant, `DATASET`; a user's own is named by
-its path. They are loaded as files: the folder is no package, so that it cannot shadow an installed `datasets`.
+its path. They are read, never run, so that looking into a folder of them is safe.
 """
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
+import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 import ovos_ray
 from ovos_ray.errors import DataError
 
-__all__ = ["LAYOUTS", "DatasetDescription", "Layout", "describe", "described_names"]
-
-Layout: TypeAlias = Literal["davis2016", "davis2017", "youtube-vos", "static", "folder"]
-LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+__all__ = ["DatasetDescription", "described_names", "find_description"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +23,7 @@ class DatasetDescription:
 
     Attributes:
         name: As in `ovos-ray pack NAME`.
-        layout: How its folder is read.
+        layout: How its folder is read: a name of `ovos_ray.data.folders.open.LAYOUTS`.
         title: Full name.
         source: Where to get it.
         licence: Terms of use; read the original.
@@ -37,10 +32,14 @@ class DatasetDescription:
         label_budget: What labelling one frame per video amounts to.
         excluded: Videos left out of the training split.
         notes: What else a user should know.
+
+    Raises:
+        TypeError: A value has another type.
+        ValueError: The frame interval is below 1.
     """
 
     name: str
-    layout: Layout
+    layout: str
     title: str = ""
     source: str = ""
     licence: str = ""
@@ -49,6 +48,13 @@ class DatasetDescription:
     label_budget: str = ""
     excluded: tuple[str, ...] = ()
     notes: str = ""
+
+    def __post_init__(self) -> None:
+        texts = (self.name, self.layout, self.title, self.source, self.licence, self.label_budget, self.notes)
+        if not all(isinstance(text, str) for text in (*texts, *self.excluded)):
+            raise TypeError(f"description of {self.name!r}: expected texts, and `excluded` as a tuple of names")
+        if type(self.frame_interval) is not int or self.frame_interval < 1:
+            raise ValueError(f"frame_interval = {self.frame_interval!r}, expected a whole number from 1 on")
 
 
 def _folders() -> list[Path]:
@@ -61,39 +67,37 @@ def described_names() -> tuple[str, ...]:
     return tuple(sorted({path.stem for folder in _folders() for path in folder.glob("*.py")}))
 
 
-def describe(dataset: str) -> DatasetDescription:
-    """Returns the description with this name, in this file (`*.py`), or a bare one of this layout.
+def find_description(dataset: str) -> DatasetDescription | None:
+    """Returns the description with this name or in this file (`*.py`), None if no file is called that.
 
     Raises:
-        DataError: There is none, or the file does not define it.
+        DataError: The file is missing, fails, or does not define it.
     """
     if dataset.endswith(".py"):
         return _load(Path(dataset))
-    for folder in _folders():
-        if (folder / f"{dataset}.py").is_file():
-            return _load(folder / f"{dataset}.py")
-    for layout in LAYOUTS:
-        if dataset == layout:
-            return DatasetDescription(name=dataset, layout=layout)
-    known = (*described_names(), *LAYOUTS)
-    close = difflib.get_close_matches(dataset, known, 1)
-    raise DataError(
-        f"no dataset {dataset!r}; described are: {', '.join(described_names()) or 'none'}; "
-        f"layouts: {', '.join(LAYOUTS)}",
-        f"did you mean {close[0]!r}?" if close else "give the path of a description, or a layout such as 'folder'",
-    )
+    found = next((path for folder in _folders() if (path := folder / f"{dataset}.py").is_file()), None)
+    return None if found is None else _load(found)
 
 
 def _load(path: Path) -> DatasetDescription:
-    spec = importlib.util.spec_from_file_location(f"ovos_dataset_{path.stem}", path)
-    if spec is None or spec.loader is None or not path.is_file():
-        raise DataError(f"{path}: no such dataset description")
-    module = importlib.util.module_from_spec(spec)
+    """Reads a description without running it: descriptions of strangers are data."""
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise DataError(f"{path}: the dataset description fails with {error!r}") from error
-    found = getattr(module, "DATASET", None)
-    if not isinstance(found, DatasetDescription):
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such dataset description") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{path}: not a dataset description ({error})") from error
+    values = [node.value for node in tree.body if isinstance(node, ast.Assign) and _is_dataset(node.targets)]
+    if len(values) != 1 or not (isinstance(values[0], ast.Call) and not values[0].args):
         raise DataError(f"{path}: defines no DATASET = DatasetDescription(…)")
-    return found
+    try:
+        return DatasetDescription(**{str(key.arg): ast.literal_eval(key.value) for key in values[0].keywords})
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{path}: the dataset description cannot be read ({error})",
+            "give texts, numbers and tuples of them: the file is read, not run",
+        ) from error
+
+
+def _is_dataset(targets: list[ast.expr]) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == "DATASET" for target in targets)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from ovos_ray.data.folders.open import DatasetFolder
+from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.shards.index import INDEX_NAME, LabelBudget, ShardIndex
 from ovos_ray.data.shards.prepare import LabelFrame, by_video, frames_of, map_in_order, prepare
@@ -83,7 +83,7 @@ def pack(
     with whole_folder(out) as folder, ThreadPoolExecutor(threads) as pool:
         writer = ShardWriter(folder, source.description.name, rows_per_group, shard_bytes)
         for position, (video, rows) in enumerate(by_video(map_in_order(pool, prepare, frames, 4 * threads))):
-            problems += writer.add(video, rows, one_frame_allowed=source.description.layout == "static")
+            problems += writer.add(video, rows, one_frame_allowed=source.of_images)
             if progress is not None:
                 progress(position + 1, len(videos))
         writer.close()

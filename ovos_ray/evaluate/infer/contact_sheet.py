@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ovos_ray.data.folders.open import DatasetFolder
+from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.masks import decode_mask
 from ovos_ray.evaluate.infer.overlay import overlay
 from ovos_ray.io import atomic_path
