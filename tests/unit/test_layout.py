@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ovos_ray.data.folders.description import DatasetDescription, described_names
-from ovos_ray.data.folders.open import LAYOUTS, describe, open_dataset
+from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import encode_mask
 from ovos_ray.errors import DataError, MissingExtraError
 
@@ -122,6 +121,28 @@ def test_without_all_frames_validation_reads_every_fifth(tmp_path: Path) -> None
     folder = open_dataset(tmp_path, "youtube_vos2018")
     assert folder.video("valid", "w").frame_names == ("00000", "00005", "00010")
     assert folder.frame_interval("valid") == 5
+
+
+@pytest.mark.parametrize("dataset", ["auto", "youtube-vos"])
+def test_the_youtube_vos_layout_knows_its_interval_and_erroneous_videos(tmp_path: Path, dataset: str) -> None:
+    folder = open_dataset(_youtube(tmp_path / "YouTube"), dataset)
+    assert folder.frame_interval("train") == 5
+    assert folder.frame_interval("valid") == 1, "all frames of it are there"
+    assert folder.video_names("train") == ("v1",)
+
+
+def test_all_training_frames_of_youtube_vos_are_a_split_of_their_own(tmp_path: Path) -> None:
+    root = _youtube(tmp_path / "YouTube")
+    for index in range(11):
+        _frame(root / f"all_frames/train_all_frames/JPEGImages/v1/{index:05d}.jpg")
+    folder = open_dataset(root, "youtube_vos2019")
+    assert folder.splits == ("train", "valid", "train_all_frames")
+    assert folder.frame_interval("train") == 5
+    assert folder.video("train", "v1").num_frames == 3, "the published training split stays what it is"
+    video = folder.video("train_all_frames", "v1")
+    assert folder.frame_interval("train_all_frames") == 1
+    assert folder.video_names("train_all_frames") == ("v1",)
+    assert (video.num_frames, list(video.masks), video.first_label) == (11, [0, 5, 10], 5)
 
 
 def test_static_images_are_videos_of_one_frame_with_thresholded_masks(tmp_path: Path) -> None:
@@ -259,31 +280,6 @@ def test_a_video_whose_masks_show_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no object in any of its masks") as error:
         open_dataset(root).video("train", "bear").references()
     assert "exclude" in (error.value.remedy or "")
-
-
-def test_descriptions_are_found_by_name_file_and_layout(tmp_path: Path) -> None:
-    assert {"davis2016", "davis2017", "youtube_vos2018", "youtube_vos2019", "static_images"} <= set(described_names())
-    for name in described_names():
-        description = describe(name)
-        assert description.name == name
-        assert description.layout in LAYOUTS
-        assert description.source
-        assert description.licence
-        assert description.splits
-    assert len(describe("youtube_vos2019").excluded) == 7
-    (tmp_path / "mine.py").write_text(
-        "from ovos_ray.data.folders.description import DatasetDescription\n"
-        "DATASET = DatasetDescription(name='mine', layout='folder', frame_interval=3)\n"
-    )
-    assert describe(str(tmp_path / "mine.py")).frame_interval == 3
-    assert describe("folder") == DatasetDescription(name="folder", layout="folder")
-    with pytest.raises(DataError, match="did you mean 'davis2017'"):
-        describe("davis2071")
-    (tmp_path / "bad.py").write_text("DATASET = 3\n")
-    with pytest.raises(DataError, match="defines no DATASET"):
-        describe(str(tmp_path / "bad.py"))
-    with pytest.raises(DataError, match="no layout 'davis'"):
-        open_dataset(tmp_path, layout="davis")
 
 
 @pytest.mark.shared

@@ -17,6 +17,7 @@ class YouTubeVOS(DatasetFolder):
     """YouTube-VOS 2018 and 2019: SPLIT/{JPEGImages,Annotations}/VIDEO, meta.json, and all frames of the validation.
 
     Objects may appear later; prediction is given the mask in which each is new, and saves the frames of meta.json.
+    The split `train_all_frames` is the training split with every frame of its videos, every fifth of which has a label.
     """
 
     layout = "youtube-vos"
@@ -32,10 +33,13 @@ class YouTubeVOS(DatasetFolder):
 
     @functools.cached_property
     def _splits(self) -> dict[str, Path]:
+        """The folders of annotations by split."""
         found: dict[str, Path] = {}
         for name in self._folders:
             if (self.root / name / "Annotations").is_dir():
                 found.setdefault(name.removesuffix("_480p"), self.root / name)
+        if "train" in found and self._all_frames("train"):
+            found["train_all_frames"] = found["train"]
         return found
 
     @property
@@ -43,14 +47,16 @@ class YouTubeVOS(DatasetFolder):
         """The splits there are."""
         return tuple(self._splits)
 
+    def _all_frames(self, split: str) -> Path | None:
+        """The folder of every frame of a split, where it is there."""
+        name = f"{split.removesuffix('_all_frames')}_all_frames"
+        places = (base / name / "JPEGImages" for base in (self.root / "all_frames", self.root))
+        return next((place for place in places if place.is_dir()), None)
+
     def _frames(self, split: str) -> Path:
-        """The folder of frames; every frame of the video rather than every fifth, where both are there."""
-        places = [
-            self.root / "all_frames" / f"{split}_all_frames" / "JPEGImages",
-            self.root / f"{split}_all_frames" / "JPEGImages",
-        ]
-        places = [] if split == "train" else places
-        return next((place for place in places if place.is_dir()), self._splits[split] / "JPEGImages")
+        """The folder of frames: every frame of the video rather than every fifth, but for the split `train`."""
+        fifth = self._splits[split] / "JPEGImages"
+        return fifth if split == "train" else self._all_frames(split) or fifth
 
     def frame_interval(self, split: str) -> int:
         """Video frames between two frames of a split; 1 where all frames of it are there."""
@@ -72,10 +78,14 @@ class YouTubeVOS(DatasetFolder):
             raise DataError(f"{path}: not a YouTube-VOS meta.json ({error!r})", "download the dataset again") from error
 
     def _listed_in(self, split: str) -> Path:
-        return self._splits[split] / "meta.json" if split != "train" and self._meta(split) else self._frames(split)
+        return (
+            self._splits[split] / "meta.json"
+            if not split.startswith("train") and self._meta(split)
+            else self._frames(split)
+        )
 
     def _list(self, split: str) -> list[str]:
-        listed = {} if split == "train" else self._meta(split)
+        listed = {} if split.startswith("train") else self._meta(split)
         return list(listed) or [folder.name for folder in folders_in(self._frames(split))]
 
     def _open(self, split: str, name: str) -> Video:
@@ -83,5 +93,5 @@ class YouTubeVOS(DatasetFolder):
         if not frames:
             raise DataError(f"{self._frames(split) / name}: missing frames", "complete the download")
         masks = match_masks(name, frames, files_in(self._splits[split] / "Annotations" / name, PNG))
-        saved = None if split == "train" else self._meta(split).get(name)
+        saved = None if split.startswith("train") else self._meta(split).get(name)
         return Video(name, tuple(frames), None, masks, given="appearances", saved_names=saved)
