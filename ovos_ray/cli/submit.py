@@ -150,7 +150,7 @@ def _relative_settings(recipe: str, overrides: Sequence[str]) -> dict[str, str]:
         for (key, value), there in zip(flatten(config).items(), flatten(resolve(config)).values(), strict=True):
             parts = value if isinstance(value, tuple) else (value,)
             if key == "evaluation.also":  # NAME=FOLDER each
-                parts = tuple(part.partition("=")[2] for part in parts)
+                parts = tuple(one.root for one in config.evaluation.also)
             # What resolving changes is a path; an absolute one may change too, where it leads over a link.
             if value != there and not all(str(part).startswith(("/", "sqlite:////")) for part in parts):
                 relative.setdefault(key, ",".join(map(str, value if isinstance(value, tuple) else (value,))))

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+from ovos_ray.config.data_settings import AugmentationConfig, DataConfig
+from ovos_ray.config.method_settings import INITS, LossConfig, MethodConfig, NetworkConfig, OptimizerConfig
 from ovos_ray.config.overrides import flatten, from_dict, override, to_dict
-from ovos_ray.config.settings import (
-    INITS,
-    AugmentationConfig,
-    DataConfig,
+from ovos_ray.config.run_settings import (
     EvaluationConfig,
-    ExperimentConfig,
-    LossConfig,
-    MethodConfig,
-    NetworkConfig,
-    OptimizerConfig,
     PretrainConfig,
+    ScoredSplit,
     SegmentConfig,
     TrainConfig,
     ValidationConfig,
 )
+from ovos_ray.config.settings import ExperimentConfig
 
 __all__ = [
     "INITS",
@@ -30,6 +26,7 @@ __all__ = [
     "NetworkConfig",
     "OptimizerConfig",
     "PretrainConfig",
+    "ScoredSplit",
     "SegmentConfig",
     "TrainConfig",
     "ValidationConfig",

@@ -123,6 +123,8 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
 def _convert_group(value: Any, kind: type, key: str) -> Any:
     if isinstance(value, kind):
         return value
+    if isinstance(value, str) and hasattr(kind, "from_text"):
+        return kind.from_text(value)
     if not isinstance(value, Mapping):
         raise ConfigError(
             f"{key} = {value!r} is not a group of settings",

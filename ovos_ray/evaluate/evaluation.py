@@ -11,7 +11,6 @@ import torch
 import torch.distributed
 
 from ovos_ray.config import EvaluationConfig
-from ovos_ray.config.digest import split_benchmark
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.infer.prediction import predict_dataset
@@ -56,8 +55,8 @@ def benchmarks(config: EvaluationConfig) -> Iterator[Benchmark]:
     """Yields the splits a configuration scores: the main one first, if there is one."""
     if config.root is not None:
         yield Benchmark("", config.root, config.layout, config.split, config.protocol)
-    for name, root, split in map(split_benchmark, config.also):
-        yield Benchmark(name, root, "auto", split, None)
+    for one in config.also:
+        yield Benchmark(one.name, one.root, "auto", one.split, None)
 
 
 def check_benchmarks(config: EvaluationConfig) -> None:

@@ -42,7 +42,7 @@ __all__ = [
 
 def stream_spec(config: ExperimentConfig) -> StreamSpec:
     """Returns what decides the samples of a configuration."""
-    all_labels = config.method.name == "supervised"
+    all_labels = config.method.needs_all_labels
     return StreamSpec(config.data, config.seed, config.train.steps, all_labels, config.stop_step)
 
 

@@ -38,7 +38,7 @@ def ingest_speed(config: ExperimentConfig, shards: Sequence[str]) -> Iterator[st
         raise ConfigError("--bench-ingest needs data", "add --shards FOLDER")
     config = resolve_paths(override(config, {"data.shards": tuple(shards)}), Path.cwd())
     config = override(config, {"data.multipliers": (), "data.frame_intervals": (), "train.steps": 1_000_000})
-    data, all_labels = config.data, config.method.name == "supervised"
+    data, all_labels = config.data, config.method.needs_all_labels
     yield f"clips of {data.clip_length} frames at {data.crop_size} pixels"
     plan = Plan([ShardIndex.load(folder) for folder in data.shards], data, seed=config.seed, steps=config.train.steps)
     speed = _speed(LocalStream(plan, ClipDecoder(data, all_labels=all_labels)).batches(), data.batch_size)

@@ -10,6 +10,7 @@ import torch
 
 from ovos_ray import networks
 from ovos_ray.config import INITS, ExperimentConfig, TrainConfig, flatten
+from ovos_ray.config.roles import check_ranges
 from ovos_ray.data.clips.plan import check_split, is_static_step, max_skip_at
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
@@ -23,36 +24,6 @@ from ovos_ray.run.resume import check_segment
 
 __all__ = ["check_backward", "check_config", "check_validation"]
 
-_AT_LEAST = {
-    "data.batch_size": 1,
-    "data.clip_length": 2,
-    "data.crop_size": 1,
-    "data.crop_tries": 1,
-    "data.max_objects": 1,
-    "optimizer.learning_rate": 0,
-    "optimizer.weight_decay": 0,
-    "train.checkpoint_every": 1,
-    "train.cpus_per_worker": 0,
-    "train.gpus_per_worker": 0,
-    "train.keep_checkpoints": 1,
-    "train.log_every": 1,
-    "train.num_workers": 1,
-    "train.snapshot_every": 0,
-    "train.steps": 1,
-    "validation.every": 0,
-}
-_FRACTIONS = (
-    "data.augmentation.frame_geometry_until",
-    "data.augmentation.grayscale",
-    "data.augmentation.horizontal_flip",
-    "data.augmentation.spline",
-    "data.clip_merging",
-    "data.max_bad_fraction",
-    "data.time_reversal",
-    "method.loss.importance",
-    "method.loss.top_fraction",
-)
-
 
 def check_config(config: ExperimentConfig) -> None:
     """Checks what types do not: ranges, combinations, and that what the configuration names is there.
@@ -62,7 +33,7 @@ def check_config(config: ExperimentConfig) -> None:
         WeightsError: The weights to start from are not there.
         DataError: Shards or a split cannot be read.
     """
-    _check_ranges(config)
+    check_ranges(ExperimentConfig, flatten(config))
     data = config.data
     max_skip_at(data.max_skip, 0, config.train.steps)
     is_static_step(data.static_share, config.seed, 0, config.train.steps)
@@ -75,7 +46,7 @@ def check_config(config: ExperimentConfig) -> None:
     _check_elastic(config.train)
     check_backward(config)
     needs_labels = [key for key in ("clip_merging", "time_reversal") if getattr(data, key)]
-    if needs_labels and (config.method.name != "supervised" or data.source == "static"):
+    if needs_labels and (not config.method.needs_all_labels or data.source == "static"):
         keys = " and ".join(f"data.{key}" for key in needs_labels)
         raise ConfigError(
             f"{keys} need a label on every frame of a video, which one-shot training and static images do not have",
@@ -124,18 +95,8 @@ def _check_elastic(train: TrainConfig) -> None:
         )
 
 
-def _check_ranges(config: ExperimentConfig) -> None:
-    values = flatten(config)
-    for key, least in _AT_LEAST.items():
-        if values[key] < least:
-            raise ConfigError(f"{key} = {values[key]} is out of range", f"give {least} or more")
-    for key in _FRACTIONS:
-        if not 0 <= values.get(key, 0) <= 1:  # without augmentation there is none of its settings
-            raise ConfigError(f"{key} = {values[key]} is out of range", "give a fraction in 0 … 1")
-
-
 def _check_labels(config: ExperimentConfig) -> None:
-    if config.method.name != "supervised" or config.data.source == "static":
+    if not config.method.needs_all_labels or config.data.source == "static":
         return
     for folder in config.data.shards:
         index = ShardIndex.load(folder)

@@ -134,9 +134,9 @@ def _step(module: TrainingModule, batch: dict[str, torch.Tensor], device: torch.
 
 def _batch(config: ExperimentConfig, side: int, clips: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Returns clips of noise, with as many objects as there may be."""
-    n, supervised = config.data.clip_length, config.method.name == "supervised"
+    n, num_labels = config.data.clip_length, config.data.clip_length if config.method.needs_all_labels else 1
     generator = torch.Generator().manual_seed(0)
-    labels = torch.zeros(clips, n if supervised else 1, side, side, dtype=torch.uint8)
+    labels = torch.zeros(clips, num_labels, side, side, dtype=torch.uint8)
     for i in range(config.data.max_objects):
         labels[..., i * side // config.data.max_objects :, : side // 2] = i + 1
     batch = {

@@ -24,7 +24,7 @@ def local_stream(config: ExperimentConfig, start_step: int = 0) -> LocalStream:
     """Returns all batches of a run from a step on, decoded in this process."""
     indices = [ShardIndex.load(folder) for folder in config.data.shards]
     plan = Plan(indices, config.data, seed=config.seed, steps=config.train.steps)
-    decoder = ClipDecoder(config.data, all_labels=config.method.name == "supervised")
+    decoder = ClipDecoder(config.data, all_labels=config.method.needs_all_labels)
     return LocalStream(plan, decoder, start_step, stop_step=config.stop_step)
 
 

@@ -21,6 +21,8 @@ from torch import Tensor
 from ovos_ray.config import INITS, ExperimentConfig, override
 from ovos_ray.config.digest import digest, resolve_paths
 from ovos_ray.config.recipes import make
+from ovos_ray.config.roles import Inherited
+from ovos_ray.config.settings import keys_of
 from ovos_ray.errors import ConfigError
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
@@ -33,18 +35,6 @@ __all__ = [
     "pretraining_stage",
     "pretraining_tags",
 ]
-
-# A pretraining runs on the workers of the run that needs it first, and is tracked where that is.
-_INHERITED = (
-    "network.name",
-    "tracking_uri",
-    "train.cpus_per_worker",
-    "train.gpus_per_worker",
-    "train.max_failures",
-    "train.min_workers",
-    "train.num_threads",
-    "train.num_workers",
-)
 
 
 def pin_pretraining(config: ExperimentConfig) -> ExperimentConfig:
@@ -94,7 +84,7 @@ def pretraining_stage(config: ExperimentConfig, base: Path | None = None) -> Exp
 
 def _stage(config: ExperimentConfig) -> ExperimentConfig:
     assert config.pretrain is not None
-    inherited = {key: functools.reduce(getattr, key.split("."), config) for key in _INHERITED}
+    inherited = {key: functools.reduce(getattr, key.split("."), config) for key in keys_of(Inherited)}
     stage = override(_recipe(config.pretrain.recipe), inherited)
     if stage.pretrain is not None:  # a stage may have a stage of its own; all lie side by side
         storage = config.pretrain.storage or f"{config.storage.rstrip('/')}/pretraining"

@@ -16,6 +16,8 @@ from typing import Any
 
 from ovos_ray.config import ExperimentConfig, SegmentConfig, flatten, override
 from ovos_ray.config.digest import digest
+from ovos_ray.config.roles import Live
+from ovos_ray.config.settings import keys_of
 from ovos_ray.errors import ConfigError, DivergedError
 from ovos_ray.run.resume import check_segment
 from ovos_ray.study.expand import short, spread
@@ -33,10 +35,6 @@ __all__ = [
     "run_population",
     "segment_tags",
 ]
-
-_CHANGEABLE = ("data.augmentation", "data.max_skip", "method.", "optimizer.")
-# These decide what a checkpoint holds, or which labels are read.
-_FIXED = frozenset({"method.name", "optimizer.backbone_multiplier", "optimizer.decay_embeddings", "optimizer.name"})
 
 
 def check_population(space: SearchSpace, members: Sequence[Trial]) -> None:
@@ -60,13 +58,13 @@ def check_population(space: SearchSpace, members: Sequence[Trial]) -> None:
     leaves = [flatten(member.config) for member in members]
     keys = dict.fromkeys(key for one in leaves for key in one if key != "name")
     differing = [key for key in keys if any(one.get(key) != leaves[0].get(key) for one in leaves)]
-    fixed = [key for key in differing if key in _FIXED or not key.startswith(_CHANGEABLE)]
+    fixed = [key for key in differing if key not in keys_of(Live)]
     if fixed:
         raise ConfigError(
             f"study {space.name}: scheduler = 'pbt' changes settings in the middle of a run, which {', '.join(fixed)} "
             "cannot be",
-            f"vary {', '.join(f'{key}…' if key.endswith('.') else key for key in _CHANGEABLE)} only (without "
-            f"{', '.join(sorted(_FIXED))}), or set scheduler=asha",
+            "vary those that can be, such as optimizer.learning_rate, method.backward, data.max_skip and augmentation; "
+            "or set scheduler=asha",
         )
     for segment in first_generation(members):
         check_segment(segment.config)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ovos_ray.config import EvaluationConfig, ExperimentConfig, OptimizerConfig, ValidationConfig
+from ovos_ray.config import ExperimentConfig, flatten, override
+from ovos_ray.config.roles import Priced
+from ovos_ray.config.settings import keys_of
 from ovos_ray.study.space import Trial
 
 if TYPE_CHECKING:
@@ -123,29 +124,6 @@ def price(groups: Sequence[Group], progress: Callable[[str], None] | None = None
 
 
 def _kind(config: ExperimentConfig) -> ExperimentConfig:
-    """Strips a configuration of what a step's cost does not depend on, so that equal kinds are measured once."""
-    network = dataclasses.replace(config.network, init="random")
-    data = dataclasses.replace(
-        config.data,
-        shards=(),
-        multipliers=(),
-        frame_intervals=(),
-        max_skip=((0.0, 1),),
-        augmentation=None,
-        clip_start="label",
-        time_reversal=0.0,
-    )
-    return dataclasses.replace(
-        config,
-        name="estimate",
-        note="",
-        seed=0,
-        network=network,
-        data=data,
-        optimizer=OptimizerConfig(),
-        validation=ValidationConfig(),
-        evaluation=EvaluationConfig(),
-        pretrain=None,
-        storage="",
-        tracking_uri="",
-    )
+    """Strips a configuration of what its cost does not depend on, so that equal kinds are measured once."""
+    leaves = flatten(config)
+    return override(ExperimentConfig(), {key: leaves[key] for key in keys_of(Priced) if key in leaves})

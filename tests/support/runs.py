@@ -77,7 +77,7 @@ def config_of(shards: Path, storage: Path, **changes: Any) -> ExperimentConfig:
 def local_stream(config: ExperimentConfig, rank: int = 0, world_size: int = 1) -> LocalStream:
     """The batches of one rank, from the newest checkpoint on."""
     plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
-    decoder = ClipDecoder(config.data, all_labels=config.method.name == "supervised")
+    decoder = ClipDecoder(config.data, all_labels=config.method.needs_all_labels)
     return LocalStream(plan, decoder, resume_step(config), rank, world_size, config.stop_step)
 
 

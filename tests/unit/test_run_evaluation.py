@@ -9,8 +9,16 @@ from typing import Any
 
 import pytest
 
-from ovos_ray.config import DataConfig, EvaluationConfig, ExperimentConfig, NetworkConfig, TrainConfig, override
-from ovos_ray.config.digest import digest, resolve_paths, split_benchmark
+from ovos_ray.config import (
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    NetworkConfig,
+    ScoredSplit,
+    TrainConfig,
+    override,
+)
+from ovos_ray.config.digest import digest, resolve_paths
 from ovos_ray.data.clips.batches import LocalStream
 from ovos_ray.data.clips.decode import ClipDecoder
 from ovos_ray.data.clips.plan import Plan
@@ -50,7 +58,7 @@ def run(data: Path, storage: Path, **evaluation: Any) -> tuple[RunFolder, list[d
         network=NetworkConfig(name="stcn-tiny"),
         data=DataConfig(shards=(str(data / "shards"),), clip_length=3, batch_size=1, crop_size=32),
         train=TrainConfig(steps=1, num_threads=1),
-        evaluation=EvaluationConfig(**evaluation),
+        evaluation=override(EvaluationConfig(), evaluation),
         storage=str(storage),
         tracking_uri="",
     )
@@ -89,13 +97,17 @@ def test_a_split_without_annotations_is_predicted_and_said_to_be_unscored(root: 
 
 
 def test_wrong_paths_are_found_before_training(root: Path) -> None:
-    check_benchmarks(EvaluationConfig(root=str(root / "dataset"), also=(f"other={root / 'dataset'}:train",)))
+    check_benchmarks(
+        EvaluationConfig(root=str(root / "dataset"), also=(ScoredSplit("other", str(root / "dataset"), "train"),))
+    )
     with pytest.raises(DataError, match=r"evaluation\.root: .*no split 'test'"):
         check_benchmarks(EvaluationConfig(root=str(root / "dataset"), split="test"))
     with pytest.raises(DataError, match=r"evaluation\.also: .*nowhere"):
-        check_benchmarks(EvaluationConfig(also=(f"other={root / 'nowhere'}",)))
+        check_benchmarks(EvaluationConfig(also=(ScoredSplit("other", str(root / "nowhere")),)))
     with pytest.raises(ConfigError, match="'a' twice"):
-        check_benchmarks(EvaluationConfig(also=(f"a={root / 'dataset'}", f"a={root / 'dataset'}:train")))
+        check_benchmarks(
+            EvaluationConfig(also=tuple(ScoredSplit("a", str(root / "dataset"), s) for s in ("val", "train")))
+        )
 
 
 @pytest.mark.parametrize(
@@ -107,12 +119,14 @@ def test_wrong_paths_are_found_before_training(root: Path) -> None:
     ],
 )
 def test_datasets_are_named_in_one_word(text: str, expected: tuple[str, str, str]) -> None:
-    assert split_benchmark(text) == expected
+    split = ScoredSplit.from_text(text)
+    assert (split.name, split.root, split.split) == expected
+    assert ScoredSplit.from_text(str(split)) == split
 
 
 def test_a_dataset_without_a_name_is_refused() -> None:
     with pytest.raises(ConfigError, match="NAME=FOLDER"):
-        split_benchmark("DAVIS/2016")
+        ScoredSplit.from_text("DAVIS/2016")
 
 
 def test_further_datasets_count_in_the_digest_wherever_they_lie() -> None:

@@ -12,19 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.config.roles import settings_of
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.read import Run, Study, parse_json
 from ovos_ray.track.strategy import EMPTY, SUPERVISED, strategy_name
 
 __all__ = ["STRATEGY", "Comparison", "Row", "Statistic", "axis_label", "compare", "strategy_of", "value_label"]
 
-# What a run is called, where it writes and on how many machines it runs does not make it another configuration.
-_NOT_AXES = (
-    "seed", "name", "note", "storage", "tracking_uri", "train.log_every", "train.keep_checkpoints",
-    "train.max_failures", "train.checkpoint_every", "train.num_workers", "train.min_workers",
-    "train.cpus_per_worker", "train.gpus_per_worker", "train.num_threads", "train.snapshot_every",
-    "segment.generation", "segment.parent", "segment.parent_digest", "segment.start_step", "segment.stop_step",
-)  # fmt: skip
+_SETTINGS = settings_of(ExperimentConfig)
 STRATEGY = "strategy"
 """Stands as an axis for `_STRATEGY_AXES` where more than the backward strategy differs."""
 _STRATEGY_AXES = ("method.name", "method.reference", "method.backward")
@@ -237,7 +233,7 @@ def _axes(trials: Sequence[Run]) -> tuple[str, ...]:
     axes = [
         key
         for key in keys
-        if key not in _NOT_AXES and key not in pieces and len({_value(run, key) for run in trials} - _silent(key)) > 1
+        if _is_axis(key) and key not in pieces and len({_value(run, key) for run in trials} - _silent(key)) > 1
     ]
     if "method.name" in axes or "method.reference" in axes:
         axes = [STRATEGY, *(axis for axis in axes if axis not in _STRATEGY_AXES)]
@@ -245,6 +241,11 @@ def _axes(trials: Sequence[Run]) -> tuple[str, ...]:
     axes = [axis for axis in axes if axis != "pretrain" or "pretrain.recipe" not in axes]
     known = list(_AXIS_LABELS)
     return tuple(sorted(axes, key=lambda axis: known.index(axis) if axis in known else len(known)))
+
+
+def _is_axis(key: str) -> bool:
+    """Whether runs that differ in it are different configurations; settings of earlier versions always."""
+    return key not in _SETTINGS or _SETTINGS[key].role.is_axis
 
 
 def _value(run: Run, axis: str) -> str:

@@ -1,0 +1,89 @@
+"""Where clips come from, how they are drawn, and how they are augmented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from ovos_ray.config.roles import Added, AtLeast, Computes, Fraction, Live, Located, Priced
+
+__all__ = ["AugmentationConfig", "DataConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig:
+    """Clip-consistent augmentation, as in the published data pipelines. Angles in degrees, probabilities in [0, 1]."""
+
+    horizontal_flip: Annotated[float, Fraction, Computes, Live] = 0.5
+    """Probability that the whole clip is mirrored."""
+    crop_scale: Annotated[tuple[float, float], Computes, Live] = (0.36, 1.0)
+    """Area range of the random resized crop, as a fraction of the frame."""
+    crop_ratio: Annotated[tuple[float, float], Computes, Live] = (0.75, 4 / 3)
+    """Range of the crop's width divided by its height, before it is resized to a square."""
+    interpolation: Annotated[Literal["bilinear", "bicubic"], Computes, Live] = "bilinear"
+    """Of images, in resizing and warping (STCN: bicubic); labels take the nearest pixel."""
+    clip_rotation: Annotated[float, Computes, Live] = 0.0
+    """All frames are rotated by one angle of up to so many degrees, before the crop (Cutie: 25)."""
+    clip_shear: Annotated[float, Computes, Live] = 0.0
+    """All frames are sheared by one angle of up to so many degrees, before the crop (Cutie: 20)."""
+    clip_scale: Annotated[tuple[float, float], Computes, Live] = (1.0, 1.0)
+    """Zoom of all frames together, before the crop."""
+    clip_jitter: Annotated[tuple[float, float, float, float], Computes, Live] = (0.1, 0.03, 0.03, 0.0)
+    """Brightness, contrast, saturation, hue; one draw for all frames of the clip."""
+    grayscale: Annotated[float, Fraction, Computes, Live] = 0.05
+    """Probability that the whole clip loses its colours."""
+    frame_rotation: Annotated[float, Computes, Live] = 0.0
+    """Every frame is rotated on its own by up to so many degrees, after the crop (STCN, XMem: 15)."""
+    frame_shear: Annotated[float, Computes, Live] = 0.0
+    """Every frame is sheared on its own by up to so many degrees, after the crop (STCN, XMem: 10)."""
+    frame_scale: Annotated[tuple[float, float], Computes, Live] = (1.0, 1.0)
+    """Zoom of every frame on its own."""
+    frame_geometry_until: Annotated[float, Fraction, Computes, Live] = 1.0
+    """Fraction of the steps after which frames are no longer rotated and sheared on their own (XMem: 100/110)."""
+    frame_jitter: Annotated[tuple[float, float, float, float], Computes, Live] = (0.01, 0.01, 0.01, 0.0)
+    """As clip_jitter, drawn anew for every frame."""
+    spline: Annotated[float, Fraction, Computes, Live] = 0.0
+    """Probability of a thin-plate spline, for every frame of a clip that is synthesised from one image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where clips come from and how they are drawn."""
+
+    shards: Annotated[tuple[str, ...], Computes, Located] = ()
+    """Folders written by `ovos-ray pack`; several are concatenated."""
+    multipliers: Annotated[tuple[int, ...], Computes] = ()
+    """How often each of `shards` is visited per epoch; empty means once each."""
+    frame_intervals: Annotated[tuple[int, ...], Computes] = ()
+    """Video frames between annotated frames, by which D is divided; empty means what the index says."""
+    source: Annotated[Literal["video", "static"], Computes, Priced] = "video"
+    """`static`: a clip is synthesised from one labelled image (stage 0)."""
+    static_share: Annotated[tuple[tuple[float, float], ...], Computes, Priced, Added(before=())] = ()
+    """A curriculum like `max_skip`: (fraction of training from which it holds, share of optimiser steps). These steps
+    train supervised on clips synthesised from the run's own labelled frames, with the published augmentation of stage
+    0; they read no label more. Empty: none, as in the paper."""
+    clip_length: Annotated[int, AtLeast(2), Computes, Priced] = 3
+    """n, the frames of a clip, the labelled one included (paper section 4.1)."""
+    clip_start: Annotated[Literal["label", "any"], Computes] = "label"
+    """Where clips start: at the video's one label, or at any labelled frame (fully supervised only)."""
+    time_reversal: Annotated[float, Fraction, Computes] = 0.0
+    """Probability of a reversed clip (fully supervised only; published: 0.5)."""
+    clip_merging: Annotated[float, Fraction, Computes] = 0.0
+    """Probability of pasting another clip's objects (fully supervised only; published for Cutie: 0.5)."""
+    max_skip: Annotated[tuple[tuple[float, int], ...], Computes, Live] = ((0.0, 5),)
+    """The curriculum of D: (fraction of training from which it holds, D in frames)."""
+    batch_size: Annotated[int, AtLeast(1), Computes, Priced] = 4
+    """The global batch G, whatever the number of workers."""
+    crop_size: Annotated[int, AtLeast(1), Computes, Priced] = 384
+    """Height and width of a training crop in pixels. Any size works: networks pad to multiples of their stride."""
+    max_objects: Annotated[int, AtLeast(1), Computes, Priced] = 3
+    """Objects kept per clip; more are drawn at random without replacement."""
+    augmentation: Annotated[AugmentationConfig | None, Computes, Live] = field(default_factory=AugmentationConfig)
+    """None: only a resize of the whole frame to the crop size."""
+    crop_tries: Annotated[int, AtLeast(1), Computes] = 5
+    """Seeded crops tried until one shows an object. After the last the whole frame is taken; where that shows none
+    either, the sample is counted and not trained. Published STCN and XMem train on the empty crop, as background."""
+    on_bad_row: Annotated[Literal["error", "skip"], Computes] = "error"
+    """`skip` turns an unreadable sample into a counted, listed, zero-weight slot."""
+    max_bad_fraction: Annotated[float, Fraction, Computes] = 0.001
+    """With `skip`: the share of bad samples above which the run stops."""
