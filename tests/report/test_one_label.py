@@ -1,0 +1,65 @@
+"""The study of one label per video: its runs, its small copies of videos, and its tables by hand."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+from davis_folder import FRAMES, make_davis
+from one_label import METHODS, append, planned
+from one_label_data import shrink
+from one_label_table import make_table, read_rows
+
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.run.checks import check_config
+
+
+def test_shares_and_differences_are_of_the_same_seeds() -> None:
+    scores = {
+        "supervised-warm": {0: 80.0, 1: 40.0},
+        "static-only": {0: 40.0, 1: 30.0, 2: 90.0},
+        "one-shot": {0: 60.0, 1: 20.0},
+    }
+    lines = make_table(scores).splitlines()
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| supervised-warm", "| static-only", "| one-shot"]
+    one_shot = [cell.strip() for cell in lines[4].strip("|").split("|")]
+    # Shares 75 and 50, differences +20 and -10; Student's 97.5 % quantile of one degree of freedom is 12.706.
+    assert one_shot[1] == "60.0 20.0"
+    half = 12.706 * np.std([75, 50], ddof=1) / 2**0.5
+    assert one_shot[3] == f"62.5 ± {half:.1f}"
+    assert one_shot[4].startswith("+5.0 ± ")
+    assert one_shot[5] == "-10.0"
+
+
+def test_a_small_copy_is_a_dataset_of_its_own(tmp_path: Path) -> None:
+    make_davis(tmp_path / "davis")
+    for folder in ("JPEGImages", "Annotations"):
+        assert (tmp_path / "davis" / folder / "480p").is_dir()
+    small = shrink(tmp_path / "davis", tmp_path / "small", num_frames=FRAMES - 1)
+    assert shrink(small, tmp_path / "again") == small, "a small copy is used as it is"
+    videos = list(open_dataset(small, layout="davis2016").videos("val"))
+    assert [video.name for video in videos] == ["v0", "v1", "v2"]
+    assert all(video.num_frames == FRAMES - 1 for video in videos)
+    original = open_dataset(tmp_path / "davis", layout="davis2017").video("train", "v0").mask(0)
+    assert np.array_equal(videos[0].mask(0) > 0, original > 0)
+
+
+def test_lines_are_kept_as_they_come(tmp_path: Path) -> None:
+    for value in ("1", "2"):
+        append(tmp_path / "runs.csv", ("seed", "jf"), [(value, "50.00")])
+    assert [row["seed"] for row in read_rows(tmp_path / "runs.csv")] == ["1", "2"]
+
+
+@pytest.mark.slow  # makes the synthetic videos
+def test_every_planned_run_is_possible_and_reads_the_labels_it_says(tmp_path: Path) -> None:
+    arguments = argparse.Namespace(
+        work=tmp_path, davis_train=None, networks=["xmem-tiny", "stcn-tiny"], steps=[20], seeds=[0, 1],
+        methods=list(METHODS), device="cpu", overrides=[],
+    )  # fmt: skip
+    runs = list(planned(arguments))
+    assert len({run.key for run in runs}) == len(runs) == 4 * len(METHODS)
+    for run in runs:
+        check_config(run.config)
+        assert run.config.data.shards[0].endswith("/all") is run.key[-1].startswith("supervised")
