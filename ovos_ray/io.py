@@ -13,13 +13,22 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ovos_ray.paths import MARKER, require_replaceable, write_marker
 
-__all__ = ["Storage", "atomic_path", "exclusive", "read_json", "restore_folder", "whole_folder", "write_json"]
+__all__ = [
+    "Storage",
+    "atomic_path",
+    "exclusive",
+    "make_folder",
+    "read_json",
+    "restore_folder",
+    "whole_folder",
+    "write_json",
+]
 
 _ABANDONED_S = 24 * 3600.0
 _own: set[str] = set()  # temporary names in use by this process
@@ -33,7 +42,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     left of the new one is removed when the file is written again.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     for left in _abandoned(target, "tmp"):
         left.unlink(missing_ok=True)
     with _temporary(target, "tmp") as temporary:
@@ -158,6 +167,20 @@ def _is_running(process: int) -> bool:
     return True
 
 
+def make_folder(folder: Path, mode: int = 0o777) -> None:
+    """Makes a folder and those above it; they too survive a power cut, else what is in them does not.
+
+    Args:
+        folder: The folder; there is no harm if it exists.
+        mode: Permissions of what is made, less the process's umask.
+    """
+    if folder.is_dir():
+        return
+    make_folder(folder.parent, mode)
+    folder.mkdir(mode, exist_ok=True)
+    _sync_folder(folder.parent)
+
+
 def _sync(path: str | os.PathLike[str]) -> None:
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
@@ -274,9 +297,17 @@ class Storage:
         if self.local:
             with atomic_path(path) as temporary:
                 temporary.write_bytes(content)
-        else:  # an object store shows an object only when it is whole
-            with self.fs.open_output_stream(path) as file:
-                file.write(content)
+        else:
+            # An object shows when its stream is closed, also after a failed write: only a whole one gets the name.
+            unfinished = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+            try:
+                with self.fs.open_output_stream(unfinished) as file:
+                    file.write(content)
+                self.fs.move(unfinished, path)
+            except BaseException:
+                with suppress(OSError):
+                    self.fs.delete_file(unfinished)
+                raise
 
     def exists(self, *parts: str) -> bool:
         """Whether there is a file of this name."""

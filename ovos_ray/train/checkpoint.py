@@ -1,8 +1,9 @@
 """Checkpoints that are complete or do not count.
 
-A checkpoint is a folder `step-00000500` with `state.pt` and, written last, `complete.json` with the size and SHA-256 of
-the former. A reader takes the newest folder whose marker matches its file; whatever a killed process left behind is
-passed over. Files hold tensors and plain values only, so that they load with `weights_only=True`.
+A checkpoint is a folder `step-00000500` with `state.pt` and, written last, `complete.json` with the step and the size
+and SHA-256 of the former. A reader takes the newest folder whose marker is, byte for byte, the one that its name and
+file call for; whatever a killed process or a bad disk left behind is passed over. Files hold tensors and plain values
+only, so that they load with `weights_only=True`.
 """
 
 from __future__ import annotations
@@ -55,15 +56,18 @@ class CheckpointStore:
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         content = buffer.getbuffer()  # no copy: a checkpoint is three times the network
-        marker = {"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
         folder = _folder(step)
         self.storage.write(content, folder, _STATE)
-        self.storage.write(json.dumps(marker).encode(), folder, _MARKER)
+        self.storage.write(_marker(step, content), folder, _MARKER)
         self._prune(step, keep_step)
         return folder
 
     def latest(self) -> int | None:
-        """Returns the step of the newest complete checkpoint, or None. Damaged ones are named in the log."""
+        """Returns the step of the newest complete checkpoint, or None. Damaged ones are named in the log.
+
+        Raises:
+            OSError: The storage is out of reach: that says nothing of what it holds.
+        """
         for step in reversed(self._steps()):
             try:
                 self._read(step)
@@ -77,9 +81,20 @@ class CheckpointStore:
         """Loads the checkpoint of a step.
 
         Raises:
-            CheckpointError: It is absent, incomplete or damaged.
+            CheckpointError: It is absent, incomplete, damaged, or holds more than tensors and plain values.
+            OSError: The storage is out of reach.
         """
-        state: dict[str, Any] = torch.load(io.BytesIO(self._read(step)), map_location=map_location, weights_only=True)
+        content = io.BytesIO(self._read(step))
+        try:
+            state: dict[str, Any] = torch.load(content, map_location=map_location, weights_only=True)
+        except Exception as error:
+            if "memory" in str(error):
+                raise
+            raise CheckpointError(
+                f"checkpoint {self.storage.path(_folder(step))} was refused: it holds more, or other, than tensors and "
+                f"plain values ({type(error).__name__})",
+                "only go on from checkpoints of your own; remove this folder, and an earlier one is used",
+            ) from error
         return state
 
     def _steps(self) -> list[int]:
@@ -88,12 +103,13 @@ class CheckpointStore:
     def _read(self, step: int) -> bytes:
         folder = _folder(step)
         where = self.storage.path(folder)
+        if not (self.storage.exists(folder, _MARKER) and self.storage.exists(folder, _STATE)):
+            raise CheckpointError(f"checkpoint {where} is incomplete: {_MARKER} or {_STATE} is not there")
         try:
-            marker = json.loads(self.storage.read(folder, _MARKER))
-            content = self.storage.read(folder, _STATE)
-        except (FileNotFoundError, json.JSONDecodeError) as error:
-            raise CheckpointError(f"checkpoint {where} is incomplete ({type(error).__name__})") from error
-        if len(content) != marker["bytes"] or hashlib.sha256(content).hexdigest() != marker["sha256"]:
+            marker, content = self.storage.read(folder, _MARKER), self.storage.read(folder, _STATE)
+        except FileNotFoundError as error:  # removed just now, as by the run that keeps its newest ones
+            raise CheckpointError(f"checkpoint {where} is incomplete: it was removed just now") from error
+        if marker != _marker(step, content):
             raise CheckpointError(f"checkpoint {where} is damaged: its {len(content)} bytes do not match its marker")
         return content
 
@@ -108,6 +124,10 @@ class CheckpointStore:
                 self.storage.remove_folder(folder)
             except OSError as error:
                 _log.warning("cannot remove old checkpoint %s: %s", self.storage.path(folder), error)
+
+
+def _marker(step: int, content: bytes | memoryview) -> bytes:
+    return json.dumps({"step": step, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}).encode()
 
 
 def _folder(step: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -120,20 +119,6 @@ def test_a_store_may_be_read_at_the_very_moment_it_is_made(store: CheckpointStor
     assert writer.returncode == 0
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_intact(store: CheckpointStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.save(10, state(10))
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
-        store.save(20, state(20))
-    monkeypatch.undo()
-    assert store.latest() == 10
-    assert not list(Path(store.storage.path("step-00000020")).glob("*.tmp"))
-
-
 class _Payload:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("touch /tmp/ovos-should-not-exist",)
@@ -141,7 +126,7 @@ class _Payload:
 
 def test_a_malicious_checkpoint_is_not_executed(store: CheckpointStore) -> None:
     store.save(10, {"step": 10, "payload": _Payload()})
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(CheckpointError, match=r"step-00000010 was refused"):
         store.load(10)
     assert not Path("/tmp/ovos-should-not-exist").exists()
 
