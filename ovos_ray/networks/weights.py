@@ -1,14 +1,12 @@
 """Weights in and out: official `.pth` files, our own safetensors, training checkpoints, ImageNet ResNets.
 
-Nothing is ever unpickled but tensors and plain values, and whatever does not fit is named.
+Nothing is ever unpickled but tensors and plain values (see `weight_files`), and whatever does not fit is named.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import pickle
-import warnings
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,13 +20,12 @@ from ovos_ray.errors import WeightsError
 from ovos_ray.io import atomic_path
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.networks.resnet import ImageEncoder, MaskEncoder
+from ovos_ray.networks.weight_files import read_weights_file, state_dict_of
 
 __all__ = ["LoadReport", "export_weights", "has_imagenet", "load_imagenet", "load_weights"]
 
 _log = logging.getLogger(__name__)
 
-# Where training checkpoints hold their state dict: those of STCN, XMem and this project, and those of Cutie.
-_CHECKPOINT_KEYS = ("network", "weights")
 _BACKBONE = ("conv1.", "bn1.", "res2.", "layer")
 # torchvision's names of the files with which the published networks were initialised (IMAGENET1K_V1).
 _IMAGENET = {
@@ -71,7 +68,7 @@ class LoadReport:
 
 
 def load_weights(
-    network: VOSNetwork, source: str | os.PathLike[str] | Mapping[str, Any], *, strict: bool = False
+    network: VOSNetwork, source: str | os.PathLike[str] | Mapping[str, Any], *, strict: bool = True
 ) -> LoadReport:
     """Loads weights into a network.
 
@@ -80,17 +77,18 @@ def load_weights(
             orthogonally, in evaluation mode with zeros, as the published code does.
         source: A `.safetensors` or `.pth` file, or what such a file holds: a state dict, or a dict with one under
             `network` or `weights` (published and our own training checkpoints).
-        strict: Whether weights that do not correspond one to one are an error.
+        strict: Whether weights that do not correspond one to one are an error, rather than a warning.
 
     Returns:
-        What was loaded and what did not fit; a warning is logged if something did not.
+        What was loaded and, unless `strict`, what did not fit.
 
     Raises:
-        WeightsError: The file is absent, damaged or unsafe, nothing in it fits the network, or (`strict`) not all does.
+        WeightsError: The file is absent, damaged or unsafe, holds NaN or infinity, nothing in it fits the network, or
+            (`strict`) not all does.
     """
     name = "the given weights" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else _read(Path(source))
-    given = _state_dict(content, name)
+    content = source if isinstance(source, Mapping) else read_weights_file(Path(source))
+    given = state_dict_of(content, name)
     own = network.state_dict()
     fitting: dict[str, Tensor] = {}
     mismatched, padded = [], []
@@ -100,7 +98,7 @@ def load_weights(
         if key in network.mask_inputs and _lacks_one_channel(tensor, own[key]):
             tensor = _pad_input(key, tensor, orthogonal=network.training)
             padded.append(key)
-        if tensor.shape == own[key].shape:
+        if tensor.shape == own[key].shape and tensor.is_floating_point() == own[key].is_floating_point():
             fitting[key] = tensor
         else:
             mismatched.append(f"{key}: {_shape(tensor)}, {_shape(own[key])}")
@@ -205,7 +203,7 @@ def _imagenet(name: str, url: str, folder: str | os.PathLike[str] | None) -> dic
         files = sorted(Path(folder).glob(f"{name}*.pth"))
         if not files:
             raise WeightsError(f"{folder} holds no {name}*.pth", f"download {url} into it")
-        return _state_dict(_read(files[0]), str(files[0]))
+        return state_dict_of(read_weights_file(files[0]), str(files[0]))
     try:
         return dict(torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True))
     except (OSError, RuntimeError) as error:
@@ -214,41 +212,6 @@ def _imagenet(name: str, url: str, folder: str | os.PathLike[str] | None) -> dic
             f"put the file into {torch.hub.get_dir()}/checkpoints, or into a folder named by OVOS_IMAGENET; "
             "or start from random weights on purpose with network.init=random",
         ) from error
-
-
-def _read(path: Path) -> Any:
-    if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}", "check the path")
-    damaged = WeightsError(
-        f"{path} ({path.stat().st_size} bytes) is truncated, damaged or no weights file", "copy or download it again"
-    )
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks about the pickle protocol
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "truncated" in str(error):
-            raise damaged from error
-        raise WeightsError(
-            f"{path} was refused: it is no weights file, or more than tensors and plain values, which could run code",
-            "only use weights from a source you trust, saved as a bare state dict or as safetensors",
-        ) from error
-    except Exception as error:
-        # Damaged files fail in many ways: RuntimeError, EOFError, KeyError, SafetensorError, UnicodeDecodeError …
-        raise damaged from error
-
-
-def _state_dict(content: Any, name: str) -> dict[str, Tensor]:
-    if isinstance(content, Mapping):
-        content = next((content[key] for key in _CHECKPOINT_KEYS if isinstance(content.get(key), Mapping)), content)
-    if not isinstance(content, Mapping) or not content or not all(isinstance(x, Tensor) for x in content.values()):
-        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else type(content).__name__
-        raise WeightsError(f"{name} is no state dict (it holds: {found})", "expected tensors by parameter name")
-    return {str(key).removeprefix("module."): tensor for key, tensor in content.items()}
 
 
 def _lacks_one_channel(given: Tensor, own: Tensor) -> bool:
@@ -263,4 +226,5 @@ def _pad_input(key: str, tensor: Tensor, *, orthogonal: bool) -> Tensor:
 
 
 def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "scalar"
+    shape = "x".join(map(str, tensor.shape)) or "scalar"
+    return shape if tensor.is_floating_point() else f"{shape} {tensor.dtype}"

@@ -13,6 +13,7 @@ from ovos_ray import networks
 from ovos_ray.errors import WeightsError
 from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.weight_files import read_weights_file
 from ovos_ray.train.checkpoint import CheckpointStore
 
 __all__ = ["load_network"]
@@ -27,7 +28,8 @@ def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
         name: The network's name, for files that do not tell.
 
     Raises:
-        WeightsError: There is no such file, it is damaged, or it does not say which network it belongs to.
+        WeightsError: There is no such file, it is damaged or unsafe, does not say which network it belongs to, or does
+            not fit that network one to one.
     """
     path = Path(path)
     if path.is_dir():
@@ -38,16 +40,19 @@ def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
     if path.suffix == ".safetensors":
         name = name or _safetensors_name(path)
     else:
-        source = _load(path)
-        name = name or source.get("network_name") or networks.recognise(source.get("network", source))
+        source = read_weights_file(path)
+        state, told = source.get("network", source), source.get("network_name")
+        recognised = networks.recognise({str(key) for key in state}) if isinstance(state, Mapping) else None
+        name = name or (told if isinstance(told, str) else recognised)
     if name is None:
         raise WeightsError(
             f"{path} does not say which network it is for", f"add --network {'|'.join(networks.names())}"
         )
     network = networks.build(name).eval().to(memory_format=torch.channels_last)
-    report = networks.load_weights(network, source)
-    if report.missing and len(report.missing) > len(network.state_dict()) // 2:
-        raise WeightsError(f"{path} is no weights file of {name}: {report}", "name the right network with --network")
+    try:
+        networks.load_weights(network, source)
+    except WeightsError as error:
+        raise WeightsError(f"{path} as weights of {name}: {error.message}", error.remedy) from error
     return network
 
 
@@ -71,16 +76,3 @@ def _safetensors_name(path: Path) -> str | None:
         raise WeightsError(
             f"{path} is truncated or no safetensors file ({error})", "copy or download it again"
         ) from error
-
-
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise WeightsError(
-            f"{path} cannot be loaded safely ({type(error).__name__}: {str(error).splitlines()[0]})",
-            "files with pickled code are refused; save a plain state dict",
-        ) from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, no state dict")
-    return content
