@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -51,8 +50,11 @@ def print_study(space: SearchSpace, groups: Sequence[Group], skipped: Sequence[S
     console.print(f"compared by {space.metric}{stopping}", highlight=False)
     if space.table:
         console.print(f"reproduces {space.table}", highlight=False)
-    for left_out in _merged(skipped):
-        console.print(f"left out {escape(left_out.name)}: {escape(left_out.reason)}", soft_wrap=True, highlight=False)
+    for (reason, remedy), names in _by_reason(skipped).items():
+        named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        console.print(f"left out {escape(named)}: {escape(reason)}", soft_wrap=True, highlight=False)
+        if remedy:
+            console.print(f"  to run it: {escape(remedy)}", soft_wrap=True, highlight=False)
 
 
 def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
@@ -243,8 +245,9 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"
 
 
-def _merged(skipped: Sequence[Skipped]) -> list[Skipped]:
-    """Names a combination once, not once a seed."""
-    seed = re.compile(r" seed \d+")
-    by_name = {seed.sub("", s.name): seed.sub("", s.reason) for s in skipped}
-    return [Skipped(name, reason) for name, reason in by_name.items()]
+def _by_reason(skipped: Sequence[Skipped]) -> dict[tuple[str, str | None], list[str]]:
+    """Names the combinations by why they are left out, so that every reason is said once."""
+    by_reason: dict[tuple[str, str | None], list[str]] = {}
+    for one in skipped:
+        by_reason.setdefault((one.reason, one.remedy), []).append(one.name)
+    return by_reason

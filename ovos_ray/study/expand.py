@@ -114,8 +114,7 @@ def expand(
     bases: dict[str, ExperimentConfig] = {}
     trials: list[Trial] = []
     skipped: list[Skipped] = []
-    names_by_key: dict[str, str] = {}
-    taken: set[str] = set()
+    labels_by_key: dict[str, str] = {}
     for label, values in _combinations(space):
         recipe = str(values.get("trainable", space.trainable))
         if recipe not in bases:
@@ -128,25 +127,24 @@ def expand(
             config = override(config, {"pretrain.storage": f"{config.storage.rstrip('/')}/pretraining"})
         config = pin_pretraining(config)
         config = dataclasses.replace(config, storage=f"{config.storage.rstrip('/')}/{space.name}")
-        reason = _refusal(config)
-        for seed in space.seeds:
+        if (refusal := _refusal(config)) is not None:
+            skipped.append(Skipped(label, refusal.message, refusal.remedy))
+            continue
+        key = digest(_canonical(dataclasses.replace(config, seed=0)))
+        if key in labels_by_key:
+            skipped.append(Skipped(label, f"computes the same as {labels_by_key[key]!r}"))
+            continue
+        if label in labels_by_key.values():  # different values may read alike, such as numbers with many digits
+            label = f"{label} ({len(trials)})"
+        labels_by_key[key] = label
+        for seed in dict.fromkeys(space.seeds):
             name = f"{label} seed {seed}".strip()
-            if name in taken:  # different values may read alike, such as two folders of the same name
-                name = f"{label} ({len(trials)}) seed {seed}"
-            if reason is not None:
-                skipped.append(Skipped(name, reason))
-                continue
             seeded = dataclasses.replace(config, seed=seed, name=_folder_name(name))
-            key = digest(_canonical(seeded))
-            if key in names_by_key:
-                skipped.append(Skipped(name, f"computes the same as {names_by_key[key]!r}"))
-                continue
-            names_by_key[key] = name
-            taken.add(name)
             trials.append(Trial(name, {**values, "seed": seed}, seeded))
     if not trials:
-        reasons = "; ".join(f"{s.name}: {s.reason}" for s in skipped) or "it has no seeds"
-        raise ConfigError(f"study {space.name} has no trial to run ({reasons})")
+        reasons = "; ".join(f"{one.name}: {one.reason}" for one in skipped) or "it has no seeds"
+        remedy = next((one.remedy for one in skipped if one.remedy), "give it seeds=0,1,2")
+        raise ConfigError(f"study {space.name} has no trial to run ({reasons})", remedy)
     return trials, skipped
 
 
@@ -193,12 +191,12 @@ def spread(combination: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _refusal(config: ExperimentConfig) -> str | None:
+def _refusal(config: ExperimentConfig) -> ConfigError | None:
     """Returns why a configuration cannot be trained, or None."""
     try:
         check_backward(config)
     except ConfigError as error:
-        return error.message
+        return error
     return None
 
 

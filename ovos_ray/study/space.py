@@ -125,7 +125,14 @@ class Trial:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A combination that is not run, and why."""
+    """A combination that is not run, whatever its seed, and why.
+
+    Attributes:
+        name: The combination.
+        reason: What is wrong with it, or what it repeats.
+        remedy: What would make it run, if anything.
+    """
 
     name: str
     reason: str
+    remedy: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -114,11 +115,23 @@ def test_a_study_expands_to_exactly_the_rows_of_its_table_with_three_seeds(path:
 def test_what_table_4_cannot_hold_is_left_out_with_the_papers_reasons() -> None:
     _, skipped = expanded("search_spaces.backward_strategy.paper", "seed=0")
     assert [s.name for s in skipped] == [
-        "one_shot.stcn T-step seed 0",
-        *(f"one_shot.{n} 1-step seed 0" for n in ("xmem", "cutie")),
+        "one_shot.stcn T-step",
+        *(f"one_shot.{n} 1-step" for n in ("xmem", "cutie")),
     ]
-    assert "computes the same as 'one_shot.stcn 2-step seed 0'" in skipped[0].reason
+    assert "computes the same as 'one_shot.stcn 2-step'" in skipped[0].reason
     assert all("section 3.4" in s.reason for s in skipped[1:])
+    assert all("allow_untrained_sensory" in (s.remedy or "") for s in skipped[1:])
+
+
+def test_a_combination_is_left_out_once_whatever_the_number_of_seeds() -> None:
+    axes = {"network.name": ("stcn-tiny", "xmem-tiny"), "method.backward": ("1-step",)}
+    space = SearchSpace(name="s", trainable="trainables.one_shot", axes=axes, seeds=(0, 1, 2))
+    trials, skipped = expand(space, ExperimentConfig())
+    assert (len(trials), len(skipped)) == (3, 1)
+    with pytest.raises(ConfigError, match="has no trial") as error:
+        expand(dataclasses.replace(space, axes={**axes, "network.name": ("xmem-tiny",)}), ExperimentConfig())
+    assert error.value.message.count("section 3.4") == 1
+    assert "allow_untrained_sensory" in (error.value.remedy or "")
 
 
 def test_a_network_that_there_is_not_is_left_out_whatever_the_method() -> None:
