@@ -60,7 +60,7 @@ def test_labels_first_holds_one_label_per_video_and_no_other_annotation_bytes(
     assert not any(annotation in everything for annotation in later)
     assert [video.label_frames for video in index.videos] == [(0,), (2,), (0,)], "v1 shows no object before frame 2"
     assert str(index.budget) == "3 of 18 frames labelled (16.7 %)"
-    assert {path.name for path in out.iterdir()} == {"index.json", "frames-00000.parquet"}
+    assert {path.name for path in out.iterdir()} == {".ovos-ray", "index.json", "frames-00000.parquet"}
 
 
 def test_labels_all_holds_every_label(davis: DatasetFolder, tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_folder_that_holds_anything_else_is_never_touched(davis: DatasetFolder
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious/thesis.txt").write_text("words")
     for overwrite in (False, True):
-        with pytest.raises(DataError, match="exists and holds no shards"):
+        with pytest.raises(DataError, match=r"holds no shards|did not make it as a folder of shards"):
             pack(davis, tmp_path / "precious", overwrite=overwrite)
     assert (tmp_path / "precious/thesis.txt").read_text() == "words"
     (tmp_path / "empty").mkdir()
@@ -252,8 +252,30 @@ def test_a_killed_pack_leaves_no_shards_and_its_remains_are_cleared(davis: Datas
         assert process.stdout.readline().strip() == "1"
         os.kill(process.pid, signal.SIGKILL)
     assert not out.exists()
-    assert [path.suffix for path in tmp_path.glob(".shards*")] == [".packing"]
+    assert [path.suffix for path in tmp_path.glob(".shards*")] == [".partial"]
     pack(davis, out)
+    assert verify(out) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["davis", "shards"]
+
+
+def test_a_pack_killed_while_it_replaces_shards_loses_neither_the_old_nor_the_new(
+    davis: DatasetFolder, tmp_path: Path
+) -> None:
+    out = tmp_path / "shards"
+    old = pack(davis, out)
+    script = (
+        "import os, signal, sys\n"
+        "from ovos_ray.data.folders.open import open_dataset\n"
+        "from ovos_ray.data.shards.pack import pack\n"
+        "def rename(source, target, move=os.rename):\n"
+        "    move(source, target)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "os.rename = os.renames = rename\n"
+        "pack(open_dataset(sys.argv[1]), sys.argv[2], labels='all', overwrite=True)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, davis.root, out], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert pack(davis, out) == old, "the same call finds the shards that were moved aside"
     assert verify(out) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["davis", "shards"]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ovos_ray.data.masks import decode_binary_mask, decode_image, decode_mask, image_size
+from ovos_ray.data.masks import MAX_PIXELS, decode_binary_mask, decode_image, decode_mask, image_size, require_upright
 from ovos_ray.errors import DataError, MissingExtraError
 
 __all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Video", "read_video_file"]
@@ -26,7 +28,8 @@ def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        DataError: The file is missing, damaged, has no video, or is to be turned by other than a right angle.
+        DataError: The file is missing, damaged, cut short, has no video or larger frames than `masks.MAX_PIXELS`, or is
+            to be turned by other than a right angle.
     """
     try:
         import av
@@ -36,19 +39,55 @@ def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise DataError(f"{path}: no video stream")
-            for frame in container.decode(video=0):
-                turns, rest = divmod(getattr(frame, "rotation", 0), 90)
-                if rest:
-                    raise DataError(
-                        f"{path}: frames are to be shown turned by {frame.rotation} degrees, no multiple of 90",
-                        f"turn them upright: ffmpeg -i {path.name} upright.mp4",
-                    )
-                image = frame.to_ndarray(format="rgb24")
-                yield np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+            stream = container.streams.video[0]
+            if stream.width * stream.height > MAX_PIXELS:
+                raise DataError(f"{path}: frames of more than {MAX_PIXELS:,} pixels", "scale it down")
+            # By default FFmpeg makes up what it cannot decode, and says so on the terminal only.
+            stream.codec_context.options = {"err_detect": "explode"}
+            count = 0
+            end_s = 0.0
+            for count, frame in enumerate(container.decode(stream), 1):
+                if frame.is_corrupt:
+                    raise DataError(f"{path}: frame {count - 1} is damaged", _VIDEO_REMEDY)
+                end_s = frame.time + float(1 / (stream.average_rate or 1)) if frame.time is not None else math.inf
+                yield _upright(frame, path)
+            # Files whose end is missing are otherwise decoded without a word. Durations are rounded, hence the leeway.
+            if count < 0.95 * stream.frames - 1 or end_s < 0.95 * _declared_s(stream) - 0.1:
+                raise DataError(
+                    f"{path}: ends after {count} frames ({end_s:.1f} s), but announces "
+                    f"{stream.frames or 'more'} ({_declared_s(stream):.1f} s); it is cut short",
+                    "copy or download it again",
+                )
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded as video ({error})", "convert it, or extract its frames") from error
+        raise DataError(f"{path}: cannot be decoded as video ({error})", _VIDEO_REMEDY) from error
+
+
+_VIDEO_REMEDY = "copy it again, convert it, or extract its frames"
+
+
+def _upright(frame: Any, path: Path) -> npt.NDArray[np.uint8]:
+    turns, rest = divmod(getattr(frame, "rotation", 0), 90)
+    if rest:
+        raise DataError(
+            f"{path}: frames are to be shown turned by {frame.rotation} degrees, no multiple of 90",
+            f"turn them upright: ffmpeg -i {path.name} upright.mp4",
+        )
+    image: npt.NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+
+def _declared_s(stream: Any) -> float:
+    """How long a video stream says it is, in seconds; 0 if it says nothing."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    written = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
+    return (
+        0.0
+        if written is None
+        else sum(float(part) * unit for part, unit in zip(written.groups(), (3600, 60, 1), strict=True))
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +135,7 @@ class Video:
         if self.file is not None:
             yield from read_video_file(self.file)
         for path in self.frames:
-            yield decode_image(path)
+            yield decode_image(_read(path), str(path))
 
     @functools.cached_property
     def size(self) -> tuple[int, int]:
@@ -118,6 +157,8 @@ class Video:
         path = self.masks[index]
         mask = decode_binary_mask(path) if self.masks_hold == "saliency" else decode_mask(path)
         size = self.size if self.file is not None else image_size(self.frames[index])
+        if self.file is None:
+            require_upright(self.frames[index])
         if mask.shape != size:
             frame = self.file if self.file is not None else self.frames[index]
             raise DataError(
@@ -172,6 +213,13 @@ class Video:
     def is_saved(self, frame_name: str) -> bool:
         """Whether a prediction must contain this frame."""
         return self.saved_names is None or frame_name in self.saved_names
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def _some(values: Any, limit: int = 5) -> str:

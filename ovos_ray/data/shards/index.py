@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pyarrow import fs
 
-from ovos_ray.data.masks import ObjectBox
+from ovos_ray.data.masks import MAX_PIXELS, ObjectBox
 from ovos_ray.errors import DataError
+from ovos_ray.paths import checked_name
 
 __all__ = ["INDEX_NAME", "LabelBudget", "ShardFile", "ShardIndex", "VideoEntry", "filesystem_of"]
 
 INDEX_NAME = "index.json"
 _VERSION = 1
+_PLAIN_NAME = re.compile(r"\w[\w.-]{,99}", re.ASCII)
 
 
 def filesystem_of(location: str | Path) -> tuple[fs.FileSystem, str]:
@@ -83,6 +88,48 @@ class VideoEntry:
     shard: int
     first_row: int
 
+    def check(self, files: Sequence[ShardFile]) -> None:
+        """Checks what `ShardIndex` says of a video.
+
+        Raises:
+            ValueError: A value has another type, or is out of range.
+            DataError: The name of the video or of a frame cannot become part of a path.
+        """
+        name = checked_name(self.name, "video", INDEX_NAME, nested=True)
+        for key, value, high in (
+            ("num_frames", self.num_frames, len(self.frame_names)),
+            ("height", self.height, MAX_PIXELS),
+            ("width", self.width, MAX_PIXELS // self.height if type(self.height) is int and self.height > 0 else 1),
+        ):
+            _whole(f"{key} of {name!r}", value, 1, high)
+        _require(self.num_frames == len(self.frame_names), f"frame_names of {name!r}", len(self.frame_names))
+        for frame_name in self.frame_names:
+            if not (isinstance(frame_name, str) and _PLAIN_NAME.fullmatch(frame_name)):
+                checked_name(frame_name, "frame", INDEX_NAME)
+        _whole(f"shard of {name!r}", self.shard, 0, len(files) - 1)
+        _whole(f"first_row of {name!r}", self.first_row, 0, files[self.shard].num_rows - self.num_frames)
+        for frame in self.label_frames:
+            _whole(f"label frame of {name!r}", frame, 0, self.num_frames - 1)
+        _require(list(self.label_frames) == sorted(set(self.label_frames)), f"label_frames of {name!r}", "not rising")
+        _require(set(self.objects) == set(self.label_frames), f"objects of {name!r}", sorted(self.objects))
+        for box in itertools.chain.from_iterable(self.objects.values()):
+            _whole(f"object of {name!r}", box.object_id, 1, 255)
+            _whole(f"x1 of {name!r}", box.x1, 1, self.width)
+            _whole(f"y1 of {name!r}", box.y1, 1, self.height)
+            _whole(f"x0 of {name!r}", box.x0, 0, box.x1 - 1)
+            _whole(f"y0 of {name!r}", box.y0, 0, box.y1 - 1)
+            _whole(f"area of {name!r}", box.area, 1, (box.x1 - box.x0) * (box.y1 - box.y0))
+
+
+def _require(fine: bool, what: str, value: object) -> None:
+    if not fine:
+        raise ValueError(f"{what}: {value!r:.80}")
+
+
+def _whole(what: str, value: object, low: int, high: int = 2**40) -> None:
+    """Checks a whole number, which a bool is not."""
+    _require(type(value) is int and low <= value <= high, f"{what}, expected {low} … {high}", value)
+
 
 @dataclass(frozen=True)
 class ShardFile:
@@ -141,6 +188,28 @@ class ShardIndex:
         except KeyError:
             raise DataError(f"no video {name!r} among the {len(self.videos)} of {self.dataset} {self.split}") from None
 
+    def check(self) -> None:
+        """Checks what may come from a stranger: names become paths, numbers become sizes and places in files.
+
+        Raises:
+            ValueError: A value has another type, or is out of range.
+            DataError: A name cannot become part of a path.
+        """
+        texts = (self.dataset, self.layout, self.split, self.digest, self.source_digest)
+        _require(all(isinstance(text, str) for text in texts), "texts", texts)
+        _require(self.labels in ("first", "all"), "labels", self.labels)
+        _whole("frame_interval", self.frame_interval, 1)
+        _whole("rows_per_group", self.rows_per_group, 1)
+        _whole("num_reencoded", self.num_reencoded, 0)
+        if self.shortest_side is not None:
+            _whole("shortest_side", self.shortest_side, 1)
+        for file in self.files:
+            checked_name(file.name, "shard file", INDEX_NAME)
+            _whole(f"num_rows of {file.name}", file.num_rows, 1)
+        for video in self.videos:
+            video.check(self.files)
+        _require(len({video.name for video in self.videos}) == len(self.videos), "videos", "two of one name")
+
     def save(self, path: Path) -> None:
         """Writes the index as JSON."""
         value = {"version": _VERSION, **dataclasses.asdict(self)}
@@ -167,7 +236,7 @@ class ShardIndex:
                 f"{folder}: no shards here ({INDEX_NAME} is missing)",
                 f"make them: ovos-ray pack DATASET --root DIR --out {folder}",
             ) from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: unreadable index ({error})", "pack the dataset again with --overwrite") from error
         try:
             version = value.pop("version")
@@ -177,11 +246,17 @@ class ShardIndex:
                     "pack the dataset again with --overwrite",
                 )
             value["budget"] = LabelBudget(**value["budget"])
+            for number in dataclasses.astuple(value["budget"]):
+                _whole("budget", number, 0)
             value["files"] = tuple(ShardFile(**file) for file in value["files"])
             value["videos"] = tuple(_video(video) for video in value["videos"])
-            return cls(**value)
+            index = cls(**value)
+            index.check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: damaged index ({error!r})", "pack the dataset again with --overwrite") from error
+        except DataError as error:
+            raise DataError(f"{path}: {error.message}", error.remedy) from error
+        return index
 
 
 def _video(value: dict[str, Any]) -> VideoEntry:

@@ -13,13 +13,15 @@ from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.shards.index import INDEX_NAME, LabelBudget, ShardIndex
 from ovos_ray.data.shards.prepare import LabelFrame, by_video, frames_of, map_in_order, prepare
-from ovos_ray.data.shards.writer import ShardWriter, whole_folder
+from ovos_ray.data.shards.writer import ShardWriter
 from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.io import restore_folder, whole_folder
 
 __all__ = ["LabelFrame", "Progress", "content_digest", "pack"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 
+_KIND = "shards"
 _ROWS_PER_GROUP = 4
 _SHARD_BYTES = 256 * 2**20
 _SHOWN_PROBLEMS = 10
@@ -75,38 +77,43 @@ def pack(
     _raise(problems, source)
     options = [source.description.name, split, labels, shortest_side, str(label_frame), rows_per_group, shard_bytes]
     source_digest = _source_digest(videos, options)
+    restore_folder(out.resolve(), _KIND, INDEX_NAME)
     if not overwrite and (done := _already_packed(out, source_digest)) is not None:
         return done
 
     frames = frames_of(videos, labels, label_frame, shortest_side)
     threads = num_threads or min(8, os.cpu_count() or 1)
-    with whole_folder(out) as folder, ThreadPoolExecutor(threads) as pool:
-        writer = ShardWriter(folder, source.description.name, rows_per_group, shard_bytes)
-        for position, (video, rows) in enumerate(by_video(map_in_order(pool, prepare, frames, 4 * threads))):
-            problems += writer.add(video, rows, one_frame_allowed=source.of_images)
-            if progress is not None:
-                progress(position + 1, len(videos))
-        writer.close()
-        _raise(problems, source)
-        index = ShardIndex(
-            dataset=source.description.name,
-            layout=source.description.layout,
-            split=split,
-            labels=labels,
-            frame_interval=source.frame_interval(split),
-            shortest_side=shortest_side,
-            num_reencoded=writer.num_reencoded,
-            budget=LabelBudget(
-                sum(len(video.label_frames) for video in writer.videos),
-                sum(video.num_frames for video in writer.videos),
-            ),
-            digest=content_digest(writer.checksums),
-            source_digest=source_digest,
-            rows_per_group=rows_per_group,
-            files=tuple(writer.files),
-            videos=tuple(writer.videos),
-        )
-        index.save(folder / INDEX_NAME)
+    try:
+        with whole_folder(out, _KIND, INDEX_NAME) as folder, ThreadPoolExecutor(threads) as pool:
+            writer = ShardWriter(folder, source.description.name, rows_per_group, shard_bytes)
+            for position, (video, rows) in enumerate(by_video(map_in_order(pool, prepare, frames, 4 * threads))):
+                problems += writer.add(video, rows, one_frame_allowed=source.of_images)
+                if progress is not None:
+                    progress(position + 1, len(videos))
+            writer.close()
+            _raise(problems, source)
+            index = ShardIndex(
+                dataset=source.description.name,
+                layout=source.description.layout,
+                split=split,
+                labels=labels,
+                frame_interval=source.frame_interval(split),
+                shortest_side=shortest_side,
+                num_reencoded=writer.num_reencoded,
+                budget=LabelBudget(
+                    sum(len(video.label_frames) for video in writer.videos),
+                    sum(video.num_frames for video in writer.videos),
+                ),
+                digest=content_digest(writer.checksums),
+                source_digest=source_digest,
+                rows_per_group=rows_per_group,
+                files=tuple(writer.files),
+                videos=tuple(writer.videos),
+            )
+            index.check()
+            index.save(folder / INDEX_NAME)
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error})", "free space there, or give another --out") from error
     return index
 
 

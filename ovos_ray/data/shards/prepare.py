@@ -14,7 +14,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from ovos_ray.data.folders.video import Video, read_video_file
-from ovos_ray.data.masks import ObjectBox, boxes, decode_image, encode_jpeg, encode_mask, jpeg_size
+from ovos_ray.data.masks import (
+    ObjectBox,
+    boxes,
+    decode_image,
+    encode_jpeg,
+    encode_mask,
+    jpeg_size,
+    require_upright,
+    without_metadata,
+)
 from ovos_ray.data.shards.reader import row_checksum
 from ovos_ray.errors import DataError
 
@@ -104,6 +113,8 @@ def _row(item: SourceFrame) -> PackedRow:
     if pixels is None:
         path = video.frames[item.frame]
         jpeg = path.read_bytes()
+        require_upright(jpeg, str(path))
+        jpeg = without_metadata(jpeg)
         size = jpeg_size(jpeg, str(path))
         if size is None or _scaled(size, item.shortest_side) != size:
             pixels = decode_image(jpeg, str(path))

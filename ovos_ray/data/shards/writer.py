@@ -1,12 +1,8 @@
-"""Parquet files being written, in a folder that becomes visible when it is whole."""
+"""Shards being written: rows in Parquet files, and what the index needs to know of them."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,49 +11,11 @@ import pyarrow.parquet as pq
 
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import ObjectBox
-from ovos_ray.data.shards.index import INDEX_NAME, ShardFile, VideoEntry
+from ovos_ray.data.shards.index import ShardFile, VideoEntry
 from ovos_ray.data.shards.prepare import PackedRow
 from ovos_ray.data.shards.reader import SCHEMA
-from ovos_ray.errors import DataError
 
-__all__ = ["ShardWriter", "whole_folder"]
-
-
-@contextmanager
-def whole_folder(out: Path) -> Iterator[Path]:
-    """Yields a hidden folder beside `out` that becomes `out` on success and is removed on failure.
-
-    What a killed process of this machine left there is removed first.
-    """
-    if out.exists() and not (out / INDEX_NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out}: exists and holds no shards; it is not replaced", "give another folder with --out")
-    host = socket.gethostname()
-    for stale in out.parent.glob(f".{out.name}.{host}.*.packing"):
-        if not _is_running(int(stale.name.split(".")[-2])):
-            shutil.rmtree(stale, ignore_errors=True)
-    folder = out.with_name(f".{out.name}.{host}.{os.getpid()}.packing")
-    try:
-        folder.mkdir(parents=True)
-        yield folder
-        replaced = out.with_name(f".{out.name}.{host}.{os.getpid()}.replaced")
-        if out.exists():
-            out.rename(replaced)
-        folder.rename(out)
-        shutil.rmtree(replaced, ignore_errors=True)
-    except OSError as error:
-        raise DataError(f"{out}: cannot be written ({error})", "free space there, or give another --out") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+__all__ = ["ShardWriter"]
 
 
 class ShardWriter:
@@ -148,7 +106,5 @@ class ShardWriter:
             self._flush()
         if self._parquet is not None:
             self._parquet.close()
-            with open(self._folder / self._file_name, "rb") as file:
-                os.fsync(file.fileno())
             self.files.append(ShardFile(self._file_name, self._num_rows))
         self._parquet, self._num_rows, self._num_bytes = None, 0, 0

@@ -1,0 +1,211 @@
+"""Images, masks and videos that are damaged, enormous or not what they seem: refused by name, never packed."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import resource
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from davis_folder import make_davis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ovos_ray.data import masks
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.folders.video import read_video_file
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.data.shards.reader import ShardReader
+from ovos_ray.errors import DataError
+
+PLACE = b"51 deg 30 N, 0 deg 7 W"
+
+
+def _jpeg(size: tuple[int, int] = (48, 80), mode: str = "RGB", seed: int = 0, **options: object) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", **options)
+    return buffer.getvalue()
+
+
+def _exif(orientation: int = 1) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010E] = PLACE.decode()
+    return exif
+
+
+def _empty_png(width: int, height: int, colour: int = 3) -> bytes:
+    """A valid PNG of zeros, tiny on disk."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    line = zlib.compressobj(9)
+    rows = b"".join([*(line.compress(bytes(width + 1)) for _ in range(height)), line.flush()])
+    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"PLTE", bytes(6)), chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_places_and_people_in_a_jpeg_are_not_packed_and_its_pixels_are(tmp_path: Path) -> None:
+    root = make_davis(tmp_path / "davis")
+    path = root / "JPEGImages/480p/v0/00001.jpg"
+    path.write_bytes(_jpeg(exif=_exif(), quality=90))
+    assert PLACE in path.read_bytes()
+    index = pack(open_dataset(root), tmp_path / "shards")
+    assert index.num_reencoded == 0
+    assert not any(PLACE in file.read_bytes() for file in (tmp_path / "shards").iterdir())
+    stored = ShardReader(tmp_path / "shards").read("v0", [1])[0].jpeg
+    assert np.array_equal(np.array(Image.open(io.BytesIO(stored))), np.array(Image.open(path)))
+    assert np.array_equal(masks.decode_image(stored), np.array(Image.open(path).convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_turned_jpeg_is_refused_where_a_mask_belongs_to_it(tmp_path: Path, orientation: int) -> None:
+    root = make_davis(tmp_path / "davis")
+    (root / "JPEGImages/480p/v0/00000.jpg").write_bytes(_jpeg(exif=_exif(orientation)))
+    with pytest.raises(DataError, match=rf"v0/00000\.jpg: .*EXIF orientation {orientation}"):
+        pack(open_dataset(root), tmp_path / "shards")
+    with pytest.raises(DataError, match="EXIF orientation"):
+        open_dataset(root).video("train", "v0").mask(0)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_frames_of_more_than_eight_bits_are_refused(tmp_path: Path, mode: str) -> None:
+    root = make_davis(tmp_path / "davis")
+    frame = root / "JPEGImages/480p/v0/00001.jpg"
+    frame.unlink()
+    values = np.linspace(0, 40_000, 48 * 80).reshape(48, 80)
+    image = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.float32))
+    image.save(frame.with_suffix(".png"), "TIFF" if mode == "F" else "PNG")
+    with pytest.raises(DataError, match=r"v0/00001\.png: image of mode (I|F)"):
+        pack(open_dataset(root), tmp_path / "shards")
+
+
+def test_an_opaque_grey_mask_with_alpha_is_read_and_a_transparent_one_refused(tmp_path: Path) -> None:
+    grey = np.zeros((12, 20), np.uint8)
+    grey[3:6, 4:9] = 255
+    layers = [Image.fromarray(grey), Image.new("L", (20, 12), 255)]
+    Image.merge("LA", layers).save(tmp_path / "bear.png")
+    assert np.array_equal(masks.decode_mask(tmp_path / "bear.png"), grey // 255)
+    layers[1].putpixel((2, 2), 0)
+    Image.merge("LA", layers).save(tmp_path / "bear.png")
+    with pytest.raises(DataError, match="mode LA that is transparent"):
+        masks.decode_mask(tmp_path / "bear.png")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    bomb = _empty_png(13_000, 13_000)
+    assert len(bomb) < 200_000
+    (tmp_path / "bomb.png").write_bytes(bomb)
+    script = (
+        "import resource, sys\n"
+        "from ovos_ray.data import masks\n"
+        "for read in (masks.decode_mask, masks.decode_image, masks.decode_binary_mask, masks.image_size):\n"
+        "    try:\n"
+        "        read(sys.argv[1])\n"
+        "    except masks.DataError as error:\n"
+        "        assert 'pixels' in str(error), error\n"
+        "    else:\n"
+        "        raise AssertionError(read)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "bomb.png"], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < 2**20, "KiB: less than 1 GiB"
+
+
+def test_the_largest_mask_allowed_takes_little_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    mask = masks.decode_mask(_empty_png(8192, 8192))
+    assert mask.size == masks.MAX_PIXELS
+    assert masks.boxes(mask) == ()
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 400 * 2**10, "KiB: a few bytes a pixel, not eight"
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"subsampling": 2, "quality": 30}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(48, 80), (33, 47)])
+def test_jpegs_are_decoded_to_the_pixels_of_another_library(
+    size: tuple[int, int], mode: str, options: dict[str, object]
+) -> None:
+    jpeg = _jpeg(size, mode, exif=_exif(6), **options)
+    expected = np.array(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+    assert np.array_equal(masks.decode_image(jpeg), expected)
+    for kept in (len(jpeg) - 2, len(jpeg) // 2):
+        with pytest.raises(DataError, match="image"):
+            masks.decode_image(jpeg[:kept] if kept < len(jpeg) - 2 else jpeg[: len(jpeg) // 3])
+
+
+def _video(path: Path, codec: str) -> None:
+    av = pytest.importorskip("av")
+    texture = np.random.default_rng(0).integers(0, 255, (96, 200, 3)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        for index in range(60):
+            shown = np.ascontiguousarray(texture[:, index % 40 : index % 40 + 160])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("name", ["clip.mkv", "clip.avi", "clip.mp4"])
+def test_videos_cut_short_or_damaged_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    _video(path, "mpeg4")
+    assert sum(1 for _ in read_video_file(path)) == 60
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(0.6 * len(whole))])
+    with pytest.raises(DataError, match=f"{name}: "):
+        list(read_video_file(path))
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2 : len(whole) // 2 + 40] = np.random.default_rng(1).bytes(40)
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match=f"{name}: "):
+        list(read_video_file(path))
+
+
+def _seeds() -> list[bytes]:
+    mask = np.zeros((12, 20), np.uint8)
+    mask[2:5, 3:9] = 2
+    found = [masks.encode_mask(mask), _jpeg((12, 20), exif=_exif()), _empty_png(7, 5)]
+    for kind in ("PNG", "BMP", "WEBP", "GIF", "TIFF"):
+        buffer = io.BytesIO()
+        Image.fromarray(mask).save(buffer, kind)
+        found.append(buffer.getvalue())
+    return found
+
+
+SEEDS = _seeds()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_image_ends_in_an_unnamed_error(data: st.DataObject) -> None:
+    content = bytearray(data.draw(st.sampled_from(SEEDS)))
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, max(0, len(content) - 1)))
+        content[at : at + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=6))
+    for read in (
+        masks.decode_mask,
+        masks.decode_image,
+        masks.decode_binary_mask,
+        masks.image_size,
+        masks.jpeg_size,
+        masks.require_upright,
+        masks.read_palette,
+    ):
+        with contextlib.suppress(DataError):
+            read(bytes(content))  # type: ignore[operator]
+    masks.without_metadata(bytes(content))

@@ -1,0 +1,127 @@
+"""Shard indices of strangers: whatever an `index.json` says is refused by name or is safe to use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from davis_folder import make_davis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.data.shards.reader import ShardReader
+from ovos_ray.data.shards.verify import verify
+from ovos_ray.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = tmp_path_factory.mktemp("stranger")
+    pack(open_dataset(make_davis(base / "davis")), base / "shards")
+    return base / "shards"
+
+
+@pytest.fixture
+def shards(packed: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(packed, tmp_path / "shards"))
+
+
+def _edit(shards: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    value = json.loads((shards / "index.json").read_text())
+    change(value)
+    (shards / "index.json").write_text(json.dumps(value))
+
+
+def _file(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda index: index["files"][0].update(values)
+
+
+def _video(**values: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda index: index["videos"][0].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (_file(name="/etc/passwd"), "absolute"),
+        (_file(name="../frames-00000.parquet"), "slash"),
+        (_file(name=7), "no text"),
+        (_file(num_rows=0), "num_rows"),
+        (_video(name="../../victim"), "another folder"),
+        (_video(name="v\x1b[31m"), "control character"),
+        (_video(first_row=-5), "first_row"),
+        (_video(first_row=13), "first_row"),
+        (_video(shard=99), "shard"),
+        (_video(shard=True), "shard"),
+        (_video(num_frames=10**9), "num_frames"),
+        (_video(num_frames="6"), "num_frames"),
+        (_video(height=0), "height"),
+        (_video(height=2**20, width=2**20), "width"),
+        (_video(frame_names=["a/../../b"] * 6), "slash"),
+        (_video(label_frames=[99]), "label frame"),
+        (_video(objects={"0": [[1, 5, 5, 5, 5, 3]]}), "x0"),
+        (_video(objects={"0": [[300, 0, 0, 5, 5, 3]]}), "object"),
+        (_video(objects={"3": []}), "objects"),
+        (lambda index: index.update(rows_per_group=0), "rows_per_group"),
+        (lambda index: index.update(rows_per_group=2.5), "rows_per_group"),
+        (lambda index: index.update(frame_interval=0), "frame_interval"),
+        (lambda index: index.update(labels="some"), "labels"),
+        (lambda index: index.update(surprise=1), "surprise"),
+        (lambda index: index["videos"].append(index["videos"][0]), "two of one name"),
+        (lambda index: index["budget"].update(total_frames=-1), "budget"),
+    ],
+)
+def test_an_index_that_says_the_impossible_is_refused(
+    shards: Path, change: Callable[[dict[str, Any]], object], named: str
+) -> None:
+    last_video = len(json.loads((shards / "index.json").read_text())["videos"]) - 1
+    _edit(shards, lambda index: index["videos"].insert(0, index["videos"].pop(last_video)))  # the one with no row after
+    _edit(shards, change)
+    with pytest.raises(DataError, match=named) as error:
+        ShardIndex.load(shards)
+    assert "index.json" in error.value.message
+    with pytest.raises(DataError, match=named):
+        verify(shards)
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", "[" * 100_000, '{"version": 1}', "\x00", '{"version": "1"}'])
+def test_what_is_no_index_is_refused(shards: Path, text: str) -> None:
+    (shards / "index.json").write_text(text)
+    with pytest.raises(DataError, match="index"):
+        ShardIndex.load(shards)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(allow_nan=True) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_index_ends_in_an_unnamed_error(packed: Path, tmp_path: Path, data: st.DataObject) -> None:
+    shards = tmp_path / "fuzzed"
+    if not shards.exists():
+        shutil.copytree(packed, shards)
+    value = json.loads((packed / "index.json").read_text())
+    places = [value, value["files"][0], value["budget"], *value["videos"], value["videos"][0]["objects"]]
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.sampled_from(places))
+        place[data.draw(st.sampled_from(sorted(place)))] = data.draw(_JSON)
+    (shards / "index.json").write_text(json.dumps(value))
+    try:
+        index = ShardIndex.load(shards)
+        verify(shards)
+        reader = ShardReader(shards)
+        for video in index.videos:
+            reader.read(video.name, range(video.num_frames))
+    except DataError:
+        pass
