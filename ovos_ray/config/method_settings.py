@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ovos_ray.config.roles import AtLeast, Computes, Fraction, Inherited, Live, Located, Priced
+from ovos_ray.config.roles import Added, AtLeast, Computes, Fraction, Inherited, Live, Located, Priced
 
 __all__ = ["INITS", "LossConfig", "MethodConfig", "NetworkConfig", "OptimizerConfig"]
 
@@ -56,14 +56,22 @@ class MethodConfig:
     """`supervised`: one forward propagation with a loss on every frame after the first (Figure 2, left)."""
     backward: Annotated[str, Computes, Live, Priced] = "2-step"
     """Backward strategy: `T-step`, or `k-step` for k frames walked back (`1-step`, `2-step`, …)."""
-    reference: Annotated[Literal["predicted", "empty"], Computes, Live, Priced] = "predicted"
-    """What the backward propagation starts from; `empty` is the setting of section 4.4 and Figure 6."""
+    reference: Annotated[Literal["predicted", "empty", "true"], Computes, Live, Priced] = "predicted"
+    """What the backward propagation starts from; `empty` is the setting of section 4.4 and Figure 6. `true` is the
+    label of frame T, an oracle that reads all labels: it says what a better forward mask would bring."""
     empty_objects: Annotated[Literal["draw", "merge"], Computes, Live, Priced] = "draw"
     """With an empty reference objects cannot be told apart: train one drawn object, or all merged into one."""
     reference_mask: Annotated[Literal["soft", "hard"], Computes, Live, Priced] = "soft"
     """Soft probabilities or one-hot argmax as the backward reference (open in the paper)."""
     allow_untrained_sensory: Annotated[bool, Computes, Live, Priced] = False
     """Permits 1-step on recurrent networks, which leaves their sensory update without gradient."""
+    horizon: Annotated[tuple[tuple[float, int], ...], Computes, Live, Priced, Added(before=())] = ()
+    """A curriculum like `data.max_skip`, (fraction of training from which it holds, frames): only so many of a clip's
+    first frames are walked there and back, static steps aside. Empty: all of them, as in the paper."""
+    smallest_confidence: Annotated[float, Fraction, Computes, Live, Added(before=0.0)] = 0.0
+    """Samples whose predicted reference is less confident have no part in the loss: the mean probability of the pixels
+    that it calls foreground, 0 where it finds none. Needs `data.static_share`, without which nothing may ever begin to
+    learn; 0: all take part, as in the paper."""
     share_features: Annotated[bool, Computes, Live, Priced] = True
     """Encode each frame once per step; False is the plain two-pass version, equal and slower."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -72,7 +80,7 @@ class MethodConfig:
     @property
     def needs_all_labels(self) -> bool:
         """Whether a clip needs the labels of all its frames; one-shot training needs that of the first alone."""
-        return self.name == "supervised"
+        return self.name == "supervised" or self.reference == "true"
 
 
 @dataclass(frozen=True, kw_only=True)

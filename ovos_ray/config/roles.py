@@ -119,12 +119,12 @@ class AtLeast:
 
 
 class Fraction:
-    """A number in 0 … 1."""
+    """A number in 0 … 1; None, where it is allowed, passes."""
 
     @staticmethod
-    def check(key: str, value: float) -> None:
+    def check(key: str, value: float | None) -> None:
         """Raises a `ConfigError` for a value out of range."""
-        if not 0 <= value <= 1:
+        if value is not None and not 0 <= value <= 1:
             raise ConfigError(f"{key} = {value} is out of range", "give a fraction in 0 … 1")
 
 

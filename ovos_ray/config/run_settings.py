@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ovos_ray.config.roles import (
+    Added,
     AtLeast,
     Bookkeeping,
     Computes,
+    Fraction,
     Identifies,
     Inherited,
     Located,
@@ -57,6 +59,9 @@ class TrainConfig:
     rollout: Annotated[Literal["auto", "graph", "eager"], Machine, Priced] = "auto"
     """`graph`: the forward roll-out is captured as a CUDA graph, once for each number of objects; the same but for
     rounding. `auto`: on GPUs. Where it cannot be captured, it is eager, and the log says why."""
+    ema_decay: Annotated[float | None, Fraction, Computes, Added(before=None)] = None
+    """Beside the last weights their exponential moving average is kept, scored as `final/ema/jf`, and left as
+    `network_ema.safetensors`: this share of it stays at every step (Two-shot VOS: 0.995). None: no average."""
     channels_last: Annotated[bool, Computes, Priced] = True
     """Lays images and weights out channels last in memory, which convolutions on GPUs prefer."""
     compile: Annotated[bool, Computes, Priced] = False

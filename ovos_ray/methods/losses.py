@@ -24,6 +24,7 @@ __all__ = [
     "cross_entropy",
     "dice",
     "frame_losses",
+    "mask_confidence",
     "mask_iou",
     "one_hot",
     "point_losses",
@@ -179,6 +180,18 @@ def mask_iou(logits: Tensor, label: Tensor, num_objects: Tensor) -> Tensor:
     iou = torch.where(union > 0, (found & wanted).sum(2) / union.clamp(min=1), 1.0)
     real = _real_channels(num_objects, num_channels)[:, 1:]
     return (iou * real).sum(1) / real.sum(1)
+
+
+@torch.no_grad()
+def mask_confidence(masks: Tensor) -> Tensor:
+    """Returns how sure masks (B, N, H, W) of probabilities are, (B,), without a label.
+
+    That is the mean probability of an object over the pixels that are foreground, each with that of its likeliest
+    object; 0 where none is.
+    """
+    largest = masks.max(1).values
+    found = masks.sum(1) > 0.5
+    return (largest * found).sum((1, 2)) / found.sum((1, 2)).clamp(min=1)
 
 
 def one_hot(label: Tensor, num_channels: int) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ovos_ray.config import MethodConfig
 from ovos_ray.errors import ConfigError
 from ovos_ray.methods.batch import ClipBatch
-from ovos_ray.methods.losses import frame_losses, mask_iou, one_hot, total_loss, uses_auxiliary
+from ovos_ray.methods.losses import frame_losses, mask_confidence, mask_iou, one_hot, total_loss, uses_auxiliary
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.propagation import Walk, encode_frames, pad_objects, propagate, walk_along
 from ovos_ray.networks.base import AuxiliaryLogits, FrameFeatures, VOSNetwork
@@ -67,10 +67,23 @@ def one_shot_loss(
         clip = clip.with_one_object(config.empty_objects)
     features = _encode_once(network, clip, order, numerics) if config.share_features else None
 
+    described: dict[str, Tensor] = {}
+    weight = clip.weight
     if config.reference == "empty":
         reference = torch.zeros_like(clip.masks)
+    elif config.reference == "true":
+        reference = one_hot(_label_of_last(batch, clip), 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
     else:
-        reference = _walk_forward(network, clip, features, config.reference_mask, numerics)
+        logits = _walk_forward(network, clip, features, numerics)
+        reference = logits.softmax(1)[:, 1:]
+        confidence = mask_confidence(reference)
+        described = _describe_reference(logits, confidence, batch, clip)
+        if config.smallest_confidence:
+            trusted = confidence >= config.smallest_confidence
+            described["trusted_samples"] = clip.mean(trusted.float())
+            weight = weight * trusted
+        if config.reference_mask == "hard":
+            reference = one_hot(logits.max(1).indices, logits.shape[1])[:, 1:].to(clip.frames.dtype)
 
     heads: list[AuxiliaryLogits] | None = [] if uses_auxiliary(config.loss) else None
     with numerics.for_gradient(clip.frames.device):
@@ -95,26 +108,21 @@ def one_shot_loss(
         auxiliary=heads[-1] if heads else None,
         generators=clip.draws.per_sample,
     )
-    loss, scalars = total_loss(parts, clip.weight)
-    return loss, scalars | _describe(backward[-1], reference, clip)
+    loss, scalars = total_loss(parts, weight)
+    return loss, scalars | _describe(backward[-1], reference, clip) | described
 
 
 def _walk_forward(
     network: VOSNetwork,
     clip: ClipBatch,
     features: Mapping[int, FrameFeatures] | None,
-    kind: str,
     numerics: Numerics,
 ) -> Tensor:
-    """Infers the masks (B, N, H, W) of the last frame from the label of the first (section 3.3), without gradient."""
+    """Infers logits (B, 1+N, H, W) of the last frame from the label of the first (section 3.3), without gradient."""
     with torch.no_grad():
         if numerics.graphs is None:
-            logits = _roll_out(network, clip, features, numerics)
-        else:
-            logits = _roll_out_as_graph(network, clip, numerics, numerics.graphs)
-        if kind == "hard":
-            return one_hot(logits.max(1).indices, logits.shape[1])[:, 1:].to(clip.frames.dtype)
-        return logits.softmax(1)[:, 1:].detach()
+            return _roll_out(network, clip, features, numerics)
+        return _roll_out_as_graph(network, clip, numerics, numerics.graphs)
 
 
 def _roll_out(
@@ -179,6 +187,38 @@ def _encode_once(
         with torch.no_grad(), numerics.for_rollout(device):
             features |= encode_frames(network, clip.frames, others)
     return features
+
+
+def _label_of_last(batch: Mapping[str, Tensor], clip: ClipBatch) -> Tensor:
+    labels = batch.get("labels")
+    if labels is None or labels.shape[1] != clip.num_frames:
+        raise ConfigError(
+            "method.reference='true' starts from the label of the last frame, which these clips do not have",
+            "pack with --labels all, or train with method.reference=predicted",
+        )
+    return labels[:, -1]
+
+
+@torch.no_grad()
+def _describe_reference(
+    logits: Tensor, confidence: Tensor, batch: Mapping[str, Tensor], clip: ClipBatch
+) -> dict[str, Tensor]:
+    """What the forward mask says: how sure it is and, where frame T has a label, how right.
+
+    `reference_iou` compares it with that label. `reference_identity` is the share of the labelled foreground, as far as
+    the mask calls it foreground too, that has the right object; 0 where there is none.
+    """
+    described = {"reference_confidence": clip.mean(confidence)}
+    labels = batch.get("labels")
+    if labels is None or labels.shape[1] != clip.num_frames:
+        return described
+    found, wanted = logits.max(1).indices, labels[:, -1]
+    both = (found > 0) & (wanted > 0)
+    right = (both & (found == wanted)).sum((1, 2)) / both.sum((1, 2)).clamp(min=1)
+    return described | {
+        "reference_iou": clip.mean(mask_iou(logits, wanted, clip.num_objects)),
+        "reference_identity": clip.mean(right),
+    }
 
 
 @torch.no_grad()

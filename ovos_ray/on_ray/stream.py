@@ -20,6 +20,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovos_ray.config import DataConfig
+from ovos_ray.data.clips.columns import batch_of
 from ovos_ray.data.clips.plan import Plan, slice_for_rank
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import DataError
@@ -164,8 +165,5 @@ class RankStream:
                 )
             if problem:
                 self.problems.append((position, problem))
-        names = ("frames", "labels", "num_objects", "weight", "position")
         # Ray hands out read-only views of its object store; torch wants memory of its own.
-        batch = {name: torch.from_numpy(np.array(columns[name])) for name in names}
-        batch["label"] = batch["labels"][:, 0]
-        return batch
+        return batch_of(columns, copy=True)

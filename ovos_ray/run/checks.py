@@ -11,7 +11,7 @@ import torch
 from ovos_ray import networks
 from ovos_ray.config import INITS, ExperimentConfig, TrainConfig, flatten
 from ovos_ray.config.roles import check_ranges
-from ovos_ray.data.clips.plan import check_split, is_static_step, max_skip_at
+from ovos_ray.data.clips.plan import check_split, curriculum_at, is_static_step, max_skip_at
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.shards.index import ShardIndex
@@ -42,6 +42,7 @@ def check_config(config: ExperimentConfig) -> None:
             "data.static_share mixes static clips into those of videos, and data.source=static has no others",
             "leave one of them out",
         )
+    _check_beyond(config)
     check_split(data.batch_size, config.train.num_workers)
     _check_elastic(config.train)
     check_backward(config)
@@ -79,6 +80,8 @@ def check_backward(config: ExperimentConfig) -> None:
     network = _structure(config.network.name)
     if config.method.name == "one_shot":
         check_strategy(network, config.method, config.data.clip_length)
+        for _, frames in config.method.horizon:
+            check_strategy(network, config.method, min(frames, config.data.clip_length))
 
 
 @functools.lru_cache
@@ -95,14 +98,35 @@ def _check_elastic(train: TrainConfig) -> None:
         )
 
 
+def _check_beyond(config: ExperimentConfig) -> None:
+    """Checks the settings that are not in the paper."""
+    method, data = config.method, config.data
+    if method.horizon:
+        curriculum_at("method.horizon", method.horizon, 0, config.train.steps)
+        longest = max(frames for _, frames in method.horizon)
+        if method.name != "one_shot" or longest > data.clip_length:
+            raise ConfigError(
+                f"method.horizon = {list(method.horizon)} shortens one-shot clips of {data.clip_length} frames",
+                "give at most data.clip_length frames, with method.name=one_shot",
+            )
+    if method.smallest_confidence and not (data.static_share and method.reference == "predicted"):
+        raise ConfigError(
+            f"method.smallest_confidence = {method.smallest_confidence} lets a network learn only from what it "
+            "predicts well already",
+            "begin with static steps, such as data.static_share=[[0, 1], [0.25, 0.25]], and method.reference=predicted",
+        )
+
+
 def _check_labels(config: ExperimentConfig) -> None:
     if not config.method.needs_all_labels or config.data.source == "static":
         return
+    method = config.method
+    needs = "method.name = 'supervised'" if method.name == "supervised" else f"method.reference = {method.reference!r}"
     for folder in config.data.shards:
         index = ShardIndex.load(folder)
         if index.labels != "all":
             raise ConfigError(
-                f"method.name = 'supervised' needs a label on every frame, {folder} holds one a video",
+                f"{needs} needs a label on every frame, {folder} holds one a video",
                 f"pack {index.dataset} with --labels all",
             )
 

@@ -81,6 +81,7 @@ def train_run(
         meter = IntervalMeter(config.data.batch_size, stop)
         for step, batch, waited_s in _timed(stream, stop, device):
             meter.add(train_step(module, batch, state.optimizer, config, step, wait=device.type == "cpu"), waited_s)
+            state.after_step()
             done, last = step + 1, step + 1 == stop
             if done % every.log_every == 0 or done % every.checkpoint_every == 0 or last:
                 state.module.skipped.read()

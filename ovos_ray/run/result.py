@@ -9,6 +9,7 @@ import safetensors.torch
 from ovos_ray.config.digest import digest
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.evaluation import benchmarks, evaluate_network
+from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.run.labels import labels_of_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.run_log import RunLog
@@ -31,6 +32,8 @@ class _Scores:
 def finish_run(request: RunRequest, state: RunState, log: RunLog, rank: int, world_size: int) -> dict[str, float]:
     """Scores the last weights, or the best where those are chosen, and marks the run as finished.
 
+    Averaged weights are scored beside them, under names that begin with `ema/`.
+
     Args:
         request: The run.
         state: After its last step; its network is the result afterwards.
@@ -42,20 +45,27 @@ def finish_run(request: RunRequest, state: RunState, log: RunLog, rank: int, wor
         The final scores by name, in percent.
     """
     state.load_best()
-    scores = _score(state, log, rank, world_size)
+    scores = _Scores()
+    _score(state, state.network, "", scores, log, rank, world_size)
+    if (averaged := state.averaged_network) is not None:
+        _score(state, averaged, "ema", scores, log, rank, world_size)
     if rank == 0:
         _write(request, state, log, scores)
     return scores.values
 
 
-def _score(state: RunState, log: RunLog, rank: int, world_size: int) -> _Scores:
-    config, stop, scores = state.config, state.config.stop_step, _Scores()
+def _score(
+    state: RunState, network: VOSNetwork, name: str, scores: _Scores, log: RunLog, rank: int, world_size: int
+) -> None:
+    """Scores weights on every benchmark; `name` tells them from the run's result, whose name is empty."""
+    config, stop = state.config, state.config.stop_step
+    prefix, begin = (f"-{name}", f"{name}/") if name else ("", "")
     for benchmark in benchmarks(config.evaluation) if stop == config.train.steps else ():
         log.say(stop, f"scoring {benchmark.split} of {benchmark.root}")
-        out = RunFolder.of(config).storage / f"predictions{benchmark.suffix}"
+        out = RunFolder.of(config).storage / f"predictions{prefix}{benchmark.suffix}"
         try:
             table = evaluate_network(
-                state.network,
+                network,
                 root=benchmark.root,
                 layout=benchmark.layout,
                 split=benchmark.split,
@@ -70,17 +80,16 @@ def _score(state: RunState, log: RunLog, rank: int, world_size: int) -> _Scores:
             scores.missing[benchmark.root] = error.message
             log.say(stop, f"not scored, masks kept in {out.folder}: {error.message}")
             continue
-        scores.values |= {benchmark.metric(name): value for name, value in table.headline().items()}
-        scores.tables[f"scores{benchmark.suffix}.csv"] = table.to_csv()
-    return scores
+        scores.values |= {f"{begin}{benchmark.metric(key)}": value for key, value in table.headline().items()}
+        scores.tables[f"scores{prefix}{benchmark.suffix}.csv"] = table.to_csv()
 
 
 def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -> None:
     config, folder, sink = state.config, RunFolder.of(state.config), log.sink
-    # Safetensors holds plain layouts only; training may have laid tensors out channels last.
-    tensors = {name: tensor.contiguous() for name, tensor in state.network.state_dict().items()}
-    weights = safetensors.torch.save(tensors, metadata={"network": config.network.name})
+    weights = _content_of(state.network, config.network.name)
     folder.storage.write(weights, "network.safetensors")
+    if (averaged := state.averaged_network) is not None:
+        folder.storage.write(_content_of(averaged, config.network.name), "network_ema.safetensors")
     for name, content in scores.tables.items():
         folder.storage.write(content.encode(), name)
         sink.log_artifact(content.encode(), name)
@@ -114,3 +123,10 @@ def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -
     )
     summary = "  ".join(f"{name} {value:.1f}" for name, value in scores.values.items())
     log.say(config.stop_step, f"finished  {summary}")
+
+
+def _content_of(network: VOSNetwork, name: str) -> bytes:
+    # Safetensors holds plain layouts only; training may have laid tensors out channels last.
+    tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
+    content: bytes = safetensors.torch.save(tensors, metadata={"network": name})
+    return content

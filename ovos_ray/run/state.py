@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest
@@ -30,6 +31,7 @@ class RunState:
         config: Of the run.
         module: The network with its method, on its device.
         optimizer: With its moments.
+        averaged: The moving average of the weights (`train.ema_decay`), updated by `after_step`; None: there is none.
         bad_samples: Samples that could not be read.
         best: `step` and `val/jf` of the best validation so far, where the best checkpoint is to be chosen.
         validation: The last scores of the validation split, by name, in percent.
@@ -40,6 +42,7 @@ class RunState:
     module: TrainingModule
     optimizer: torch.optim.Optimizer
     bad_samples: BadSamples
+    averaged: AveragedModel | None = None
     best: dict[str, float] | None = None
     validation: dict[str, float] = field(default_factory=dict)
     seconds_before: float = 0.0
@@ -55,19 +58,32 @@ class RunState:
         """
         module = TrainingModule(initial_network(config).to(device), config)
         optimizer = build_optimizer(module.network, config.optimizer, device)
+        averaged = _average_of(module.network, config.train.ema_decay)
         if not step:
-            return cls(config, module, optimizer, BadSamples(config.data))
+            return cls(config, module, optimizer, BadSamples(config.data), averaged)
         stored = resume_state(config, step, map_location=device)
         module.network.load_state_dict(stored["network"])
         load_moments(optimizer, stored["optimizer"])
         bad_samples = BadSamples(config.data, stored.get("bad_samples", ()))
         best, validation = stored.get("best"), stored.get("validation", {})
-        return cls(config, module, optimizer, bad_samples, best, validation, stored["seconds"])
+        if averaged is not None:
+            averaged.load_state_dict(stored["averaged"])
+        return cls(config, module, optimizer, bad_samples, averaged, best, validation, stored["seconds"])
+
+    def after_step(self) -> None:
+        """Takes the weights that a step has left into their average."""
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.network)
 
     @property
     def network(self) -> VOSNetwork:
         """The network that is trained."""
         return self.module.network
+
+    @property
+    def averaged_network(self) -> VOSNetwork | None:
+        """The network with the averaged weights, if there are any."""
+        return None if self.averaged is None else cast(VOSNetwork, self.averaged.module)
 
     @property
     def seconds(self) -> float:
@@ -84,6 +100,7 @@ class RunState:
         content: dict[str, Any] = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            **({} if self.averaged is None else {"averaged": self.averaged.state_dict()}),
             "step": step,
             "seed": config.seed,
             "seconds": self.seconds,
@@ -103,3 +120,9 @@ class RunState:
             store = RunFolder.of(self.config).checkpoints()
             stored = store.load(int(self.best["step"]), map_location=next(self.network.parameters()).device)
             self.network.load_state_dict(stored["network"])
+
+
+def _average_of(network: VOSNetwork, decay: float | None) -> AveragedModel | None:
+    if decay is None:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]

@@ -17,8 +17,11 @@ def strategy_name(method: str, reference: str, backward: str) -> str:
         backward: `method.backward`.
 
     Returns:
-        `fully supervised`, `empty reference`, or the backward strategy, such as `T-step`.
+        `fully supervised`, `empty reference`, or the backward strategy, such as `T-step`; it says so where the
+        reference is the true mask.
     """
     if method == "supervised":
         return SUPERVISED
+    if reference == "true":
+        return f"{backward}, true reference (all labels)"
     return EMPTY if reference == "empty" else backward

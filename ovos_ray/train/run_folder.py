@@ -3,6 +3,7 @@
 NAME/config.json        the resolved configuration and its digest
 NAME/checkpoints/       see `checkpoint.py`
 NAME/network.safetensors  the resulting weights
+NAME/network_ema.safetensors  their moving average, if one is kept; its scores in scores-ema.csv
 NAME/scores.csv         J and F per sequence and object, if an evaluation is configured
 NAME/predictions/       the masks that were scored
 NAME/snapshots/         see `snapshots.py`

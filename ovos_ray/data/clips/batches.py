@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ovos_ray.data.clips.columns import batch_of
 from ovos_ray.data.clips.decode import ClipDecoder, stack
 from ovos_ray.data.clips.plan import Plan
 
@@ -52,8 +53,4 @@ class LocalStream:
     def _batch(self, step: int) -> dict[str, torch.Tensor]:
         samples = [self.decoder(clip) for clip in self.plan.clips(step, self.rank, self.world_size)]
         self.problems += [(sample.position, sample.problem) for sample in samples if sample.problem]
-        columns = stack(samples)
-        del columns["problem"]
-        batch = {name: torch.from_numpy(column) for name, column in columns.items()}
-        batch["label"] = batch["labels"][:, 0]
-        return batch
+        return batch_of(stack(samples))

@@ -16,15 +16,13 @@ from ovos_ray import seeding
 from ovos_ray.config import AugmentationConfig, DataConfig
 from ovos_ray.data import masks
 from ovos_ray.data.clips import augment as transforms
+from ovos_ray.data.clips.columns import NO_LABEL
 from ovos_ray.data.clips.merging import paste_objects
 from ovos_ray.data.clips.plan import Clip
 from ovos_ray.data.shards.reader import FrameRow, ShardReader
 from ovos_ray.errors import DataError
 
-__all__ = ["NO_LABEL", "ClipDecoder", "Sample"]
-
-NO_LABEL = 255
-"""What the label of a frame is filled with where the shards hold none."""
+__all__ = ["ClipDecoder", "Sample"]
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -56,14 +54,15 @@ class ClipDecoder:
 
     Args:
         data: The data part of the configuration.
-        all_labels: Whether every frame's label is needed (fully supervised) or the reference frame's alone. Where some
-            clips have labels of all frames, all clips have as many.
+        all_labels: Whether every frame's label is needed (fully supervised) or the reference frame's alone; the others
+            are read where the shards have them, since they show how good the masks between are.
     """
 
     def __init__(self, data: DataConfig, *, all_labels: bool) -> None:
         self.data, self.all_labels = data, all_labels
         self._readers = [ShardReader(folder) for folder in data.shards]
-        self._num_labels = data.clip_length if all_labels or data.static_share else 1
+        some = data.static_share or any(reader.index.labels == "all" for reader in self._readers)
+        self._num_labels = data.clip_length if all_labels or some else 1
 
     def __call__(self, clip: Clip) -> Sample:
         """Decodes a clip.
@@ -107,7 +106,8 @@ class ClipDecoder:
     def _augmented(self, clip: Clip, rows: Sequence[FrameRow]) -> tuple[UInt8Array, UInt8Array]:
         """Returns frames (T, 3, S, S) and labels (L, S, S), with the ids of the dataset."""
         images = [masks.decode_image(row.jpeg) for row in rows]
-        labels = [_label_of(row) for row in (rows if self.all_labels else rows[:1])]
+        shown = self._num_labels > 1 and all(row.label is not None for row in rows)
+        labels = [_label_of(row) for row in (rows if self.all_labels or shown else rows[:1])]
         height, width = images[0].shape[:2]
         parameters = self._first_showing(clip, labels[0], height, width)
         frames = np.stack([transforms.apply_to_frame(image, parameters, t).numpy() for t, image in enumerate(images)])
