@@ -41,6 +41,7 @@ from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 from trainables import one_shot, synthetic
 
+_GROWING = ((0.0, 3), (0.3, 4), (0.6, 5))
 _WARM_UP = {"data.static_share": ((0.0, 1.0), (0.25, 0.0))}
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -51,16 +52,34 @@ METHODS: dict[str, dict[str, Any]] = {
     "supervised": {"method.name": "supervised"},
     "one-shot-warm": _WARM_UP,
     "supervised-warm-any": {"method.name": "supervised", "data.clip_start": "any", **_WARM_UP},
+    "half-static": {"data.static_share": ((0.0, 1.0), (0.25, 0.5))},
+    "long-warm": {"data.static_share": ((0.0, 1.0), (0.5, 0.25))},
+    "horizon": {"method.horizon": _GROWING},
+    "horizon-clips": {"method.horizon": _GROWING, **one_shot.STATIC_CLIPS},
+    "trusted-clips": {"method.smallest_confidence": 0.8, **one_shot.STATIC_CLIPS},
+    "T-step-clips": {"method.backward": "T-step", **one_shot.STATIC_CLIPS},
+    "oracle": {"method.reference": "true"},
+    "oracle-clips": {"method.reference": "true", **one_shot.STATIC_CLIPS},
+    "one-shot-traced": {},
+    "static-clips-traced": one_shot.STATIC_CLIPS,
 }
 """What each method changes in the recipe. `supervised…` reads all labels, the others one a video. The first quarter
 of `…-warm` is static steps, those of `static-clips` go on with every fourth step. `…-any` has clips that start at any
-labelled frame, all others have those of `one-shot`."""
+labelled frame, all others have those of `one-shot`. `oracle…` starts the walk back from the true mask, so it too reads
+all labels. `…-traced` computes what its namesake does, on shards with all labels, which it only logs: how right forward
+masks are. Every run keeps an average of its weights, whose J&F is `ema_jf`."""
 
-ALL_LABELS = ("supervised", "supervised-warm", "supervised-warm-any")
-COLUMNS = ("data", "network", "steps", "seed", "method", "jf", "j", "f", "labels", "seconds", "device", "versions")
+_ALL_LABELS = ("supervised", "oracle")
+COLUMNS = ("data", "network", "steps", "seed", "method", "jf", "j", "f", "ema_jf", "labels", "seconds")
+COLUMNS += ("device", "versions")
 VIDEO_COLUMNS = (*COLUMNS[:5], "video", "jf", "j", "f")
 CURVE_COLUMNS = (*COLUMNS[:5], "step", "name", "value")
 KEY = COLUMNS[:5]
+
+
+def reads_all(method: str) -> bool:
+    """Whether the shards of a method hold all labels."""
+    return method.startswith(_ALL_LABELS) or method.endswith("-traced")
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["xmem-tiny", "stcn-tiny"])
     parser.add_argument("--steps", nargs="+", type=int, default=[400])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS)[:5], choices=list(METHODS))
     parser.add_argument(
         "--davis-train", type=Path, help="DAVIS 2016, or a smaller copy: all its sequences are trained on"
     )
@@ -150,9 +169,10 @@ def planned(arguments: argparse.Namespace) -> Iterator[Run]:
             "name": "-".join(key),
             "seed": seed,
             "network.name": network,
-            "data.shards": (str(every if method in ALL_LABELS else first),),
+            "data.shards": (str(every if reads_all(method) else first),),
             "train.steps": steps,
             "optimizer.decay_steps": (steps * 4 // 5,),
+            "train.ema_decay": 0.99,
             "train.checkpoint_every": 200,
             "train.log_every": max(1, steps // 16),
             "train.gpus_per_worker": float(arguments.device == "cuda"),
@@ -205,7 +225,7 @@ def train(run: Run, *, began: float, seconds: float | None) -> dict[str, Any] | 
     versions = f"torch {torch.__version__}"
     return {
         "run": (
-            *(f"{scores[name]:.2f}" for name in ("jf", "j", "f")),
+            *(f"{scores[name]:.2f}" if name in scores else "" for name in ("jf", "j", "f", "ema/jf")),
             str(result["labels"]["training"]),
             f"{result['seconds']:.0f}",
             device,

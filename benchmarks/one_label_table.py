@@ -29,25 +29,33 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def write_tables(out: Path) -> None:
     """Writes `tables.md` from `runs.csv`, and prints it."""
     groups: dict[tuple[str, str, int], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    averaged: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in read_rows(out / "runs.csv"):
-        groups[row["data"], row["network"], int(row["steps"])][row["method"]][int(row["seed"])] = float(row["jf"])
+        group = row["data"], row["network"], int(row["steps"])
+        groups[group][row["method"]][int(row["seed"])] = float(row["jf"])
+        if row["ema_jf"]:
+            averaged[group][row["method"]].append(float(row["ema_jf"]) - float(row["jf"]))
     text = "\n\n".join(
-        f"**{data}, {network}, {steps} steps**\n\n{make_table(scores)}"
+        f"**{data}, {network}, {steps} steps**\n\n{make_table(scores, averaged[data, network, steps])}"
         for (data, network, steps), scores in sorted(groups.items())
     )
     (out / "tables.md").write_text(f"{text}\n", encoding="utf-8")
     print(text)
 
 
-def make_table(scores: Scores) -> str:
+def make_table(scores: Scores, averaged: Mapping[str, Sequence[float]]) -> str:
     """Returns a Markdown table, the best method first.
 
     Shares and differences are of the same seeds: each seed's J&F over that of full supervision with the same warm-up,
     and less that of static clips only.
+
+    Args:
+        scores: J&F in percent.
+        averaged: By method, what the averaged weights have more, run by run.
     """
     lines = [
-        f"| method | J&F, seeds | J&F | % of {_YARDSTICK} | less {_BASELINE} | worst seed |",
-        "|---|---|---|---|---|---|",
+        f"| method | J&F, seeds | J&F | % of {_YARDSTICK} | less {_BASELINE} | worst seed | averaged weights |",
+        "|---|---|---|---|---|---|---|",
     ]
     for method in sorted(scores, key=lambda name: -statistics.mean(scores[name].values())):
         own = scores[method]
@@ -57,7 +65,8 @@ def make_table(scores: Scores) -> str:
         seeds = " ".join(f"{own[seed]:.1f}" for seed in sorted(own))
         lines.append(
             f"| {method} | {seeds} | {_mean(list(own.values()))} | {_mean(shares) if method != _YARDSTICK else ''} | "
-            f"{_mean(differences, signed=True) if method != _BASELINE else ''} | {worst} |"
+            f"{_mean(differences, signed=True) if method != _BASELINE else ''} | {worst} | "
+            f"{_mean(averaged.get(method, ()), signed=True)} |"
         )
     return "\n".join(lines)
 

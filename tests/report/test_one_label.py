@@ -22,7 +22,7 @@ def test_shares_and_differences_are_of_the_same_seeds() -> None:
         "static-only": {0: 40.0, 1: 30.0, 2: 90.0},
         "one-shot": {0: 60.0, 1: 20.0},
     }
-    lines = make_table(scores).splitlines()
+    lines = make_table(scores, {"one-shot": [1.0, 2.0]}).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| supervised-warm", "| static-only", "| one-shot"]
     one_shot = [cell.strip() for cell in lines[4].strip("|").split("|")]
     # Shares 75 and 50, differences +20 and -10; Student's 97.5 % quantile of one degree of freedom is 12.706.
@@ -31,6 +31,7 @@ def test_shares_and_differences_are_of_the_same_seeds() -> None:
     assert one_shot[3] == f"62.5 ± {half:.1f}"
     assert one_shot[4].startswith("+5.0 ± ")
     assert one_shot[5] == "-10.0"
+    assert one_shot[6] == f"+1.5 ± {12.706 * 0.5:.1f}"
 
 
 def test_a_small_copy_is_a_dataset_of_its_own(tmp_path: Path) -> None:
@@ -62,4 +63,5 @@ def test_every_planned_run_is_possible_and_reads_the_labels_it_says(tmp_path: Pa
     assert len({run.key for run in runs}) == len(runs) == 4 * len(METHODS)
     for run in runs:
         check_config(run.config)
-        assert run.config.data.shards[0].endswith("/all") is run.key[-1].startswith("supervised")
+        sees_all = run.key[-1].startswith(("supervised", "oracle")) or run.key[-1].endswith("-traced")
+        assert run.config.data.shards[0].endswith("/all") is sees_all
