@@ -103,6 +103,7 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", type=int, default=[400])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--methods", nargs="+", default=list(METHODS)[:5], choices=list(METHODS))
+    parser.add_argument("--then", nargs="+", default=[], choices=list(METHODS), help="methods after all those")
     parser.add_argument(
         "--davis-train", type=Path, help="DAVIS 2016, or a smaller copy: all its sequences are trained on"
     )
@@ -160,9 +161,7 @@ def planned(arguments: argparse.Namespace) -> Iterator[Run]:
         _davis(dataset) if davis else _synthetic(dataset), {"storage": str(work / "runs"), "tracking_uri": ""}
     )
     data = "davis2016" if davis else "synthetic"
-    for steps, seed, network, method in itertools.product(
-        arguments.steps, arguments.seeds, arguments.networks, arguments.methods
-    ):
+    for steps, seed, network, method in _in_order(arguments):
         key = (data, network, str(steps), str(seed), method)
         changes = {
             **METHODS[method],
@@ -181,6 +180,12 @@ def planned(arguments: argparse.Namespace) -> Iterator[Run]:
         }
         config = override(override(base, changes), arguments.overrides)
         yield Run(key, resolve_paths(config, Path.cwd()))
+
+
+def _in_order(arguments: argparse.Namespace) -> Iterator[tuple[int, int, str, str]]:
+    for steps, methods in itertools.product(arguments.steps, (arguments.methods, arguments.then)):
+        for seed, network, method in itertools.product(arguments.seeds, arguments.networks, methods):
+            yield steps, seed, network, method
 
 
 def _synthetic(dataset: Path) -> ExperimentConfig:
