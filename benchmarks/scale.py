@@ -139,8 +139,9 @@ def _tune_trial_bytes() -> float:
 
 def measure_tracking(folder: Path, uri: str, database: str, num_calls: int) -> dict[str, float]:
     """A run's log calls into its spool, then what sending them takes and how much the store grows."""
+    from ovos_ray.track.records import RunIdentity
     from ovos_ray.track.sender import Sender
-    from ovos_ray.track.spool import RunIdentity, Spool
+    from ovos_ray.track.spool import Spool
 
     result: dict[str, float] = {}
     keys = ["loss", "iou", "grad_norm", "learning_rate", "clips_per_s", "data_wait"]

@@ -172,11 +172,11 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
 
     Args:
         folder: The folder; there is no harm if it exists.
-        mode: Permissions of what is made, less the process's umask.
+        mode: Its permissions, less the process's umask.
     """
     if folder.is_dir():
         return
-    make_folder(folder.parent, mode)
+    make_folder(folder.parent)
     folder.mkdir(mode, exist_ok=True)
     _sync_folder(folder.parent)
 
@@ -198,9 +198,10 @@ def _sync_folder(folder: str | os.PathLike[str]) -> None:
         os.close(descriptor)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes `value` as indented JSON, atomically."""
+def write_json(path: str | os.PathLike[str], value: Any, *, mode: int = 0o666) -> None:
+    """Writes `value` as indented JSON, atomically; `mode` less the umask are the file's permissions."""
     with atomic_path(path) as temporary:
+        temporary.touch(mode)
         temporary.write_text(json.dumps(value, indent=2, sort_keys=False) + "\n", encoding="utf-8")
 
 

@@ -271,11 +271,17 @@ def submit(
 
 
 @app.command(epilog="Example: `ovos-ray sync runs`")
-def sync(folder: Annotated[str, typer.Argument(help="Folder or bucket URI of the runs.")] = "runs") -> None:
+def sync(
+    folder: Annotated[str, typer.Argument(help="Folder or bucket URI of the runs.")] = "runs",
+    tracking_uri: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="A server to trust with them, beside those that runs of yours have used."),
+    ] = None,
+) -> None:
     """Sends what the tracking spools still hold; exits with 1 if something could not be sent."""
     from ovos_ray.cli import reporting
 
-    if not reporting.sync(folder):
+    if not reporting.sync(folder, tracking_uri):
         raise typer.Exit(1)
 
 

@@ -218,7 +218,7 @@ def _log_baseline(space: SearchSpace, config: ExperimentConfig, name: str, table
 
 def _report(space: SearchSpace, config: ExperimentConfig, out: Path) -> str:
     from ovos_ray.report.build import build_report
-    from ovos_ray.track.sink import sync
+    from ovos_ray.track.leftovers import sync
 
     sync(Path(config.storage))
     return str(build_report(space.name, config.tracking_uri, out / "report").html)

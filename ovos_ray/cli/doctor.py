@@ -223,7 +223,7 @@ def _storage(storage: str, config: ExperimentConfig | None) -> Iterator[Finding]
 
 
 def _backlog(storage: str) -> Iterator[Finding]:
-    from ovos_ray.track.sink import backlog
+    from ovos_ray.track.leftovers import backlog
 
     folder = Storage(storage)
     waiting = backlog(Path(folder.root)) if folder.local else []
@@ -236,7 +236,8 @@ def _backlog(storage: str) -> Iterator[Finding]:
 
 
 def _tracking(tracking_uri: str) -> Iterator[Finding]:
-    from ovos_ray.track.sender import connect, resolve_tracking_uri
+    from ovos_ray.track.sender import connect
+    from ovos_ray.track.servers import resolve_tracking_uri
 
     if not tracking_uri:
         yield "runs are not tracked"

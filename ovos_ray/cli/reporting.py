@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
+
+import typer
 
 from ovos_ray.cli.console import console
 
@@ -29,15 +33,35 @@ def report(
     console.print(f"report: {written.html}", soft_wrap=True)
 
 
-def sync(folder: str) -> bool:
-    """Sends what tracking spools below a folder or bucket URI still hold; returns whether nothing is left."""
+def sync(folder: str, tracking_uri: str | None) -> bool:
+    """Sends what tracking spools below a folder or bucket URI still hold; returns whether nothing is left.
+
+    Raises:
+        TrackingError: There is no such folder.
+        ConfigError: The address of the server holds credentials.
+    """
     from ovos_ray.io import Storage
     from ovos_ray.track.bucket import sync_bucket
-    from ovos_ray.track.sink import sync as send
+    from ovos_ray.track.leftovers import sync as send
 
     storage = Storage(folder)
-    left = send(Path(storage.root)) if storage.local else sync_bucket(storage)
+    if storage.local:
+        left = send(Path(storage.root), tracking_uri=tracking_uri, confirm=_agreed())
+    else:
+        left = sync_bucket(storage, tracking_uri=tracking_uri, confirm=_agreed())
     for unsent in left:
         console.print(str(unsent), soft_wrap=True)
     console.print("nothing is left to send" if not left else f"{len(left)} run(s) could not be sent; try again later")
     return not left
+
+
+def _agreed() -> Callable[[str, Path], bool] | None:
+    """Returns a question for the user; None where there is nobody to ask."""
+    if not (sys.stdin.isatty() and console.is_terminal):
+        return None
+
+    def ask(server: str, spool: Path) -> bool:
+        console.print(f"No run of yours was tracked at {server}, which the records in {spool} name.")
+        return typer.confirm("Send them there, with your credentials if you have set any?", default=False)
+
+    return ask

@@ -28,7 +28,7 @@ __all__ = ["list_all", "print_config", "resolve", "show", "sweep", "train"]
 
 def resolve(config: ExperimentConfig) -> ExperimentConfig:
     """Returns the configuration with absolute paths and tracking store, as workers need it."""
-    from ovos_ray.track.sender import resolve_tracking_uri
+    from ovos_ray.track.servers import resolve_tracking_uri
 
     config = resolve_paths(config, Path.cwd())
     if not config.tracking_uri:

@@ -16,7 +16,8 @@ from typing import Any
 
 from ovos_ray.errors import TrackingError
 from ovos_ray.evaluate.metrics import COLUMNS, PRIMARY
-from ovos_ray.track.sender import connect, resolve_tracking_uri
+from ovos_ray.track.sender import connect
+from ovos_ray.track.servers import resolve_tracking_uri
 
 __all__ = ["SELECTION", "Curve", "Run", "Scores", "Study", "load_study", "parse_json", "read_scores", "seen_and_unseen"]
 

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import posixpath
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from pyarrow import fs
 
+from ovos_ray.errors import TrackingError
 from ovos_ray.io import Storage
-from ovos_ray.track.sink import Sink, Unsent, sync
+from ovos_ray.track.leftovers import Unsent, sync
+from ovos_ray.track.sink import Sink
 from ovos_ray.track.spool import find_spools
 
 __all__ = ["finish_and_keep", "sync_bucket"]
@@ -34,13 +37,29 @@ def finish_and_keep(sink: Sink, storage: Storage, status: str = "FINISHED") -> b
     return done
 
 
-def sync_bucket(storage: Storage) -> list[Unsent]:
+def sync_bucket(
+    storage: Storage, *, tracking_uri: str | None = None, confirm: Callable[[str, Path], bool] | None = None
+) -> list[Unsent]:
     """Sends the spools found anywhere in a bucket folder; those that were sent are removed from it.
+
+    Args:
+        storage: The bucket folder.
+        tracking_uri: See `leftovers.sync`.
+        confirm: See `leftovers.sync`.
 
     Returns:
         One entry for each run that is still incomplete on its server, with the reason.
+
+    Raises:
+        TrackingError: There is no such folder, or a key in it leads elsewhere.
     """
     found = storage.fs.get_file_info(fs.FileSelector(storage.root, recursive=True, allow_not_found=True))
+    if not found:
+        raise TrackingError(f"{storage.folder} is absent or empty", "give the storage of the runs")
+    for info in found:
+        # A key of a bucket is no path: any text will do, and where it is copied to it would lead elsewhere.
+        if {".", ".."} & set(info.path.split("/")):
+            raise TrackingError(f"{storage.folder} holds a key that leads elsewhere: {info.path!r}", "remove it")
     spools = [
         posixpath.dirname(info.path)
         for info in found
@@ -53,10 +72,10 @@ def sync_bucket(storage: Storage) -> list[Unsent]:
             target = here / f"{number}" / posixpath.basename(path)
             (target / "files").mkdir(parents=True)
             fs.copy_files(path, str(target), storage.fs, fs.LocalFileSystem())
-        left = sync(here)
+        left = sync(here, tracking_uri=tracking_uri, confirm=confirm)
         unsent = {(entry.experiment, entry.run_key) for entry in left}
         for number, path in enumerate(spools):
-            (identity,) = (spool.identity for spool in find_spools(here / f"{number}"))
-            if (identity.experiment, identity.run_key) not in unsent:
-                storage.fs.delete_dir(path)
+            for spool in find_spools(here / f"{number}")[0]:
+                if (spool.identity.experiment, spool.identity.run_key) not in unsent:
+                    storage.fs.delete_dir(path)
     return left

@@ -11,14 +11,18 @@ import logging
 import math
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.track.spool import Record, Spool
+from ovos_ray.errors import OvosError
+from ovos_ray.track.records import Record
+from ovos_ray.track.servers import refuse_secrets
+from ovos_ray.track.spool import Spool
 from ovos_ray.track.sqlite_store import ensure_sqlite_store, sqlite_file
 
-__all__ = ["Sender", "connect", "find_run", "open_experiment", "resolve_tracking_uri"]
+__all__ = ["Sender", "connect", "find_run", "open_experiment"]
 
 _log = logging.getLogger(__name__)
 _MAX_PARAMS = 100
@@ -34,22 +38,15 @@ _MEASURED = frozenset({"train/clips_per_s", "train/data_wait", "train/gpu_memory
 _FINAL_ERRORS = ("INVALID_PARAMETER_VALUE", "RESOURCE_ALREADY_EXISTS", "BAD_REQUEST")
 
 
-def resolve_tracking_uri(uri: str) -> str:
-    """Returns the URI with the path of an SQLite file made absolute.
-
-    Workers run in other folders than the driver, so a relative path must be resolved where the user typed it.
-    """
-    prefix = "sqlite:///"
-    if uri.startswith(prefix) and uri != prefix:
-        return prefix + os.path.abspath(uri[len(prefix) :])
-    return uri
-
-
 def connect(tracking_uri: str) -> Any:
     """Returns an `MlflowClient` that gives up on a silent server soon, leaving repetition to the spool.
 
     The waiting times can be set by MLflow's own environment variables.
+
+    Raises:
+        ConfigError: The address holds credentials.
     """
+    refuse_secrets(tracking_uri)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     # Else every run that ends prints two addresses between the lines of progress.
@@ -110,6 +107,8 @@ class Sender:
         self._state = spool.sent
         self._known: dict[str, dict[int, float]] = {}
         self._created_here = False
+        self.asking_since: float | None = None
+        """When the server was first spoken to, as `time.monotonic`, while its answer is awaited."""
 
     @property
     def run_id(self) -> str | None:
@@ -120,7 +119,8 @@ class Sender:
     @property
     def complete(self) -> bool:
         """Whether the server has confirmed every record, and the link to the parent run."""
-        return not any(True for _ in self._spool.records(self._state["offset"])) and bool(self._state["linked"])
+        waiting = self._spool.num_held or any(True for _ in self._spool.records(self._state["offset"]))
+        return not waiting and bool(self._state["linked"])
 
     def drain(self) -> None:
         """Sends all records there are.
@@ -133,8 +133,9 @@ class Sender:
             for batch in _batches(self._spool.records(self._state["offset"])):
                 self._deliver(batch)
                 self._confirm(offset=batch[-1].end)
-                if "place" in batch[0].data:
+                if batch[0].kind in ("artifact", "model"):
                     self._spool.release(batch[0].data["place"])
+            self._send_held()
             self._link()
         except Exception:
             # An unanswered request may or may not have been carried out: ask before sending more.
@@ -142,14 +143,30 @@ class Sender:
             self._created_here = False
             self._client = None
             raise
+        finally:
+            self.asking_since = None
+
+    def _send_held(self) -> None:
+        """Sends what a full disk could not take straight from memory."""
+        lines = self._spool.take_held()
+        try:
+            for batch in _batches(map(Record.parse, lines)):
+                self._deliver(batch)
+        except Exception:
+            self._spool.give_back(lines)
+            raise
 
     def _confirm(self, **changes: Any) -> None:
         self._state = {**self._state, **changes}
-        self._spool.confirm(self._state)
+        try:
+            self._spool.confirm(self._state)
+        except OSError as error:  # a full disk: a later process will ask the server what it has
+            _log.debug("not noted what the server has: %s", error)
 
     def _connect(self) -> None:
         if self._client is None:
             client = connect(self._spool.identity.tracking_uri)
+            self.asking_since = time.monotonic()
             identity = self._spool.identity
             self._experiment_id = open_experiment(client, identity.tracking_uri, identity.experiment)
             run_id = find_run(client, self._experiment_id, identity.run_key)
@@ -166,6 +183,7 @@ class Sender:
             if run_id != self._state["run_id"]:
                 self._confirm(run_id=run_id)
             self._client = client
+            self.asking_since = None
 
     def _link(self) -> None:
         """Nests the run under its parent as soon as the parent's own process has made it known."""
@@ -182,8 +200,10 @@ class Sender:
 
         try:
             getattr(self, f"_send_{batch[0].kind}")(batch)
-        except MlflowException as error:
-            if error.error_code not in _FINAL_ERRORS:
+        except (MlflowException, OvosError, ValueError, TypeError, KeyError, OverflowError) as error:
+            # What cannot be put into a request, now or later, must not hold up what comes after it.
+            lasting = error.error_code in _FINAL_ERRORS if isinstance(error, MlflowException) else True
+            if not lasting or isinstance(error, OSError):  # as some errors of connections are
                 raise
             if len(batch) == 1:
                 self._spool.reject(batch[0], str(error))

@@ -12,21 +12,24 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig, flatten, to_dict
 from ovos_ray.config.digest import digest
-from ovos_ray.track.sender import Sender, resolve_tracking_uri
-from ovos_ray.track.spool import RunIdentity, Spool, find_spools
+from ovos_ray.track.records import RunIdentity
+from ovos_ray.track.sender import Sender
+from ovos_ray.track.servers import remember, resolve_tracking_uri
+from ovos_ray.track.spool import Spool
 from ovos_ray.track.strategy import strategy_name
 
-__all__ = ["Sink", "Unsent", "backlog", "sync"]
+__all__ = ["Sink"]
 
 _log = logging.getLogger(__name__)
 _SEND_INTERVAL_S = 2.0
@@ -46,6 +49,7 @@ class Sink:
         self._stop = threading.Event()
         self._idle = threading.Event()
         self._lost = 0
+        self._warned = False
         self._away = False
         self._thread = threading.Thread(target=self._run, name="ovos-tracking", daemon=True)
         if spool is not None:
@@ -78,11 +82,13 @@ class Sink:
 
         Raises:
             TrackingError: The spool folder cannot be written.
+            ConfigError: The address of the store holds credentials.
         """
         if not tracking_uri:
             return cls(None)
         identity = RunIdentity(resolve_tracking_uri(tracking_uri), experiment, run_key, name, parent_key)
         sink = cls(Spool(spool, identity))
+        remember(identity.tracking_uri)
         sink._append("status", {"status": "RUNNING"})
         sink.set_tags(tags or {})
         sink.log_params(params or {})
@@ -116,11 +122,8 @@ class Sink:
 
         The last part of `name` is the file's name in the store.
         """
-        if self._spool is not None:
-            try:
-                self._append("artifact", {"name": name, "place": self._spool.keep(source, name)})
-            except OSError as error:
-                self._lose(error)
+        if self._spool is not None and (place := self._keep(source, name)) is not None:
+            self._append("artifact", {"name": name, "place": place})
 
     def log_model(self, weights: Path | bytes, *, network: str, name: str = "model", **settings: Any) -> None:
         """Logs a network as an MLflow model (frames and first mask to masks).
@@ -131,13 +134,9 @@ class Sink:
             name: Artifact folder.
             settings: JSON values passed to `ovos_ray.track.model.save_model`.
         """
-        if self._spool is not None:
-            try:
-                data = {"name": name, "settings": {"network": network, **settings}}
-                file = "network.safetensors" if isinstance(weights, bytes) else weights.name
-                self._append("model", {**data, "place": self._spool.keep(weights, file)})
-            except OSError as error:
-                self._lose(error)
+        file = "network.safetensors" if isinstance(weights, bytes) else weights.name
+        if self._spool is not None and (place := self._keep(weights, file)) is not None:
+            self._append("model", {"name": name, "settings": {"network": network, **settings}, "place": place})
 
     def log_dataset(
         self,
@@ -177,40 +176,60 @@ class Sink:
         """Where the run's records lie; None where nothing is kept."""
         return None if self._spool is None else self._spool.folder
 
-    def flush(self, timeout_s: float = 30.0) -> bool:
-        """Waits until the server has everything logged so far, at most `timeout_s`; returns whether it has."""
+    def flush(self, timeout_s: float = 30.0, *, patience_s: float = math.inf) -> bool:
+        """Waits until the server has everything logged so far; returns whether it has.
+
+        Args:
+            timeout_s: Waits at most so long.
+            patience_s: Waits at most so long for a server that does not answer at all.
+        """
         if self._sender is None or not self._thread.is_alive():
-            return True
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            self._idle.clear()
-            self._wake.set()
-            if self._idle.wait(max(0.0, deadline - time.monotonic())) and self._sender.complete:
-                return True
-            self._stop.wait(0.2)
+            return self._sender is None or self._sender.complete
+        began = time.monotonic()
+        self._idle.clear()
+        self._wake.set()
+        while time.monotonic() < began + timeout_s and self._unanswered_s(began) < patience_s:
+            if self._idle.wait(0.1):
+                if self._sender.complete:
+                    return True
+                self._stop.wait(0.2)
+                self._idle.clear()
+                self._wake.set()
         return False
+
+    def _unanswered_s(self, began: float) -> float:
+        """For how long since `began` the server has been silent: it is away, or was never reached."""
+        assert self._sender is not None
+        asked = self._sender.asking_since
+        if not self._away and asked is None:
+            return 0.0
+        return time.monotonic() - max(began, asked or began)
 
     def finish(self, status: str = "FINISHED", timeout_s: float = 60.0) -> bool:
         """Ends the run (`FINISHED`, `FAILED` or `KILLED`); what is not sent in time stays for `ovos-ray sync`.
 
-        A server that was away already is given ten seconds to be back: the next trial waits for these workers.
+        A server that is away is given ten seconds to be back: the next trial waits for these workers.
 
         Returns:
-            Whether the server has everything.
+            Whether the server has everything that was logged.
         """
         if self._spool is None or self._stop.is_set():
-            return True
+            return self._lost == 0
         self._append("status", {"status": status})
-        done = self.flush(min(timeout_s, _PATIENCE_WHEN_AWAY_S) if self._away else timeout_s)
+        done = self.flush(timeout_s, patience_s=_PATIENCE_WHEN_AWAY_S)
         self._stop.set()
         self._wake.set()
         if done:
             self._thread.join(5.0)  # it lets go of the spool at once, unless a request hangs
-        self._spool.sync()
+        self._lost += self._spool.lost + len(self._spool.take_held())
+        with suppress(OSError):
+            self._spool.sync()
         self._spool.close()
+        if self._lost:
+            _log.error("%d tracking records or files of %s are lost: no space", self._lost, self._spool.folder)
         if not done:
             _log.warning("not all tracking records were sent; `ovos-ray sync` sends the rest of %s", self._spool.folder)
-        return done
+        return done and not self._lost
 
     def __enter__(self) -> Sink:
         return self
@@ -229,13 +248,22 @@ class Sink:
         try:
             self._spool.append(kind, data)
         except OSError as error:
-            self._lose(error)
+            self._warn_once(f"tracking records wait in memory, the spool cannot be written: {error}")
 
-    def _lose(self, error: OSError) -> None:
-        """Training goes on when the spool's disk is full; the first loss is reported, all are counted."""
-        self._lost += 1
-        if self._lost == 1:
-            _log.error("tracking records are being lost, the spool cannot be written: %s", error)
+    def _keep(self, source: Path | bytes, name: str) -> str | None:
+        assert self._spool is not None
+        try:
+            return self._spool.keep(source, name)
+        except OSError as error:
+            self._lost += 1
+            self._warn_once(f"the file {name} is lost to tracking, the spool cannot be written: {error}")
+            return None
+
+    def _warn_once(self, message: str) -> None:
+        """Training goes on when the spool's disk is full; how much was lost is said at the end."""
+        if not self._warned:
+            self._warned = True
+            _log.error(message)
 
     def _run(self) -> None:
         """The sending thread: every interval, with growing pauses while the server is away."""
@@ -248,7 +276,8 @@ class Sink:
             if self._stop.is_set():
                 return
             try:
-                self._spool.sync()
+                with suppress(OSError):
+                    self._spool.sync()
                 with self._spool.locked() as mine:
                     if mine:
                         self._sender.drain()
@@ -261,58 +290,3 @@ class Sink:
                     _log.warning("tracking is kept on disk for now: %s", reason)
                 pause, self._away = min(pause * 2, _MAX_BACKOFF_S), True
             self._idle.set()
-
-
-@dataclass(frozen=True)
-class Unsent:
-    """What `sync` could not send of one run."""
-
-    run_key: str
-    experiment: str
-    tracking_uri: str
-    num_records: int
-    reason: str
-
-    def __str__(self) -> str:
-        left = f"{self.num_records} records" if self.num_records else "the link to the sweep"
-        return f"{self.experiment}, {self.run_key}: {left} not sent to {self.tracking_uri}: {self.reason}"
-
-
-def backlog(spool: Path) -> list[Unsent]:
-    """Returns the runs under `spool` with records that no server has confirmed yet; sends nothing."""
-    return [_unsent(one, "waiting") for one in find_spools(spool) if not Sender(one).complete]
-
-
-def sync(spool: Path) -> list[Unsent]:
-    """Sends what is left in the spools under `spool`, runs in use by a living process excepted.
-
-    Args:
-        spool: The folder given to `Sink.open`.
-
-    Returns:
-        One entry for each run that is still incomplete on its server, with the reason.
-    """
-    unsent = []
-    for one in find_spools(spool):
-        reason = ""
-        with one.locked() as mine:
-            sender = Sender(one)
-            if sender.complete:
-                continue
-            if not mine:
-                reason = "in use by a running process, which sends it itself"
-            else:
-                try:
-                    sender.drain()
-                    reason = "" if sender.complete else f"its parent run {one.identity.parent_key} is not there yet"
-                except Exception as error:
-                    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if reason:
-            unsent.append(_unsent(one, reason))
-    return unsent
-
-
-def _unsent(spool: Spool, reason: str) -> Unsent:
-    number = sum(1 for _ in spool.records(spool.sent["offset"]))
-    identity = spool.identity
-    return Unsent(identity.run_key, identity.experiment, identity.tracking_uri, number, reason)

@@ -16,7 +16,8 @@ from ovos_ray.cli.app import app
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.pack import pack
-from ovos_ray.track.spool import RunIdentity, Spool
+from ovos_ray.track.records import RunIdentity
+from ovos_ray.track.spool import Spool
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from ovos_ray.errors import TrackingError
+from ovos_ray.track.records import RunIdentity
 from ovos_ray.track.sink import Sink
-from ovos_ray.track.spool import RunIdentity, Spool, find_spools
+from ovos_ray.track.spool import Spool, find_spools
 
 
 def identity(key: str = "run", parent: str | None = None) -> RunIdentity:
@@ -98,7 +99,7 @@ def test_different_stores_and_experiments_do_not_share_a_spool(tmp_path: Path) -
 def test_sweeps_are_found_before_their_trials(tmp_path: Path) -> None:
     Spool(tmp_path, identity("a-trial", parent="z-sweep"))
     Spool(tmp_path, identity("z-sweep"))
-    assert [s.identity.run_key for s in find_spools(tmp_path)] == ["z-sweep", "a-trial"]
+    assert [s.identity.run_key for s in find_spools(tmp_path)[0]] == ["z-sweep", "a-trial"]
 
 
 def test_folder_that_cannot_be_written_is_a_named_error(tmp_path: Path) -> None:

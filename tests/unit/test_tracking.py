@@ -17,8 +17,9 @@ from tracked import history, loss, the_run
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.config.digest import digest
-from ovos_ray.track.sender import resolve_tracking_uri
-from ovos_ray.track.sink import Sink, sync
+from ovos_ray.track.leftovers import sync
+from ovos_ray.track.servers import resolve_tracking_uri
+from ovos_ray.track.sink import Sink
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -10,9 +10,11 @@ import pytest
 from processes import FaultyConnection, MlflowServer, wait_for
 from tracked import history, loss, the_run
 
+from ovos_ray.track.leftovers import sync
+from ovos_ray.track.records import RunIdentity
 from ovos_ray.track.sender import Sender
-from ovos_ray.track.sink import Sink, sync
-from ovos_ray.track.spool import RunIdentity, Spool
+from ovos_ray.track.sink import Sink
+from ovos_ray.track.spool import Spool
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("impatient")]
 

@@ -1,0 +1,98 @@
+"""Which tracking servers a user's records may go to, and that no password travels in their addresses.
+
+A spool names the server its records are for, and MLflow adds the user's credentials to whatever it sends there. Spools
+may come from others; so they are sent only to servers that this user has chosen: by running something that is tracked
+there, by naming it, or by agreeing when asked. The addresses are remembered as `ssh` remembers hosts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
+
+from ovos_ray.errors import ConfigError
+
+__all__ = ["is_known", "refuse_secrets", "remember", "resolve_tracking_uri", "without_secrets"]
+
+_DEFAULT = "sqlite:///mlflow.db"
+_SECRET = re.compile(r"pass(word|wd)?|pwd|secret|(access_?|api_?|auth_?)?(token|key)", re.IGNORECASE)
+_USERINFO = re.compile(r"(?<=//)[^/@]*@")
+
+
+def resolve_tracking_uri(uri: str) -> str:
+    """Returns the URI with the path of an SQLite file made absolute.
+
+    Workers run in other folders than the driver, so a relative path must be resolved where the user typed it.
+
+    Raises:
+        ConfigError: It holds credentials.
+    """
+    refuse_secrets(uri)
+    prefix = "sqlite:///"
+    if uri.startswith(prefix) and uri != prefix:
+        return prefix + os.path.abspath(uri[len(prefix) :])
+    return uri
+
+
+def refuse_secrets(uri: str) -> None:
+    """Makes sure that an address of a tracking store can be written down: into checkpoints, spools, logs and reports.
+
+    Raises:
+        ConfigError: It holds a password or a token; says where MLflow wants them instead.
+    """
+    try:
+        parts = urlsplit(uri)
+        web = parts.scheme in ("http", "https", "")
+        secret = parts.password is not None or (web and "@" in parts.netloc)
+        secret = secret or any(_SECRET.fullmatch(key) for key, _ in parse_qsl(parts.query, keep_blank_values=True))
+    except ValueError as error:
+        raise ConfigError(f"tracking_uri is no address ({error})", f"such as {_DEFAULT} or http://HOST:5000") from error
+    if secret:
+        raise ConfigError(
+            f"tracking_uri = {without_secrets(uri)} holds credentials, which would end in every checkpoint and log",
+            "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) instead; for a "
+            "database, PGPASSWORD or ~/.pgpass",
+        )
+
+
+def without_secrets(uri: str) -> str:
+    """Returns an address for people: what stands before the host, and after a question mark, is left out."""
+    shown, mark, _ = _USERINFO.sub("***@", uri).partition("?")
+    return f"{shown}?***" if mark else shown
+
+
+def is_known(tracking_uri: str) -> bool:
+    """Whether this user has chosen a server: it is remembered, MLflow's own setting, or the default store here."""
+    chosen = {_DEFAULT, os.environ.get("MLFLOW_TRACKING_URI", _DEFAULT)}
+    if _server(tracking_uri) in {_server(resolve_tracking_uri(uri)) for uri in chosen}:
+        return True
+    try:
+        return _server(tracking_uri) in _remembered().read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return False
+
+
+def remember(tracking_uri: str) -> None:
+    """Notes that this user has chosen a server. Where nothing can be noted, `ovos-ray sync` will ask."""
+    if is_known(tracking_uri):
+        return
+    path = _remembered()
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(f"{_server(tracking_uri)}\n")
+    except OSError:
+        pass
+
+
+def _server(tracking_uri: str) -> str:
+    """Of a web address only where it leads to; of others all of it."""
+    parts = urlsplit(tracking_uri)
+    return f"{parts.scheme}://{parts.netloc}".lower() if parts.scheme in ("http", "https") else tracking_uri
+
+
+def _remembered() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "ovos_ray" / "servers"
