@@ -74,16 +74,13 @@ def one_shot_loss(
     elif config.reference == "true":
         reference = one_hot(_label_of_last(batch, clip), 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
     else:
-        logits = _walk_forward(network, clip, features, numerics)
-        reference = logits.softmax(1)[:, 1:]
+        reference = _walk_forward(network, clip, features, config.reference_mask, numerics)
         confidence = mask_confidence(reference)
-        described = _describe_reference(logits, confidence, batch, clip)
+        described = _describe_reference(reference, confidence, batch, clip)
         if config.smallest_confidence:
             trusted = confidence >= config.smallest_confidence
             described["trusted_samples"] = clip.mean(trusted.float())
             weight = weight * trusted
-        if config.reference_mask == "hard":
-            reference = one_hot(logits.max(1).indices, logits.shape[1])[:, 1:].to(clip.frames.dtype)
 
     heads: list[AuxiliaryLogits] | None = [] if uses_auxiliary(config.loss) else None
     with numerics.for_gradient(clip.frames.device):
@@ -116,13 +113,18 @@ def _walk_forward(
     network: VOSNetwork,
     clip: ClipBatch,
     features: Mapping[int, FrameFeatures] | None,
+    kind: str,
     numerics: Numerics,
 ) -> Tensor:
-    """Infers logits (B, 1+N, H, W) of the last frame from the label of the first (section 3.3), without gradient."""
+    """Infers the masks (B, N, H, W) of the last frame from the label of the first (section 3.3), without gradient."""
     with torch.no_grad():
         if numerics.graphs is None:
-            return _roll_out(network, clip, features, numerics)
-        return _roll_out_as_graph(network, clip, numerics, numerics.graphs)
+            logits = _roll_out(network, clip, features, numerics)
+        else:
+            logits = _roll_out_as_graph(network, clip, numerics, numerics.graphs)
+        if kind == "hard":
+            return one_hot(logits.max(1).indices, logits.shape[1])[:, 1:].to(clip.frames.dtype)
+        return logits.softmax(1)[:, 1:].detach()
 
 
 def _roll_out(
@@ -201,7 +203,7 @@ def _label_of_last(batch: Mapping[str, Tensor], clip: ClipBatch) -> Tensor:
 
 @torch.no_grad()
 def _describe_reference(
-    logits: Tensor, confidence: Tensor, batch: Mapping[str, Tensor], clip: ClipBatch
+    reference: Tensor, confidence: Tensor, batch: Mapping[str, Tensor], clip: ClipBatch
 ) -> dict[str, Tensor]:
     """What the forward mask says: how sure it is and, where frame T has a label, how right.
 
@@ -212,11 +214,12 @@ def _describe_reference(
     labels = batch.get("labels")
     if labels is None or labels.shape[1] != clip.num_frames:
         return described
-    found, wanted = logits.max(1).indices, labels[:, -1]
+    probabilities, wanted = torch.cat([1 - reference.sum(1, keepdim=True), reference], 1), labels[:, -1]
+    found = probabilities.max(1).indices
     both = (found > 0) & (wanted > 0)
     right = (both & (found == wanted)).sum((1, 2)) / both.sum((1, 2)).clamp(min=1)
     return described | {
-        "reference_iou": clip.mean(mask_iou(logits, wanted, clip.num_objects)),
+        "reference_iou": clip.mean(mask_iou(probabilities, wanted, clip.num_objects)),
         "reference_identity": clip.mean(right),
     }
 

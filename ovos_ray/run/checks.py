@@ -109,11 +109,12 @@ def _check_beyond(config: ExperimentConfig) -> None:
                 f"method.horizon = {list(method.horizon)} shortens one-shot clips of {data.clip_length} frames",
                 "give at most data.clip_length frames, with method.name=one_shot",
             )
-    if method.smallest_confidence and not (data.static_share and method.reference == "predicted"):
+    soft = method.reference == "predicted" and method.reference_mask == "soft"
+    if method.smallest_confidence and not (data.static_share and soft):
         raise ConfigError(
             f"method.smallest_confidence = {method.smallest_confidence} lets a network learn only from what it "
             "predicts well already",
-            "begin with static steps, such as data.static_share=[[0, 1], [0.25, 0.25]], and method.reference=predicted",
+            "begin with static steps, such as data.static_share=[[0, 1], [0.25, 0.25]], and a soft predicted reference",
         )
 
 

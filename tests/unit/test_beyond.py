@@ -123,8 +123,8 @@ def test_the_forward_mask_is_compared_with_the_label_it_does_not_see(monkeypatch
     found = torch.zeros(2, 16, 16, dtype=torch.long)
     found[0, :4, :8], found[0, :4, 8:] = 1, 1  # half of the object and as much beside it: 32 of 96 pixels
     found[1, :8, :8], found[1, 8:, :4] = 2, 2  # object 1 called 2, half of object 2 found: 0 and 32 of 128
-    logits = 20.0 * torch.nn.functional.one_hot(found, 3).permute(0, 3, 1, 2).float()
-    monkeypatch.setattr(one_shot, "_walk_forward", lambda *_: logits)
+    masks = torch.nn.functional.one_hot(found, 3).permute(0, 3, 1, 2)[:, 1:].float()
+    monkeypatch.setattr(one_shot, "_walk_forward", lambda *_: masks)
     _, scalars = one_shot_loss(network, batch, TWO_STEP, rng(), max_objects=2)
     assert float(scalars["reference_iou"]) == pytest.approx(((32 / 96) + (0 + 32 / 128) / 2) / 2)
     assert float(scalars["reference_identity"]) == pytest.approx((1 + 32 / 96) / 2)

@@ -158,7 +158,8 @@ def test_logged_scalars() -> None:
     batch, network = make_batch(3), build("xmem-tiny")
     batch["weight"][1] = 0
     loss, scalars = one_shot_loss(network, batch, replace(TWO_STEP, loss=LossConfig()), rng())
-    assert set(scalars) == {"loss", "cross_entropy", "dice", "iou", "reference_foreground", "reference_copy"}
+    of_reference = {f"reference_{name}" for name in ("foreground", "copy", "confidence", "iou", "identity")}
+    assert set(scalars) == {"loss", "cross_entropy", "dice", "iou"} | of_reference
     assert not any(value.requires_grad for value in scalars.values())
     assert scalars["loss"] == loss
     assert scalars["loss"].item() == pytest.approx((scalars["cross_entropy"] + scalars["dice"]).item(), rel=1e-6)
