@@ -17,6 +17,7 @@ _SHORT = {
     "data.shards": (),
     "data.multipliers": (),
     "data.frame_intervals": (),
+    "data.label_side": "both",
     "data.max_skip": ((0.0, 5), (0.2, 10)),
     "data.batch_size": 4,
     "optimizer.warm_up_steps": 100,

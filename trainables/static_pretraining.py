@@ -14,8 +14,10 @@ _STATIC = {
     "data.shards": tuple(
         f"shards/{name}" for name in ("fss", "DUTS-TR", "DUTS-TE", "ecssd", "BIG_small", "HRSOD_small")
     ),
-    "data.multipliers": (1, 1, 1, 1, 5, 5),
+    "data.multipliers": (("BIG_small", 5), ("HRSOD_small", 5)),
     "data.frame_intervals": (),
+    "data.frame_sampling": "uniform_gaps",
+    "data.label_side": "both",
     "data.source": "static",
     "data.augmentation": augmentation.STATIC,
     "data.clip_length": 3,

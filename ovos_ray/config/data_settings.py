@@ -52,10 +52,12 @@ class DataConfig:
 
     shards: Annotated[tuple[str, ...], Computes, Located] = ()
     """Folders written by `ovos-ray pack`; several are concatenated."""
-    multipliers: Annotated[tuple[int, ...], Computes] = ()
-    """How often each of `shards` is visited per epoch; empty means once each."""
-    frame_intervals: Annotated[tuple[int, ...], Computes] = ()
-    """Video frames between annotated frames, by which D is divided; empty means what the index says."""
+    multipliers: Annotated[tuple[tuple[str, int], ...] | tuple[int, ...], Computes] = ()
+    """How often shards are visited per epoch: (name of the folder, dataset or split, times) pairs, once for the others.
+    Numbers alone belong to `shards` in their order."""
+    frame_intervals: Annotated[tuple[tuple[str, int], ...] | tuple[int, ...], Computes] = ()
+    """Video frames between annotated frames, by which D is divided, written as `multipliers`; by default what the index
+    says."""
     source: Annotated[Literal["video", "static"], Computes, Priced] = "video"
     """`static`: a clip is synthesised from one labelled image (stage 0)."""
     static_share: Annotated[tuple[tuple[float, float], ...], Computes, Priced, Added(before=())] = ()
@@ -70,6 +72,14 @@ class DataConfig:
     """Probability of a reversed clip (fully supervised only; published: 0.5)."""
     clip_merging: Annotated[float, Fraction, Computes] = 0.0
     """Probability of pasting another clip's objects (fully supervised only; published for Cutie: 0.5)."""
+    label_side: Annotated[Literal["both", "after"], Computes, Added(before="both")] = "both"
+    """On which side of a label in the middle of its video clips lie: half of them on either, or all after it, in the
+    order of time, as the paper's always are. `both` uses more of a video, also of the time before an object appears."""
+    frame_sampling: Annotated[Literal["uniform_gaps", "grown", "stcn"], Computes, Added(before="uniform_gaps")] = (
+        "uniform_gaps"
+    )
+    """How frames are drawn: every gap uniform up to D; from one frame on, the next within D of any of those before
+    (XMem, Cutie), which makes clips about 0.6 times as long; or as STCN draws three of them."""
     max_skip: Annotated[tuple[tuple[float, int], ...], Computes, Live] = ((0.0, 5),)
     """The curriculum of D: (fraction of training from which it holds, D in frames)."""
     batch_size: Annotated[int, AtLeast(1), Computes, Priced] = 4

@@ -108,9 +108,14 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         return _convert_group(value, kind, key)
     if origin in (Union, types.UnionType):
-        if value is None or (isinstance(value, str) and value.lower() in ("", "none", "null")):
+        empty = value is None or (isinstance(value, str) and value.lower() in ("", "none", "null"))
+        if empty and type(None) in arguments:
             return None
-        return _convert(value, next(a for a in arguments if a is not type(None)), key)
+        *others, last = (a for a in arguments if a is not type(None))
+        for kind in others:
+            with suppress(ConfigError):
+                return _convert(value, kind, key)
+        return _convert(value, last, key)
     if origin is Literal:
         if value not in arguments:
             raise ConfigError(f"{key} = {value!r} is not one of {', '.join(map(repr, arguments))}")

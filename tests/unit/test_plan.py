@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovos_ray.config import AugmentationConfig, DataConfig
-from ovos_ray.data.clips.plan import Plan, frame_geometry_at, max_skip_at, sample_frames, slice_for_rank
+from ovos_ray.data.clips.plan import Plan, frame_geometry_at, max_skip_at, slice_for_rank
+from ovos_ray.data.clips.sampling import uniform_gaps
 from ovos_ray.data.masks import ObjectBox
 from ovos_ray.data.shards.index import LabelBudget, ShardFile, ShardIndex, VideoEntry
 from ovos_ray.errors import ConfigError, DataError
@@ -86,7 +87,7 @@ def test_clips_start_at_the_label_run_away_from_it_and_respect_the_gap(
     start: int, n: int, extra: int, max_gap: int, forward: bool, seed: int
 ) -> None:
     room = n - 1 + extra
-    frames = sample_frames(start, room if forward else -room, n, max_gap, np.random.default_rng(seed))
+    frames = uniform_gaps(start, room if forward else -room, n, max_gap, np.random.default_rng(seed))
     gaps = np.diff(frames) * (1 if forward else -1)
     assert frames[0] == start
     assert len(frames) == n
@@ -97,7 +98,7 @@ def test_clips_start_at_the_label_run_away_from_it_and_respect_the_gap(
 
 def test_gaps_are_uniform() -> None:
     rng = np.random.default_rng(0)
-    gaps = Counter(int(sample_frames(0, 100, 2, 5, rng)[1]) for _ in range(10_000))
+    gaps = Counter(int(uniform_gaps(0, 100, 2, 5, rng)[1]) for _ in range(10_000))
     assert sorted(gaps) == [1, 2, 3, 4, 5]
     # Chi-squared with 4 degrees of freedom exceeds 18.5 with probability 0.001.
     assert sum((count - 2000) ** 2 / 2000 for count in gaps.values()) < 18.5

@@ -43,7 +43,7 @@ def test_every_recipe_and_study_can_be_made() -> None:
 @pytest.mark.parametrize(
     ("path", "n", "batch", "optimizer", "decay", "rate"),
     [
-        ("trainables.one_shot.stcn", 3, 4, "adam", 1e-7, 1e-5),
+        ("trainables.one_shot.stcn", 3, 8, "adam", 1e-7, 1e-5),
         ("trainables.one_shot.xmem", 8, 8, "adamw", 0.05, 1e-5),
         ("trainables.one_shot.cutie", 8, 16, "adamw", 0.001, 1e-4),
     ],
@@ -65,17 +65,17 @@ def test_one_shot_recipes_hold_the_values_of_section_4_1(
 @pytest.mark.parametrize(
     ("network", "multipliers", "intervals", "crop", "objects", "entropy", "dice", "epsilon", "multiplier", "norm"),
     [
-        ("stcn", (1, 5), (), 384, 2, "bootstrapped", False, 1e-8, 1.0, None),
-        ("xmem", (1, 5), (), 384, 3, "bootstrapped", True, 1e-8, 1.0, None),
-        ("cutie", (1, 2), (5, 2), 480, 3, "points", True, 1e-6, 0.1, 3.0),
+        ("stcn", (("davis2017", 5),), (), 384, 2, "bootstrapped", False, 1e-8, 1.0, None),
+        ("xmem", (("davis2017", 5),), (), 384, 3, "bootstrapped", True, 1e-8, 1.0, None),
+        ("cutie", (("davis2017", 5),), (("davis2017", 2),), 480, 3, "points", True, 1e-6, 0.1, 3.0),
     ],
 )
 @pytest.mark.parametrize("kind", ["one_shot", "fully_supervised"])
 def test_recipes_hold_the_values_of_the_published_code(
     kind: str,
     network: str,
-    multipliers: tuple[int, ...],
-    intervals: tuple[int, ...],
+    multipliers: tuple[tuple[str, int], ...],
+    intervals: tuple[tuple[str, int], ...],
     crop: int,
     objects: int,
     entropy: str,
@@ -93,7 +93,7 @@ def test_recipes_hold_the_values_of_the_published_code(
     assert (loss.warm_up_start, loss.warm_up_end) == (20_000, 70_000)
     assert (optimizer.epsilon, optimizer.backbone_multiplier, optimizer.clip_norm) == (epsilon, multiplier, norm)
     stage_0 = make(f"trainables.static_pretraining.{network}", ExperimentConfig)
-    assert (stage_0.optimizer.epsilon, stage_0.data.multipliers) == (1e-8, (1, 1, 1, 1, 5, 5))
+    assert (stage_0.optimizer.epsilon, stage_0.data.multipliers) == (1e-8, (("BIG_small", 5), ("HRSOD_small", 5)))
     assert stage_0.method.loss.num_points == (8192 if network == "cutie" else 12_544)
     for recipe in (config, stage_0):
         assert recipe.data.augmentation is not None

@@ -18,11 +18,13 @@ import numpy as np
 
 from ovos_ray import seeding
 from ovos_ray.config import DataConfig
+from ovos_ray.data.clips import sampling
+from ovos_ray.data.clips.shares import check_shared_images, per_shard
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry
 from ovos_ray.errors import ConfigError, DataError
 
 __all__ = ["Clip", "Exclusion", "Plan", "check_split", "curriculum_at", "frame_geometry_at", "is_static_step"]
-__all__ += ["max_skip_at", "sample_frames", "slice_for_rank"]
+__all__ += ["max_skip_at", "slice_for_rank"]
 
 Value = TypeVar("Value", int, float)
 
@@ -71,6 +73,8 @@ class _Item:
     video: VideoEntry
     starts: tuple[int, ...]
     interval: int
+    low: int
+    """The first frame that a clip may show."""
 
 
 def max_skip_at(curriculum: Sequence[tuple[float, int]], step: int, steps: int) -> int:
@@ -102,6 +106,7 @@ def curriculum_at(key: str, curriculum: Sequence[tuple[float, Value]], step: int
 
 
 _PHASES = 1024
+_FRAME_TRIES = 100
 
 
 def is_static_step(curriculum: Sequence[tuple[float, float]], seed: int, step: int, steps: int) -> bool:
@@ -130,27 +135,6 @@ def is_static_step(curriculum: Sequence[tuple[float, float]], seed: int, step: i
 def frame_geometry_at(until: float, step: int, steps: int) -> bool:
     """Whether an optimiser step comes before the fraction `until` of `steps`, rounded to a whole step."""
     return step < round(until * steps)
-
-
-def sample_frames(start: int, room: int, clip_length: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:
-    """Draws a clip of distinct frames that run away from `start`.
-
-    Each of the n-1 gaps is uniform in 1 … min(max_gap, what leaves room for the rest).
-
-    Args:
-        start: Index of the reference frame.
-        room: Frames available after it; negative: before it, so that the clip runs backwards.
-        clip_length: n.
-        max_gap: D', the largest gap in frames of this video.
-        rng: Where the gaps are drawn from.
-    """
-    direction, left = (1, room) if room >= 0 else (-1, -room)
-    frames = [start]
-    for still_needed in range(clip_length - 2, -1, -1):
-        gap = int(rng.integers(1, min(max_gap, left - still_needed) + 1))
-        frames.append(frames[-1] + direction * gap)
-        left -= gap
-    return tuple(frames)
 
 
 def check_split(batch_size: int, world_size: int) -> None:
@@ -187,20 +171,24 @@ class Plan:
     """
 
     def __init__(self, indices: Sequence[ShardIndex], data: DataConfig, *, seed: int, steps: int) -> None:
-        for key in ("multipliers", "frame_intervals"):
-            given = getattr(data, key)
-            if given and len(given) != len(indices):
-                raise ConfigError(f"data.{key} has {len(given)} values for {len(indices)} data.shards")
         self.data, self.seed, self.steps = data, seed, steps
-        multipliers = data.multipliers or (1,) * len(indices)
-        intervals = data.frame_intervals or tuple(index.frame_interval for index in indices)
+        if data.frame_sampling == "stcn" and (data.clip_length, data.clip_start) != (3, "any"):
+            raise ConfigError(
+                "data.frame_sampling=stcn draws clips of three frames that start anywhere",
+                "set data.clip_length=3 and data.clip_start=any, or data.frame_sampling=uniform_gaps",
+            )
+        if data.source == "static":
+            check_shared_images(indices, data.shards)
+        multipliers = per_shard("multipliers", data.multipliers, indices, data.shards, [1] * len(indices))
+        stored = [index.frame_interval for index in indices]
+        intervals = per_shard("frame_intervals", data.frame_intervals, indices, data.shards, stored)
         items: list[_Item] = []
         excluded: list[Exclusion] = []
         for source, (index, multiplier, interval) in enumerate(zip(indices, multipliers, intervals, strict=True)):
             for video in index.videos:
-                starts, reason = self._starts(video)
+                starts, low, reason = self._starts(video)
                 if starts:
-                    items.extend([_Item(source, video, starts, interval)] * multiplier)
+                    items.extend([_Item(source, video, starts, interval, low)] * multiplier)
                 else:
                     excluded.append(Exclusion(index.dataset, video.name, reason))
         self.excluded = tuple(excluded)
@@ -212,24 +200,31 @@ class Plan:
             )
         self._items = items
 
-    def _starts(self, video: VideoEntry) -> tuple[tuple[int, ...], str]:
-        """Returns the frames a clip of this video may start from, or why there is none."""
-        n = self.data.clip_length
+    def _starts(self, video: VideoEntry) -> tuple[tuple[int, ...], int, str]:
+        """Returns the frames a clip of this video may start from, and the first it may show; or why there is none."""
+        n, last = self.data.clip_length, video.num_frames - 1
         labelled = [frame for frame in video.label_frames if video.objects.get(frame)]
         if not labelled:
-            return (), "no labelled frame shows an object"
+            return (), 0, "no labelled frame shows an object"
         if self.data.source == "static":
-            return tuple(labelled), ""
+            return tuple(labelled), 0, ""
         if self.data.clip_start == "label":
-            if max(labelled[0] + 1, video.num_frames - labelled[0]) >= n:
-                return (labelled[0],), ""
-            after = video.num_frames - labelled[0]
-            return (), f"{after} frames from labelled frame {labelled[0]} on, {n} are needed"
+            after, before = last - labelled[0] + 1, labelled[0] + 1
+            if after >= n or (before >= n and self.data.label_side == "both"):
+                return (labelled[0],), 0, ""
+            return (), 0, f"{after} frames from labelled frame {labelled[0]} on, {n} are needed"
         # Every frame of such a clip needs its label; the published sets label all the frames they contain.
-        run = set(video.label_frames)
-        starts = tuple(f for f in labelled if all(g in run for g in range(f, video.num_frames)))
-        starts = tuple(f for f in starts if video.num_frames - f >= n)
-        return starts, f"no run of {n} labelled frames up to the end of the video"
+        low = video.num_frames
+        for frame in reversed(video.label_frames):
+            if frame != low - 1:
+                break
+            low = frame
+        shown = [frame for frame in labelled if frame >= low]
+        if self.data.frame_sampling == "uniform_gaps":
+            starts = tuple(frame for frame in shown if last - frame + 1 >= n)
+        else:
+            starts = tuple(range(low, last + 1)) if shown and last - low + 1 >= n else ()
+        return starts, low, f"no run of {n} labelled frames up to the end of the video"
 
     @property
     def epoch_length(self) -> int:
@@ -284,15 +279,37 @@ class Plan:
         )
 
     def _frames(self, item: _Item, start: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:
-        n = self.data.clip_length
-        after, before = item.video.num_frames - 1 - start, start
+        n, last = self.data.clip_length, item.video.num_frames - 1
+        if self.data.clip_start == "any" and self.data.frame_sampling != "uniform_gaps":
+            return self._published_frames(item, start, max_gap, rng)
+        after, before = last - start, start
         # A label in the middle trains clips to either side of it; a label at an end leaves one side.
         forward = after >= n - 1
-        if self.data.clip_start == "label" and forward and before >= n - 1:
+        if self.data.clip_start == "label" and self.data.label_side == "both" and forward and before >= n - 1:
             forward = bool(rng.random() < 0.5)
-        frames = sample_frames(start, after if forward else -before, n, max_gap, rng)
+        if self.data.frame_sampling == "grown":
+            low, high = (start, last) if forward else (0, start)
+            frames = sampling.grown(start, low, high, n, max_gap, rng)
+            return frames if forward else frames[::-1]
+        frames = sampling.uniform_gaps(start, after if forward else -before, n, max_gap, rng)
         if self.data.time_reversal and rng.random() < self.data.time_reversal:
             frames = frames[::-1]
+        return frames
+
+    def _published_frames(self, item: _Item, start: int, max_gap: int, rng: np.random.Generator) -> tuple[int, ...]:
+        """Draws as the published code does: anywhere, perhaps reversed, anew until the first frame shows an object."""
+        last = item.video.num_frames - 1
+        for _ in range(_FRAME_TRIES):
+            if self.data.frame_sampling == "stcn":
+                drawn = sampling.stcn(last - item.low + 1, max_gap, rng)
+                frames = tuple(item.low + frame for frame in drawn)
+            else:
+                frames = sampling.grown(start, item.low, last, self.data.clip_length, max_gap, rng)
+            if self.data.time_reversal and rng.random() < self.data.time_reversal:
+                frames = frames[::-1]
+            if item.video.objects.get(frames[0]):
+                break
+            start = int(rng.choice(item.starts))
         return frames
 
     def clips(self, step: int, rank: int = 0, world_size: int = 1) -> list[Clip]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import ovos_ray
 from ovos_ray.errors import DataError
 
-__all__ = ["DatasetDescription", "described_names", "find_description"]
+__all__ = ["DatasetDescription", "described_names", "find_description", "pack_command"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +77,28 @@ def find_description(dataset: str) -> DatasetDescription | None:
         return _load(Path(dataset))
     found = next((path for folder in _folders() if (path := folder / f"{dataset}.py").is_file()), None)
     return None if found is None else _load(found)
+
+
+def pack_command(folder: str) -> str:
+    """Returns the command that makes the shards of a folder, as far as its name says what it should hold."""
+    name = PurePath(folder).name
+    dataset, labels = name.removesuffix("_all"), " --labels all" if name.endswith("_all") else ""
+    split = ""
+    if dataset not in described_names():
+        holding = [known for known in described_names() if dataset in _splits_of(known) and dataset not in _COMMON]
+        dataset, split = (holding[0], f" --split {dataset}") if holding else ("DATASET", "")
+    return f"ovos-ray pack {dataset} --root DIR{split}{labels} --out {folder}"
+
+
+_COMMON = frozenset({"train", "val", "valid", "test"})
+
+
+def _splits_of(dataset: str) -> Mapping[str, str]:
+    try:
+        description = find_description(dataset)
+    except DataError:
+        return {}
+    return {} if description is None else description.splits
 
 
 def _load(path: Path) -> DatasetDescription:

@@ -17,6 +17,7 @@ from typing import Any
 
 from pyarrow import fs
 
+from ovos_ray.data.folders.description import pack_command
 from ovos_ray.data.masks import MAX_PIXELS, ObjectBox
 from ovos_ray.errors import DataError
 from ovos_ray.paths import checked_name
@@ -234,7 +235,7 @@ class ShardIndex:
         except FileNotFoundError as error:
             raise DataError(
                 f"{folder}: no shards here ({INDEX_NAME} is missing)",
-                f"make them: ovos-ray pack DATASET --root DIR --out {folder}",
+                f"make them: {pack_command(str(folder))}",
             ) from error
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: unreadable index ({error})", "pack the dataset again with --overwrite") from error
