@@ -30,6 +30,7 @@ Overrides = Annotated[
     typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as train.steps=500 (see `ovos-ray show`)."),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Ray's own log.")]
+WaitForNodes = Annotated[float, typer.Option(help="Minutes to wait for nodes of a cluster that may grow.")]
 
 
 def run() -> None:
@@ -90,12 +91,13 @@ def train(
     trainable: Annotated[str, typer.Argument(help="A recipe, such as trainables.one_shot.")],
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and cost, train nothing.")] = False,
+    wait_for_nodes: WaitForNodes = 15.0,
     verbose: Verbose = False,
 ) -> None:
     """Trains one run. The same name and storage resume it."""
     from ovos_ray.cli import training
 
-    training.train(trainable, overrides or [], dry_run=dry_run, verbose=verbose)
+    training.train(trainable, overrides or [], dry_run=dry_run, verbose=verbose, wait_for_nodes=wait_for_nodes)
 
 
 @app.command(epilog="Example: `ovos-ray sweep search_spaces.backward_strategy data.shards=shards/davis`")
@@ -106,6 +108,7 @@ def sweep(
     max_concurrent: Annotated[Optional[int], typer.Option(help="Trials at a time.")] = None,  # noqa: UP045
     no_ray: Annotated[bool, typer.Option("--no-ray", help="In processes on this machine, without Ray.")] = False,
     num_processes: Annotated[int, typer.Option(help="With --no-ray: trials at a time.")] = 1,
+    wait_for_nodes: WaitForNodes = 15.0,
     verbose: Verbose = False,
 ) -> None:
     """Runs a study on Ray Tune, logged to MLflow. The same command resumes it."""
@@ -118,6 +121,7 @@ def sweep(
         max_concurrent=max_concurrent,
         plain_processes=num_processes if no_ray else None,
         verbose=verbose,
+        wait_for_nodes=wait_for_nodes,
     ):
         raise typer.Exit(1)
 

@@ -69,10 +69,9 @@ def demo_config(out: Path, steps: int | None = None) -> ExperimentConfig:
         optimizer=OptimizerConfig(
             learning_rate=1e-3, weight_decay=0.01, warm_up_steps=20, decay_steps=(round(0.8 * steps),), clip_norm=1.0
         ),
-        # With 0.45 CPUs each, two trials at a time leave the one CPU that decoding needs.
         train=TrainConfig(
             steps=steps,
-            cpus_per_worker=0.45,
+            cpus_per_worker=1.0,
             num_threads=1,
             checkpoint_every=100,
             log_every=max(1, min(25, steps // 4)),  # a short demo has curves too

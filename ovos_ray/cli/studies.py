@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _STOPPING = ("asha", "median")
-_START_UP_S = 15  # benchmarks/README.md, "The overhead of a sweep"
+_START_UP_S = 1  # benchmarks/README.md, "The overhead of a sweep"
 
 
 def print_study(space: SearchSpace, groups: Sequence[Group], skipped: Sequence[Skipped]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,8 +37,17 @@ def resolve(config: ExperimentConfig) -> ExperimentConfig:
     return override(config, {"tracking_uri": resolve_tracking_uri(config.tracking_uri)})
 
 
-def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: bool) -> None:
+def train(
+    trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: bool, wait_for_nodes: float = 15.0
+) -> None:
     """Trains one run; prints configuration, budget and cost first.
+
+    Args:
+        trainable: Path of its recipe.
+        overrides: Changes, `key=value`.
+        dry_run: Whether nothing is trained.
+        verbose: Whether Ray's own log is shown.
+        wait_for_nodes: Minutes to wait for nodes; a cluster of the command's own has what the machine has.
 
     Raises:
         OvosError: The configuration or the data cannot be used.
@@ -78,7 +88,7 @@ def train(trainable: str, overrides: Sequence[str], *, dry_run: bool, verbose: b
             watcher=watcher,
             pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
         )
-        result = fit(request)
+        result = fit(request, wait_s=_patience_s(wait_for_nodes))
     if result.resumed_finished:
         console.print(f"{config.name} was finished before; nothing to do (another name=… starts another run)")
     else:
@@ -97,6 +107,7 @@ def sweep(
     max_concurrent: int | None,
     plain_processes: int | None,
     verbose: bool,
+    wait_for_nodes: float = 15.0,
 ) -> bool:
     """Runs a study; returns whether every trial finished. With `plain_processes` Ray is not started.
 
@@ -134,7 +145,10 @@ def sweep(
 
         with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
             mention_idle_gpus(console, [trial.config for trial in trials])
-            result = run_sweep(space, trials, tags=tags, watcher=watcher, max_concurrent=max_concurrent)
+            patience_s = _patience_s(wait_for_nodes)
+            result = run_sweep(
+                space, trials, tags=tags, watcher=watcher, max_concurrent=max_concurrent, wait_s=patience_s
+            )
     names = describe_draws(space, trials) if space.searcher == "optuna" else None
     courses = describe_members(space, trials) if space.scheduler == "pbt" else {}
     if courses:
@@ -187,6 +201,11 @@ def print_config(config: ExperimentConfig) -> None:
         table.add_row(key, escape(repr(value)))
     console.print(table)
     console.print(f"digest {digest(config)}", highlight=False)
+
+
+def _patience_s(minutes: float) -> float:
+    """Returns how long to wait for nodes: not at all on a cluster that this command has started on this machine."""
+    return 60 * minutes if "RAY_ADDRESS" in os.environ else 0.0
 
 
 def _print_scores(scores: dict[str, float]) -> None:

@@ -31,6 +31,7 @@ def ingest_speed(config: ExperimentConfig, shards: Sequence[str]) -> Iterator[st
     from ovos_ray.data.clips.decode import ClipDecoder
     from ovos_ray.data.clips.plan import Plan
     from ovos_ray.data.shards.index import ShardIndex
+    from ovos_ray.on_ray.room import this_node
     from ovos_ray.on_ray.session import ray_session
     from ovos_ray.on_ray.stream import RankStream, StreamSpec
 
@@ -44,7 +45,8 @@ def ingest_speed(config: ExperimentConfig, shards: Sequence[str]) -> Iterator[st
     speed = _speed(LocalStream(plan, ClipDecoder(data, all_labels=all_labels)).batches(), data.batch_size)
     yield f"{speed:.1f} clips/s on one thread"
     with ray_session():
-        stream = RankStream(StreamSpec(data, config.seed, config.train.steps, all_labels), 0, 1, 0)
+        num_cpus = int(this_node()["CPU"])
+        stream = RankStream(StreamSpec(data, config.seed, config.train.steps, all_labels), 0, 1, 0, num_cpus)
         speed = _speed(stream.batches(), data.batch_size)
     yield f"{speed:.1f} clips/s with Ray Data"
 

@@ -1,4 +1,4 @@
-"""Trials that a scheduler stopped early: they have a result that says so, and are not made again."""
+"""How trials end before their last step: stopped by a scheduler, with a result that says so, or lost too often."""
 
 from __future__ import annotations
 
@@ -10,23 +10,27 @@ from ray import tune
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest
-from ovos_ray.on_ray.fit import free_processors
+from ovos_ray.on_ray.causes import post_restart, unwrapped, was_killed
 from ovos_ray.on_ray.trial import request_of
+from ovos_ray.on_ray.workers import free_processors
 from ovos_ray.run.labels import labels_of_run
-from ovos_ray.run.request import RunRequest, spool_folder
+from ovos_ray.run.out_of_memory import killed_workers
+from ovos_ray.run.request import RunRequest
+from ovos_ray.run.resume import resume_step
+from ovos_ray.run.run_log import open_sink
+from ovos_ray.study.run_study import mark_failed
 from ovos_ray.study.space import SearchSpace
 from ovos_ray.study.summary import forget_failure
 from ovos_ray.track.bucket import finish_and_keep
-from ovos_ray.track.sink import Sink
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["StoppedTrials", "make_scheduler", "write_stopped"]
+__all__ = ["TrialEnds", "make_scheduler", "write_stopped"]
 
 _WATCHDOG_S = 15  # by then Tune has ended the trial, and Ray Train's watchdog has looked a dozen times
 
 
-class StoppedTrials(tune.Callback):  # type: ignore[misc]  # ray is untyped
-    """Notices trials that end before their last step, and writes down where they stood.
+class TrialEnds(tune.Callback):  # type: ignore[misc]  # ray is untyped
+    """Notices trials that are stopped or lost, and writes down where they stood.
 
     Args:
         requests: The runs by trial name.
@@ -46,8 +50,21 @@ class StoppedTrials(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if not 0 < last.get("step", 0) < steps or folder.result() is not None or folder.storage.exists("failure.json"):
             return
         write_stopped(request, last)
-        # Its worker may hold the tracking spool for another moment; the sweep does not wait for that.
+        # Its process may hold the tracking spool for another moment; the sweep does not wait for that.
         self._pending.append(self._pool.submit(_tag_stopped, request, int(last["step"])))
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune when it starts a trial again whose process was lost."""
+        request = request_of(trial.config, self._requests)
+        if request.config.train.num_workers == 1:
+            post_restart(request, 0, trial.get_pickled_error() or RuntimeError("its process ended"))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Called by Tune when a trial was lost more often than it may be."""
+        request, error = request_of(trial.config, self._requests), trial.get_pickled_error()
+        if error is None or was_killed(error):
+            error = killed_workers(request.config, resume_step(request.config))
+        mark_failed(request, unwrapped(error))
 
     def wait(self) -> None:
         """Waits until the tracker knows of all of them, and their processors are free."""
@@ -88,17 +105,8 @@ def write_stopped(request: RunRequest, last: Mapping[str, Any]) -> None:
 def _tag_stopped(request: RunRequest, step: int) -> None:
     config = request.config
     forget_failure(config)  # it may have seen its workers die before it knew why
-    sink = Sink.open(
-        config.tracking_uri,
-        request.experiment,
-        request.run_key,
-        name=config.name,
-        parent_key=request.parent_key,
-        tags={"ovos.stopped_early": step},
-        spool=spool_folder(config),
-    )
     folder = RunFolder.of(config)
-    finish_and_keep(sink, folder.storage)
+    finish_and_keep(open_sink(request, {"ovos.stopped_early": step}), folder.storage)
     free_processors(folder, after_s=_WATCHDOG_S)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ import ray.data
 import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from ovos_ray.config import DataConfig
+from ovos_ray.config import DataConfig, ExperimentConfig
 from ovos_ray.data.clips.columns import batch_of
 from ovos_ray.data.clips.plan import Plan, slice_for_rank
 from ovos_ray.data.shards.index import ShardIndex
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ovos_ray.data.clips.decode import ClipDecoder
 
-__all__ = ["RankStream", "StreamSpec", "load_plan"]
+__all__ = ["RankStream", "StreamSpec", "load_plan", "stream_spec"]
 
 # Blocks large enough that a task's overhead (milliseconds) vanishes, small enough to start early and to schedule well.
 _BLOCK_BYTES = 32 * 2**20
@@ -56,6 +56,12 @@ class StreamSpec:
     steps: int
     all_labels: bool
     stop_step: int | None = None
+
+
+def stream_spec(config: ExperimentConfig) -> StreamSpec:
+    """Returns what decides the samples of a configuration."""
+    all_labels = config.method.needs_all_labels
+    return StreamSpec(config.data, config.seed, config.train.steps, all_labels, config.stop_step)
 
 
 @functools.lru_cache(maxsize=4)
@@ -92,8 +98,7 @@ class RankStream:
 
     Attributes:
         start_step: The step of the first batch; the worker resumes from the checkpoint of exactly this step.
-        own_cpus: Clips decoded at a time on CPUs that the worker itself holds, where the cluster has no other; None: on
-            as many CPUs of the cluster as are free.
+        num_decoders: Clips decoded at a time, beside the worker, on its node.
         problems: Unreadable samples met so far, with `data.on_bad_row="skip"`.
     """
 
@@ -101,10 +106,10 @@ class RankStream:
     rank: int
     world_size: int
     start_step: int
-    own_cpus: int | None = None
+    num_decoders: int = 1
     problems: list[tuple[int, str]] = field(default_factory=list)
 
-    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self) -> Generator[dict[str, torch.Tensor]]:
         """Yields one micro-batch a step, until the last step of the run or of its segment.
 
         Each has `frames` (B, T, 3, S, S) uint8, `labels` (B, L, S, S) uint8, `label` (B, S, S) uint8, and
@@ -139,13 +144,14 @@ class RankStream:
             steps=steps,
             steps_per_block=steps_per_block,
         )
-        if self.own_cpus is None:
-            return ray.data.range(num_blocks, override_num_blocks=num_blocks).map_batches(decode, batch_size=None)
-        # Numbers made here, since tasks that made them would wait for a CPU.
+        # The tasks ask for no CPU: Ray Data deals those that are free by integer division, node by node, over all
+        # executions of the cluster, so that with many ranks or trials each has a share of none and decodes one block
+        # at a time, only while its worker is idle. It would also ask an autoscaler for nodes with GPUs to decode on.
+        # The numbers are made here for the same reason; `ray.data.range` makes them in tasks that wait for a CPU.
         blocks = ray.data.from_items([{"id": number} for number in range(num_blocks)], override_num_blocks=num_blocks)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         return blocks.map_batches(
-            decode, batch_size=None, num_cpus=0, concurrency=self.own_cpus, scheduling_strategy=here
+            decode, batch_size=None, num_cpus=0, concurrency=self.num_decoders, scheduling_strategy=here
         )
 
     def _checked(self, step: int, columns: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:

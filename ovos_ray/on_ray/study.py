@@ -11,10 +11,10 @@ from ray import tune
 
 from ovos_ray.config.digest import digest
 from ovos_ray.io import Storage
-from ovos_ray.on_ray.fit import check_resources, cluster_resources
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
-from ovos_ray.on_ray.stopping import StoppedTrials, make_scheduler
-from ovos_ray.on_ray.trial import run_trial
+from ovos_ray.on_ray.room import await_room, cluster_resources
+from ovos_ray.on_ray.stopping import TrialEnds, make_scheduler
+from ovos_ray.on_ray.trial import resources_of, run_trial
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import max_concurrent
 from ovos_ray.study.run_study import run_study
@@ -32,6 +32,7 @@ def run_sweep(
     tags: Mapping[str, str] | None = None,
     watcher: Any = None,
     max_concurrent: int | None = None,
+    wait_s: float = 0.0,
 ) -> SweepResult:
     """Runs a study to the end; failing trials are counted, not fatal.
 
@@ -40,14 +41,21 @@ def run_sweep(
         trials: From `expand.expand`, with absolute paths.
         tags: More MLflow tags for parent and trials.
         watcher: See `RunRequest.watcher`.
-        max_concurrent: Trials at a time; None: computed from the cluster.
+        max_concurrent: Trials at a time; None: as many as fit on the cluster.
+        wait_s: How long to wait for nodes that are not there yet; see `room.await_room`.
 
     Raises:
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
         ResourceError: A trial asks for more than the cluster has.
     """
+
+    def say(event: str) -> None:
+        if watcher is not None:
+            watcher({"run": space.name, "step": 0, "steps": trials[0].config.train.steps, "event": event})
+
+    room = functools.partial(await_room, wait_s=wait_s, say=say)
     execute = functools.partial(_tune, at_a_time=max_concurrent)
-    return run_study(space, trials, execute, check_room=check_resources, tags=tags, watcher=watcher)
+    return run_study(space, trials, execute, check_room=room, tags=tags, watcher=watcher)
 
 
 def _tune(
@@ -57,22 +65,28 @@ def _tune(
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has final/jf and no val/jf
     configs = [request.config for request in requests.values()]
     first, trains = configs[0], [config.train for config in configs]
-    fitting = at_a_time or max_concurrent(trains, cluster_resources())
-    stopped = StoppedTrials(requests)
+    alone = all(train.num_workers == 1 for train in trains)
+    # A trial of one process holds what it needs, so that Tune starts as many as fit, on a cluster that grows too. A
+    # searcher learns from trials that have ended, and must not be asked for more than can run.
+    if at_a_time is None and not (alone and space.searcher != "optuna"):
+        at_a_time = max_concurrent(trains, cluster_resources())
+    ends = TrialEnds(requests)
     searcher, parameters = None, {"trial": tune.grid_search(list(requests))}
     if space.searcher == "optuna":
         known = [trial for trial in trials if trial.name in requests or RunFolder.of(trial.config).result() is not None]
         searcher, parameters = LearnedDraws(space, known), {}
     tuner = tune.Tuner(
-        tune.with_resources(functools.partial(run_trial, requests=requests), {"CPU": 0.01}),
+        tune.with_resources(
+            functools.partial(run_trial, requests=requests), functools.partial(resources_of, requests=requests)
+        ),
         param_space=parameters,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=min(fitting, len(requests)),
+            max_concurrent_trials=at_a_time and min(at_a_time, len(requests)),
             search_alg=searcher,
             num_samples=len(requests) if searcher is not None else 1,
-            # The process of a trial only drives its workers: the next trial takes it over, imports and all. Where
-            # trials are stopped early, its end is what frees the workers.
-            reuse_actors=space.scheduler == "fifo",
+            # The next trial takes over the process of one that has ended, imports and all. Where trials on several
+            # workers are stopped early, the end of their process is what frees these.
+            reuse_actors=space.scheduler == "fifo" or alone,
             scheduler=make_scheduler(space, configs),
             trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
@@ -80,10 +94,10 @@ def _tune(
             name=f"tune-{digest(first)}",
             storage_path=(Storage(first.storage) / "ray").folder,
             verbose=0,
-            callbacks=[stopped],
+            callbacks=[ends],
             # A trial whose process is lost with its node starts again, from its own checkpoint.
             failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),
     )
     tuner.fit()
-    stopped.wait()
+    ends.wait()

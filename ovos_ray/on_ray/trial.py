@@ -1,34 +1,73 @@
-"""One trial of a sweep: a function that fits one `TorchTrainer` and tells Tune and MLflow how it went."""
+"""One trial of a sweep: what Tune calls in a process of its own, and what that process holds."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
+from ray import tune
 from ray.exceptions import RayError
 
 from ovos_ray.config import override
-from ovos_ray.on_ray.fit import fit, own_cause
+from ovos_ray.on_ray.causes import lasting_cause, own_cause
+from ovos_ray.on_ray.fit import fit
+from ovos_ray.on_ray.one_process import train_in_this_process
+from ovos_ray.on_ray.room import processors
+from ovos_ray.run.prepare import make_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.study.run_study import mark_failed
 from ovos_ray.study.summary import forget_failure, note_failure
 
-__all__ = ["request_of", "run_trial"]
+__all__ = ["request_of", "resources_of", "run_trial"]
+
+
+def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> RunRequest:
+    """Returns the run that Tune's parameters name, with the values that a searcher has drawn for it."""
+    request = requests[parameters["trial"]]
+    values = parameters.get("values")
+    return dataclasses.replace(request, config=override(request.config, values)) if values else request
+
+
+def resources_of(parameters: Mapping[str, Any], *, requests: Mapping[str, RunRequest]) -> tune.PlacementGroupFactory:
+    """Returns what the process of a trial holds: the processors of its one worker, or next to nothing beside several.
+
+    Of a trial on several workers the process only drives them; whole CPUs would be taken from its own workers.
+    """
+    config = requests[parameters["trial"]].config
+    held = processors(config) if config.train.num_workers == 1 else {}
+    return tune.PlacementGroupFactory([{**held, "CPU": held.get("CPU") or 0.01}])
 
 
 def run_trial(parameters: dict[str, Any], *, requests: Mapping[str, RunRequest]) -> None:
-    """Runs the trial that `parameters["trial"]` names. Called by Tune in a process of its own.
+    """Runs the trial that `parameters["trial"]` names. Called by Tune in a process that has run other trials before.
 
     A failure is written into the run's folder and its MLflow run; other trials are not affected.
 
     Raises:
-        RayError: A process or node was lost; Tune starts the trial again, and it resumes.
+        Exception: A process, node or connection was lost; Tune starts the trial again, and it resumes.
     """
-    from ray.tune.integration.ray_train import TuneReportCallback
-
+    # How long Tune waits for a stopped trial to let go of its tracker before it ends the process instead.
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "10")
     request = request_of(parameters, requests)
     forget_failure(request.config)
+    if request.config.train.num_workers > 1:
+        _run_on_workers(request)
+        return
+    try:
+        make_run(request, functools.partial(train_in_this_process, report=tune.report))
+    except Exception as error:
+        if (cause := lasting_cause(error)) is None:
+            note_failure(request.config, error)
+            raise
+        mark_failed(request, cause)  # trying again would not mend it; raised, Tune would
+
+
+def _run_on_workers(request: RunRequest) -> None:
+    from ray.tune.integration.ray_train import TuneReportCallback
+
     try:
         fit(request, callbacks=[TuneReportCallback()])
     except Exception as error:
@@ -38,7 +77,6 @@ def run_trial(parameters: dict[str, Any], *, requests: Mapping[str, RunRequest])
         if isinstance(cause, RayError):
             note_failure(request.config, cause)
             raise
-        # Trying again would not mend it; raised, Tune would.
         mark_failed(request, cause)
 
 
@@ -48,10 +86,3 @@ def _is_being_stopped() -> bool:
 
     session = get_session()
     return session is None or session.stop_event.is_set()  # None: Tune has closed it already
-
-
-def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> RunRequest:
-    """Returns the run that Tune's parameters name, with the values that a searcher has drawn for it."""
-    request = requests[parameters["trial"]]
-    values = parameters.get("values")
-    return dataclasses.replace(request, config=override(request.config, values)) if values else request

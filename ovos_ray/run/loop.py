@@ -7,7 +7,8 @@ Ray Train (`on_ray.fit`) and in a plain process (`run.here`, benchmarks, debuggi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from typing import Protocol
 
 import torch
@@ -36,8 +37,8 @@ class Stream(Protocol):
     start_step: int
     problems: list[tuple[int, str]]
 
-    def batches(self) -> Iterator[dict[str, Tensor]]:
-        """Yields one micro-batch a step from `start_step` to the last step."""
+    def batches(self) -> Generator[dict[str, Tensor]]:
+        """Yields one micro-batch a step from `start_step` to the last step; closed, it stops decoding."""
         ...
 
 
@@ -70,16 +71,17 @@ def train_run(
     config, every, stop = request.config, request.config.train, request.config.stop_step
     device, start = device or torch.device("cpu"), stream.start_step
     report = report or (lambda _: None)
-    with naming_what_to_lower(config):
+    with naming_what_to_lower(config), ExitStack() as stack:
         set_numerics(config.train, device)
         state = RunState.at(config, start, device)
-        log = RunLog(request, rank=rank, start_step=start, device=device)
+        log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=start, device=device)))
         log.say(start, _greeting(state, start, world_size, device))
         if every.snapshot_every and start == 0:
             log.snapshot(state.network, 0)
         module = state.module if world_size == 1 else distributed(state.module)
         meter = IntervalMeter(config.data.batch_size, stop)
-        for step, batch, waited_s in _timed(stream, stop, device):
+        batches = stack.enter_context(closing(stream.batches()))
+        for step, batch, waited_s in _timed(on_device(batches, device), range(start, stop)):
             meter.add(train_step(module, batch, state.optimizer, config, step, wait=device.type == "cpu"), waited_s)
             state.after_step()
             done, last = step + 1, step + 1 == stop
@@ -112,10 +114,9 @@ def _greeting(state: RunState, start: int, world_size: int, device: torch.device
     return f"{begins}: {state.config.network.name}, {number:,} parameters, {world_size} worker(s) on {device}"
 
 
-def _timed(stream: Stream, stop: int, device: torch.device) -> Iterator[tuple[int, dict[str, Tensor], float]]:
-    """Yields step, batch on the device, and the seconds that were waited for it."""
-    batches = on_device(stream.batches(), device)
-    for step in range(stream.start_step, stop):
+def _timed(batches: Iterator[dict[str, Tensor]], steps: range) -> Iterator[tuple[int, dict[str, Tensor], float]]:
+    """Yields step, batch, and the seconds that were waited for it."""
+    for step in steps:
         asked = time.perf_counter()
         batch = next(batches)
         waited_s = time.perf_counter() - asked

@@ -69,6 +69,10 @@ class RunLog:
             }
         )
 
+    def close(self) -> None:
+        """Lets go of the tracker; a run that has not ended is continued by another process, or later."""
+        self.sink.close()
+
     def say(self, step: int, event: str) -> None:
         """Tells the watcher of an event."""
         if self._first:

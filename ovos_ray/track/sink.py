@@ -231,6 +231,16 @@ class Sink:
             _log.warning("not all tracking records were sent; `ovos-ray sync` sends the rest of %s", self._spool.folder)
         return done and not self._lost
 
+    def close(self) -> None:
+        """Lets go of the run without ending it: another process, or a later one, goes on with it."""
+        if self._spool is None or self._stop.is_set():
+            return
+        self._stop.set()
+        self._wake.set()
+        self._thread.join(5.0)
+        self._spool.sync()
+        self._spool.close()
+
     def __enter__(self) -> Sink:
         return self
 

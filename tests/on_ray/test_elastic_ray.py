@@ -1,4 +1,4 @@
-"""Elastic training: a node dies, the run goes on with the workers that are left, on the CPUs that they hold."""
+"""Clusters that grow and shrink: a run waits for a node, and goes on with the workers that a dead node leaves."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from processes import last_line
-from runs import Weights, make_shards, result_of, train_alone
+from runs import Weights, make_shards, result_of, same, train_alone
 
 from ovos_ray.config import override
 
@@ -22,22 +23,41 @@ def distance(a: Weights, b: Weights) -> float:
     return float(torch.cat([(a[name] - b[name]).flatten().double() for name in a]).norm())
 
 
+def told_by(script: str, root: Path) -> tuple[dict[str, Any], str]:
+    """Runs a script on a cluster of its own, and so in a process of its own; returns what it told, and its log."""
+    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "support")])
+    environment = {**os.environ, "PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
+    environment.pop("RAY_ADDRESS", None)
+    command = [sys.executable, str(REPOSITORY / "tests" / "support" / script), str(root)]
+    ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
+    return last_line(ended.stdout), ended.stderr[-4000:]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_run_waits_for_a_node_that_it_has_no_room_without(tmp_path: Path) -> None:
+    make_shards(tmp_path)
+    told, log = told_by("growing_run.py", tmp_path)
+
+    from growing_run import growing
+
+    assert told["waited_alone"], log
+    events = (tmp_path / "events").read_text()
+    assert "for nodes: 1 workers x 2 CPUs = 2 CPUs are asked for, the cluster has 1" in events
+    config = growing(tmp_path)
+    assert same(result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")})))
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_goes_on_with_the_workers_that_are_left(tmp_path: Path) -> None:
     make_shards(tmp_path)
-    # A cluster of its own needs a process of its own: the session's driver is attached to another one.
-    paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "support")])
-    environment = {**os.environ, "PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
-    environment.pop("RAY_ADDRESS", None)
-    script = [sys.executable, str(REPOSITORY / "tests" / "support" / "elastic_run.py"), str(tmp_path)]
-    ended = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
+    told, log = told_by("elastic_run.py", tmp_path)
 
     from elastic_run import STEPS, elastic
 
-    told = last_line(ended.stdout)
-    assert 0 < told.get("step_at_kill", 0) < STEPS, ended.stderr[-4000:]
+    assert 0 < told.get("step_at_kill", 0) < STEPS, log
     events = (tmp_path / "events").read_text()
     assert re.findall(r"(?:starting|resuming).* (\d) worker\(s\)", events) == ["3", "2"], events
 

@@ -122,11 +122,12 @@ def run_ranks(target: Any, config: ExperimentConfig, folder: Path, workers: int,
 
 
 def training_workers(driver: int) -> list[psutil.Process]:
-    """The training workers of the Ray cluster that a process has started; those of others are left alone."""
+    """The processes that train on the Ray cluster that a process has started; those of others are left alone."""
     found = []
     for process in psutil.Process(driver).children(recursive=True):
         try:
-            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::RayTrainWorker"):
+            # A worker of several, the task of a plain run of one, the actor of a Tune trial of one.
+            if " ".join(process.cmdline()).startswith(("ray::RayTrainWorker", "ray::train ", "ray::ImplicitFunc")):
                 found.append(process)
         except psutil.Error:
             continue

@@ -6,7 +6,7 @@ import pytest
 
 from ovos_ray.config import TrainConfig
 from ovos_ray.errors import ResourceError
-from ovos_ray.run.resources import can_decode_apart, check_fits, max_concurrent
+from ovos_ray.run.resources import check_fits, decoders_of_worker, max_concurrent
 
 Node = dict[str, float]
 
@@ -18,13 +18,13 @@ def asks(workers: int, cpus: float, gpus: float = 0.0) -> TrainConfig:
 @pytest.mark.parametrize(
     ("trains", "resources", "expected"),
     [
-        ([asks(1, 0.45)], {"CPU": 2}, 2),  # (2 - 1) / 0.46
-        ([asks(1, 0.5)], {"CPU": 2}, 1),  # (2 - 1) / 0.51: two would leave less than one CPU for decoding
-        ([asks(2, 1.0)], {"CPU": 8}, 3),  # 7 / 2.01
+        ([asks(1, 0.45)], {"CPU": 2}, 4),
+        ([asks(1, 1.0)], {"CPU": 2}, 2),
+        ([asks(2, 1.0)], {"CPU": 8}, 3),  # 8 / 2.01
         ([asks(2, 4.0, 1)], {"CPU": 128, "GPU": 8}, 4),
         ([asks(1, 1.0, 0.25)], {"CPU": 64, "GPU": 2}, 8),
-        ([asks(1, 8.0, 0.25)], {"CPU": 33, "GPU": 2}, 3),  # CPUs run out first: 32 / 8.01
-        ([asks(1, 1.0), asks(4, 1.0), asks(2, 1.0)], {"CPU": 17}, 3),  # the largest counts: 16 / 4.01
+        ([asks(1, 8.0, 0.25)], {"CPU": 25, "GPU": 2}, 3),  # CPUs run out first
+        ([asks(1, 1.0), asks(4, 1.0), asks(2, 1.0)], {"CPU": 13}, 3),  # the largest counts: 13 / 4.01
         ([asks(1, 4.0, 0.5), asks(1, 4.0, 2)], {"CPU": 64, "GPU": 8}, 4),
         ([asks(1, 4.0)], {"CPU": 2}, 1),
     ],
@@ -52,7 +52,7 @@ def test_what_fits_is_not_refused(train: TrainConfig, nodes: list[Node], ceiling
     ("train", "nodes", "ceiling", "words"),
     [
         (asks(2, 1, 1), [{"CPU": 16, "GPU": 1}], {}, "2 workers x 1 GPUs = 2 GPUs are asked for, the cluster has 1"),
-        (asks(2, 1.0), [{"CPU": 2}], {}, r"2 workers x 1 CPUs \+ 1 CPU for decoding = 3 CPUs are needed, .* has 2"),
+        (asks(3, 1.0), [{"CPU": 2}], {}, r"3 workers x 1 CPUs = 3 CPUs are asked for, the cluster has 2"),
         (asks(1, 12.0), [{"CPU": 8}, {"CPU": 8}], {}, r"1 workers of 12 CPUs .* 0 fit .*8 CPUs \+ 0 GPUs, 8 CPUs"),
         (asks(3, 1, 0.75), [{"CPU": 8, "GPU": 1}] * 3, {}, None),
         (asks(4, 1, 0.75), [{"CPU": 8, "GPU": 1}] * 3, {}, "4 workers of .* 3 fit"),
@@ -72,30 +72,25 @@ def test_what_can_never_run_is_refused_with_the_arithmetic(
 
 def test_elastic_workers_are_refused_only_where_not_even_the_fewest_fit() -> None:
     elastic = TrainConfig(num_workers=4, min_workers=2, cpus_per_worker=1.0)
-    check_fits(elastic, [{"CPU": 3}], {})
-    with pytest.raises(ResourceError, match=r"2 workers x 1 CPUs \+ 1 CPU for decoding = 3") as error:
-        check_fits(elastic, [{"CPU": 2}], {})
+    check_fits(elastic, [{"CPU": 2}], {})
+    with pytest.raises(ResourceError, match=r"2 workers x 1 CPUs = 2") as error:
+        check_fits(elastic, [{"CPU": 1}], {})
     assert "lower train.min_workers" in (error.value.remedy or "")
     assert elastic.clips_per_worker(5) == 3
-    assert max_concurrent([elastic], {"CPU": 6}) == 1  # as many as fit with all workers: (6 - 1) / 4.01
-
-
-def group(state: str, *cpus: float) -> dict[str, object]:
-    return {"state": state, "bundles": {number: {"CPU": each} for number, each in enumerate(cpus)}}
+    assert max_concurrent([elastic], {"CPU": 8}) == 1  # as many as fit with all workers: 8 / 4.01
 
 
 @pytest.mark.parametrize(
-    ("nodes", "groups", "expected"),
+    ("train", "node", "expected"),
     [
-        ([{"CPU": 2}], [], True),
-        ([{"CPU": 2}], [group("CREATED", 0.45), group("CREATED", 0.45)], True),
-        ([{"CPU": 2}], [group("CREATED", 0.5, 0.51)], False),
-        ([{"CPU": 2}, {"CPU": 1, "GPU": 1}], [group("CREATED", 1.0, 1.0)], True),
-        ([{"CPU": 2}], [group("CREATED", 1.0), group("REMOVED", 1.0), group("PENDING", 1.0)], True),
-        ([{"GPU": 1}], [{"state": "CREATED", "bundles": {0: {"GPU": 1}}}], False),
+        (asks(1, 1.0), {"CPU": 2}, 1),  # each of two has one
+        (asks(1, 0.45), {"CPU": 2}, 1),  # half a CPU each
+        (asks(1, 4.0), {"CPU": 16}, 4),
+        (asks(1, 1.0, 1), {"CPU": 16, "GPU": 1}, 16),  # nobody else can use the others
+        (asks(4, 2.0, 0.5), {"CPU": 16, "GPU": 2}, 4),
+        (asks(1, 0.0), {"CPU": 4}, 1),
+        (asks(1, 8.0), {"CPU": 4}, 4),
     ],
 )
-def test_decoding_has_a_cpu_of_its_own_if_the_reservations_leave_one(
-    nodes: list[Node], groups: list[dict[str, object]], expected: bool
-) -> None:
-    assert can_decode_apart(nodes, groups) is expected
+def test_a_worker_decodes_on_its_part_of_its_node(train: TrainConfig, node: Node, expected: int) -> None:
+    assert decoders_of_worker(train, node) == expected

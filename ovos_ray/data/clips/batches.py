@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -35,7 +35,7 @@ class LocalStream:
     stop_step: int | None = None
     problems: list[tuple[int, str]] = field(default_factory=list)
 
-    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+    def batches(self) -> Generator[dict[str, torch.Tensor]]:
         """Yields micro-batches as `on_ray.stream.RankStream.batches` does.
 
         Raises:

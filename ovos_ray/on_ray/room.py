@@ -1,0 +1,93 @@
+"""Whether a cluster has room for a run, now or once it has grown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import ray
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.errors import ResourceError
+from ovos_ray.run.resources import check_fits
+
+__all__ = ["await_room", "check_room", "cluster_resources", "processors", "this_node"]
+
+_POLL_S = 2.0
+
+
+def processors(config: ExperimentConfig) -> dict[str, float]:
+    """Returns the `CPU` and `GPU` that each worker of a run holds."""
+    train = config.train
+    return {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if train.gpus_per_worker else {})
+
+
+def await_room(config: ExperimentConfig, *, wait_s: float = 0.0, say: Callable[[str], None] | None = None) -> None:
+    """Checks that the cluster can run this configuration; where it may grow, asks it to and waits.
+
+    Ray without an autoscaler and Ray whose autoscaler may start more nodes look the same from within (what it may grow
+    to is reported on Anyscale only): too small is not too small for ever.
+
+    Args:
+        config: Of the run.
+        wait_s: How long to wait for nodes, in seconds; 0 for a cluster that does not grow.
+        say: Told once what is waited for.
+
+    Raises:
+        ResourceError: There is no room, or was none in that time; the message shows the arithmetic.
+    """
+    deadline, asked = time.monotonic() + wait_s, False
+    try:
+        while True:
+            try:
+                check_room(config)
+            except ResourceError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                if not asked and say is not None:
+                    say(f"waiting up to {wait_s / 60:g} min for nodes: {error.message}")
+            else:
+                return
+            if not asked:
+                _ask_for([processors(config)] * config.train.fewest_workers)
+                asked = True
+            time.sleep(_POLL_S)
+    finally:
+        if asked:
+            _ask_for([])  # what was asked for last would be kept for ever
+
+
+def _ask_for(bundles: list[dict[str, float]]) -> None:
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=bundles)
+
+
+def check_room(config: ExperimentConfig) -> None:
+    """Checks that the cluster has the nodes for this configuration, or may grow to have them.
+
+    Raises:
+        ResourceError: It has not; the message shows the arithmetic.
+    """
+    check_fits(config.train, [node["Resources"] for node in ray.nodes() if node["Alive"]], _autoscaler_ceiling())
+
+
+def cluster_resources() -> dict[str, float]:
+    """Returns `CPU`, `GPU` and so on of the cluster, as large as it may become."""
+    have: dict[str, float] = ray.cluster_resources()
+    ceiling = _autoscaler_ceiling()
+    return {name: max(have.get(name, 0), ceiling.get(name, 0)) for name in {*have, *ceiling}}
+
+
+def this_node() -> dict[str, float]:
+    """Returns `CPU`, `GPU` and so on of the node that this process runs on."""
+    here = ray.get_runtime_context().get_node_id()
+    return next((dict(node["Resources"]) for node in ray.nodes() if node["NodeID"] == here), {})
+
+
+def _autoscaler_ceiling() -> dict[str, float]:
+    """What an autoscaler is known to grow the cluster to; empty where nothing is known of one."""
+    from ray._private.state import state
+
+    ceiling: dict[str, float] | None = state.get_max_resources_from_cluster_config()
+    return dict(ceiling or {})

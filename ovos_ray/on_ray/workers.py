@@ -1,0 +1,160 @@
+"""A run of several workers: a group of processes under Ray Train, which starts lost ones again."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+from ray import PlacementGroupID
+from ray.train import UserCallback
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.placement_group import PlacementGroup
+
+from ovos_ray.config import ExperimentConfig, TrainConfig
+from ovos_ray.on_ray.causes import lasting_cause, own_cause, post_restart, was_killed
+from ovos_ray.on_ray.room import processors, this_node
+from ovos_ray.on_ray.stream import RankStream, stream_spec
+from ovos_ray.run.loop import train_run
+from ovos_ray.run.out_of_memory import killed_workers
+from ovos_ray.run.request import RunRequest
+from ovos_ray.run.resources import decoders_of_worker
+from ovos_ray.run.resume import resume_step
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["free_processors", "rank_stream", "train_on_workers"]
+
+
+def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> None:
+    """Trains a run on workers of Ray Train, from its last checkpoint to its result.
+
+    Args:
+        request: The run.
+        callbacks: More `UserCallback`s, such as Tune's.
+
+    Raises:
+        OvosError: What a worker raised, unwrapped.
+        ResourceError: Workers were killed more than `train.max_failures` times.
+    """
+    config, folder = request.config, RunFolder.of(request.config)
+    free_processors(folder)
+    launch = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
+    train = config.train
+    trainer = TorchTrainer(
+        _train_worker,
+        train_loop_config={"request": request},
+        torch_config=TorchConfig(backend=_backend(train)),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=train.num_workers if train.min_workers is None else (train.min_workers, train.num_workers),
+            use_gpu=train.gpus_per_worker > 0,
+            resources_per_worker=processors(config),
+        ),
+        run_config=ray.train.RunConfig(
+            # Resuming is the checkpoint store's work; a fresh name keeps Ray's own bookkeeping out of it.
+            name=f"launch-{launch}",
+            storage_path=(folder.storage / "ray").folder,
+            failure_config=ray.train.FailureConfig(max_failures=train.max_failures),
+            callbacks=[_RetryLostWorkersOnly(request), *callbacks],
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        if (cause := own_cause(error)) is not None:
+            raise cause from None
+        if was_killed(error):
+            raise killed_workers(config, resume_step(config)) from error
+        raise
+
+
+def _backend(train: TrainConfig) -> str | None:
+    """Returns what workers talk over; None leaves it to Ray, which takes NCCL for GPUs."""
+    # NCCL refuses two workers on one GPU.
+    return "gloo" if 0 < train.gpus_per_worker < 1 and train.num_workers > 1 else None
+
+
+_GROUP = "placement_group"
+
+
+def _keep_placement_group(folder: RunFolder) -> None:
+    """Notes which processors a run holds, for whoever starts it again."""
+    group = ray.util.get_current_placement_group()
+    if group is not None:
+        folder.storage.write(group.id.hex().encode(), _GROUP)
+
+
+def free_processors(folder: RunFolder, *, after_s: float = 0) -> None:
+    """Gives back what the last launch of a run still holds, of which nothing may be alive any more.
+
+    When a run is lost with its node, Ray moves its reservation to another node and keeps it until the driver ends. When
+    it is stopped, Ray Train's watchdog frees it, but a single connection that the dashboard refuses ends the watchdog.
+
+    Args:
+        folder: The run's.
+        after_s: How long to leave it to that watchdog, in seconds.
+    """
+    if not folder.storage.exists(_GROUP):
+        return
+    with suppress(Exception):  # of another cluster, or gone
+        group = PlacementGroup(PlacementGroupID.from_hex(folder.storage.read(_GROUP).decode()))
+        deadline = time.monotonic() + after_s
+        while time.monotonic() < deadline:
+            if ray.util.placement_group_table(group).get("state", "REMOVED") == "REMOVED":
+                return
+            time.sleep(0.5)
+        ray.util.remove_placement_group(group)
+
+
+_LAST_MOMENT_S = 2.0
+
+
+class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyped
+    """A wrong configuration, a bad file or a defect stays wrong: such errors are raised at once, not retried."""
+
+    def __init__(self, request: RunRequest) -> None:
+        self._request = request
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        """Raises the error if it lasts; else tells the watcher that the workers start again."""
+        for error in worker_exceptions.values():
+            if (cause := lasting_cause(error)) is not None:
+                raise cause
+        post_restart(self._request, *next(iter(worker_exceptions.items())))
+        # Where a trial is ended, the workers die a moment before this process does. What it reserved for new ones in
+        # that moment nobody would give back.
+        time.sleep(_LAST_MOMENT_S)
+
+
+def rank_stream(config: ExperimentConfig, rank: int, world_size: int) -> RankStream:
+    """Returns a worker's stream from the last complete checkpoint on; called by all ranks together."""
+    start_step = resume_step(config) if rank == 0 else None
+    if world_size > 1:  # one of them looks, so that all start from the same step
+        start_step = broadcast_from_rank_zero(start_step)
+    decoders = decoders_of_worker(config.train, this_node())
+    return RankStream(stream_spec(config), rank, world_size, start_step or 0, decoders)
+
+
+def _train_worker(arguments: dict[str, Any]) -> None:
+    context, request = ray.train.get_context(), arguments["request"]
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    if rank == 0:
+        _keep_placement_group(RunFolder.of(request.config))
+    try:
+        train_run(
+            request,
+            rank_stream(request.config, rank, world_size),
+            rank=rank,
+            world_size=world_size,
+            device=ray.train.torch.get_device(),
+            report=ray.train.report,
+        )
+    except Exception as error:
+        if (cause := own_cause(error)) is not None:
+            raise cause from None
+        raise
