@@ -84,10 +84,9 @@ def _cluster() -> Iterator[None]:
 
     from ovos_ray.on_ray.session import address_hook
 
-    # Workers import this folder's modules and, as in a checkout that is not installed, the repository's.
-    paths = os.pathsep.join(
-        filter(None, [str(REPOSITORY / "tests" / "support"), str(REPOSITORY), os.environ.get("PYTHONPATH")])
-    )
+    # Workers import the tests' modules and, as in a checkout that is not installed, the repository's.
+    own = [str(REPOSITORY / "tests" / name) for name in ("support", "on_ray")]
+    paths = os.pathsep.join(filter(None, [*own, str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     variables = {"PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2", "OMP_NUM_THREADS": "1"}
     variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # as `ray_session`: a process less for every run
     # With the dashboard's server, without which Ray Train does not clean up after runs that were stopped.
