@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, help="begin no run after this many; unfinished ones go on next time")
     parser.add_argument("--table", action="store_true", help="train nothing; make the tables of what is there")
+    parser.add_argument("--into", type=Path, help="a page that gets the tables, between its marks")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="changes to every run, in a folder of its own"
     )
@@ -119,7 +120,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not arguments.table:
         study(arguments)
-    write_tables(arguments.out)
+    write_tables(arguments.out, arguments.into)
 
 
 def study(arguments: argparse.Namespace) -> None:

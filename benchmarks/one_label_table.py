@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from claims import interval
 
-__all__ = ["make_table", "read_rows", "write_tables"]
+__all__ = ["BEGIN", "END", "make_table", "read_rows", "tables_of", "write_tables"]
 
 _YARDSTICK, _BASELINE = "supervised-warm", "static-only"
+BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 Scores = Mapping[str, Mapping[int, float]]
 """From method to seed to J&F."""
 
@@ -26,21 +27,29 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_tables(out: Path) -> None:
-    """Writes `tables.md` from `runs.csv`, and prints it."""
+def write_tables(out: Path, page: Path | None = None) -> None:
+    """Writes `tables.md` from `runs.csv`, and prints it; a page gets it between its marks `<!-- tables -->`."""
+    text = tables_of(out / "runs.csv")
+    (out / "tables.md").write_text(f"{text}\n", encoding="utf-8")
+    print(text)
+    if page is not None:
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+def tables_of(path: Path) -> str:
+    """Returns the tables of a `runs.csv`, one for each data set, network and length."""
     groups: dict[tuple[str, str, int], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     averaged: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_rows(out / "runs.csv"):
+    for row in read_rows(path):
         group = row["data"], row["network"], int(row["steps"])
         groups[group][row["method"]][int(row["seed"])] = float(row["jf"])
         if row["ema_jf"]:
             averaged[group][row["method"]].append(float(row["ema_jf"]) - float(row["jf"]))
-    text = "\n\n".join(
+    return "\n\n".join(
         f"**{data}, {network}, {steps} steps**\n\n{make_table(scores, averaged[data, network, steps])}"
         for (data, network, steps), scores in sorted(groups.items())
     )
-    (out / "tables.md").write_text(f"{text}\n", encoding="utf-8")
-    print(text)
 
 
 def make_table(scores: Scores, averaged: Mapping[str, Sequence[float]]) -> str:
