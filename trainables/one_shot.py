@@ -126,7 +126,8 @@ def cutie() -> ExperimentConfig:
         network=NetworkConfig(name="cutie-base", init="imagenet"),
         data=DataConfig(
             shards=_SHARDS,
-            # Published: a sample for every frame, those of DAVIS twice: 8.2 %. Here for every video, DAVIS 5 times: 8.0 %.
+            # Published: a sample for every frame, those of DAVIS twice: 8.2 %.
+            # Here a sample for every video, those of DAVIS five times: 8.0 %.
             multipliers=(("davis2017", 5),),
             frame_intervals=(("davis2017", 2),),
             label_side="after",
