@@ -56,8 +56,7 @@ def one_shot() -> ExperimentConfig:
         ),
         method=MethodConfig(backward="2-step", loss=LossConfig(cross_entropy="plain", dice=True)),
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.01, decay_steps=(500,), warm_up_steps=20),
-        # With 0.45 CPUs each, two trials at a time leave the one CPU that decoding needs on a two-core machine.
-        train=TrainConfig(steps=600, cpus_per_worker=0.45, num_threads=1, checkpoint_every=100),
+        train=TrainConfig(steps=600, num_threads=1, checkpoint_every=100),
     )
 
 
