@@ -1,22 +1,30 @@
-"""`ovos-ray report`: one study as one page, and as tables to paste."""
+"""Report of one study: `ovos-ray report` as a function, which writes the page, the tables and the films."""
 
 from __future__ import annotations
 
+import functools
+import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ovos_ray.errors import ConfigError
 from ovos_ray.io import atomic_path
-from ovos_ray.report.numbers.comparison import Comparison, compare
-from ovos_ray.report.numbers.significance import against_best, axis_effects
+from ovos_ray.paths import checked_name
+from ovos_ray.report.numbers.axes import axis_effects
+from ovos_ray.report.numbers.comparison import compare
+from ovos_ray.report.numbers.rows import Comparison
+from ovos_ray.report.numbers.significance import against_best
 from ovos_ray.report.numbers.verdict import verdict
 from ovos_ray.report.page import Content, leading_rows, render_page
 from ovos_ray.report.paper.exports import paper_csv, paper_latex, paper_markdown
 from ovos_ray.report.paper.paper import paper_tables
 from ovos_ray.report.pictures.cycle import cycle_gallery
 from ovos_ray.report.pictures.emergence import emergence_galleries
-from ovos_ray.report.pictures.galleries import choose_sequences, copying_gallery, overlay_galleries, write_films
-from ovos_ray.report.pictures.pictures import Gallery, decode
+from ovos_ray.report.pictures.films import write_films
+from ovos_ray.report.pictures.galleries import choose_sequences, copying_galleries, overlay_galleries
+from ovos_ray.report.pictures.pictures import Gallery, decode, or_nothing
 from ovos_ray.report.pictures.stored import stored_predictions
 from ovos_ray.report.pictures.traces import traces
 from ovos_ray.report.read import load_study
@@ -25,7 +33,11 @@ from ovos_ray.track.sender import connect
 
 __all__ = ["Report", "build_report", "compare_study", "render_table"]
 
+_log = logging.getLogger(__name__)
 _CYCLES = 2
+_FILES = ("report.html", "report.md", "report.csv", "report.tex", "paper.csv", "paper.tex")
+_MANIFEST = ".ovos-report.json"
+"""Names the films that a report has written: the next one removes those and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,13 @@ def compare_study(experiment: str, tracking_uri: str) -> Comparison:
 
 
 def build_report(
-    experiment: str, tracking_uri: str, out: Path, *, sequences: Sequence[str] = (), attach: bool = True
+    experiment: str,
+    tracking_uri: str,
+    out: Path,
+    *,
+    sequences: Sequence[str] = (),
+    attach: bool = True,
+    stage_0: Sequence[str] = (),
 ) -> Report:
     """Reads a study from MLflow and writes its comparison.
 
@@ -68,13 +86,16 @@ def build_report(
             if absent. Animated overlays go to `films/`.
         sequences: Sequences to show pictures of, instead of the worst, a middling and the best one.
         attach: Also store the page with the sweep's MLflow run, the table as its note, and overlays with their runs.
+        stage_0: As for `paper_tables`.
 
     Raises:
         TrackingError: The store cannot be read or has no such experiment, or a sequence was not scored.
         MissingExtraError: matplotlib, jinja2 or scipy is not installed.
+        ConfigError: `out` holds a file of one of these names that no report has written.
     """
+    _check_target(out)
     comparison = compare(load_study(experiment, tracking_uri))
-    tables = paper_tables(comparison)
+    tables = paper_tables(comparison, stage_0)
     leading = leading_rows(comparison)
     differences, effects = against_best(comparison), axis_effects(comparison)
     texts = {
@@ -88,7 +109,6 @@ def build_report(
     chosen = choose_sequences(stored, sequences)
     found = traces(stored)
     galleries = overlay_galleries(stored, chosen)
-    copying = copying_gallery(stored, found)
     page = render_page(
         Content(
             comparison,
@@ -97,20 +117,57 @@ def build_report(
             tables,
             found,
             galleries,
-            () if copying is None else (copying,),
+            copying_galleries(stored, found, sequences),
             emergence_galleries(comparison.rows),
-            tuple(cycle for row in leading if (cycle := cycle_gallery(row)) is not None)[:_CYCLES],
+            tuple(cycle for row in leading if (cycle := cycle_gallery(row, tracking_uri)) is not None)[:_CYCLES],
             texts,
         )
     )
     for name, text in {**texts, "report.html": page}.items():
         with atomic_path(out / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    films = write_films(stored, chosen, out / "films")
+    films = write_films(stored, _make_room(out, list(chosen)))
     report = Report(out / "report.html", out / "report.md", out / "report.csv", out / "report.tex", comparison)
     if attach:
-        _attach(report, note_text(comparison, verdict(comparison, differences, effects)), galleries, films)
+        note = note_text(comparison, verdict(comparison, differences, effects))
+        try:
+            _attach(report, note, galleries, films)
+        except Exception as error:  # the report is written; the store, its artifacts or a name in it may be at fault
+            _log.warning("the report could not be attached to its runs in MLflow: %s", error)
     return report
+
+
+def _check_target(out: Path) -> None:
+    """Refuses to write over files that are not a report's, which has all of them."""
+    there = [name for name in _FILES if (out / name).exists()]
+    if there and len(there) < len(_FILES) and not (out / _MANIFEST).is_file():
+        raise ConfigError(
+            f"{out} holds {', '.join(there)}, which no report has written", "give another --out, or move it away"
+        )
+
+
+def _make_room(out: Path, sequences: Sequence[str]) -> dict[str, Path]:
+    """Removes the films of an earlier report, notes which come now, and returns where; a user's own film stays."""
+    folder, manifest = out / "films", out / _MANIFEST
+    try:
+        listed = json.loads(manifest.read_text(encoding="utf-8"))["films"]
+        before = {name for name in listed if Path(name).name == name and name.endswith(".mp4")}
+    except (OSError, ValueError, KeyError, TypeError):
+        before = set()
+    for name in before:
+        (folder / name).unlink(missing_ok=True)
+    films = {}
+    for sequence in sequences:
+        name = f"{sequence.replace('/', '-')}.mp4"
+        if or_nothing(functools.partial(checked_name, name, "sequence", "scores.csv"), f"film of {name!r}") is None:
+            continue
+        if (folder / name).exists():
+            _log.warning("no film of %s: %s exists, and no report has written it", sequence, folder / name)
+        else:
+            films[sequence] = folder / name
+    with atomic_path(manifest) as temporary:
+        temporary.write_text(json.dumps({"films": [path.name for path in films.values()]}), encoding="utf-8")
+    return films
 
 
 def _attach(report: Report, note: str, galleries: Sequence[Gallery], films: Sequence[Path]) -> None:

@@ -1,4 +1,4 @@
-"""The report's page: everything computed elsewhere, put into one HTML file that asks the network for nothing."""
+"""Page of the report: everything computed elsewhere, put into one HTML file that asks the network for nothing."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
-from ovos_ray.errors import MissingExtraError
 from ovos_ray.evaluate.metrics import COMPARED, PRIMARY
-from ovos_ray.report.numbers.comparison import Comparison, Row, axis_label
-from ovos_ray.report.numbers.significance import AxisEffect, Paired, distinct_axes
-from ovos_ray.report.numbers.verdict import p_text, verdict
-from ovos_ray.report.paper.exports import contrast_text
+from ovos_ray.report.numbers.axes import AxisEffect, distinct_axes
+from ovos_ray.report.numbers.comparison import axis_label
+from ovos_ray.report.numbers.rows import Comparison, Row
+from ovos_ray.report.numbers.significance import Paired, p_text
+from ovos_ray.report.numbers.verdict import verdict
 from ovos_ray.report.paper.paper import PaperTable
 from ovos_ray.report.pictures import figures
 from ovos_ray.report.pictures.parallel import search_figure
 from ovos_ray.report.pictures.pictures import Gallery
 from ovos_ray.report.pictures.traces import Trace
-from ovos_ray.report.read import SELECTION
+from ovos_ray.report.render import render
+from ovos_ray.report.runs import SELECTION
 from ovos_ray.track.strategy import EMPTY, SUPERVISED
 
 __all__ = ["Content", "leading_rows", "render_page"]
@@ -74,31 +75,23 @@ def render_page(content: Content) -> str:
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingExtraError("jinja2", "report", "writing the report") from error
-    environment = Environment(
-        loader=PackageLoader("ovos_ray.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     comparison = content.comparison
-    environment.filters["p_text"] = p_text
-    environment.filters["points"] = lambda value: f"{_rounded(value):.1f}".replace("-", "−")
-    environment.filters["signed"] = lambda value: f"{_rounded(value):+.1f}".replace("-", "−")
-    environment.filters["contrast_text"] = lambda ours: re.sub("^-", "−", contrast_text(ours))
-    environment.filters["duration"] = _duration
-    environment.filters["day"] = lambda ms: datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M")
+    filters = {
+        "p_text": p_text,
+        "points": lambda value: f"{_rounded(value):.1f}".replace("-", "−"),
+        "signed": lambda value: f"{_rounded(value):+.1f}".replace("-", "−"),
+        "duration": _duration,
+        "day": _day,
+    }
     exports = {
         name: "data:text/plain;charset=utf-8;base64," + base64.b64encode(text.encode()).decode()
         for name, text in content.exports.items()
     }
     copy_scores = _copy_scores(content.traces)
     pictures = (*content.overlays, *content.copying, *content.emergence, *content.cycles)
-    return environment.get_template("report.html").render(
+    page = render(
+        "report.html",
+        filters,
         content=content,
         comparison=comparison,
         verdict=verdict(comparison, content.differences, content.effects),
@@ -114,6 +107,7 @@ def render_page(content: Content) -> str:
         exports=exports,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", " ", page)  # control characters in names of others
 
 
 def leading_rows(comparison: Comparison) -> tuple[Row, ...]:
@@ -156,6 +150,13 @@ def _figures(content: Content) -> list[Figure]:
             f"{PRIMARY.label} over training",
             f"On the selection split. {band}",
             figures.curve_figure(curves, palette, SELECTION, f"{PRIMARY.label} (%)"),
+            False,
+        ),
+        (
+            f"{PRIMARY.label} over frames with a loss",
+            f"The same, at equal numbers of frames that had a loss: all but the first of a supervised clip, one of "
+            f"a one-shot clip. {band}",
+            figures.curve_figure(curves, palette, SELECTION, f"{PRIMARY.label} (%)", by_loss_frames=True),
             False,
         ),
         (
@@ -243,6 +244,13 @@ def _copy_scores(traces: Mapping[str, Mapping[str, Trace]]) -> list[tuple[str, f
 def _rounded(value: float) -> float:
     """One decimal, and never a negative zero."""
     return round(value, 1) + 0.0
+
+
+def _day(ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(ms / 1000, timezone.utc).strftime("%Y-%m-%d %H:%M")
+    except (OverflowError, OSError, ValueError):
+        return "–"
 
 
 def _duration(seconds: float) -> str:

@@ -1,137 +1,31 @@
-"""What MLflow holds of one study, read once: runs, their curves and their per-sequence scores."""
+"""Reading a study from MLflow, once: runs, their curves, their scores per sequence, their artifacts."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import logging
+import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import unquote
 
 from ovos_ray.errors import TrackingError
 from ovos_ray.evaluate.metrics import COLUMNS, PRIMARY
+from ovos_ray.evaluate.score.table import csv_cell
+from ovos_ray.report.runs import SELECTION, Curve, Run, Scores, Study, printable
 from ovos_ray.track.sender import connect
 from ovos_ray.track.servers import resolve_tracking_uri
 
-__all__ = ["SELECTION", "Curve", "Run", "Scores", "Study", "load_study", "parse_json", "read_scores", "seen_and_unseen"]
+__all__ = ["fetch_artifact", "load_study", "read_scores", "seen_and_unseen"]
 
 _log = logging.getLogger(__name__)
 _PAGE = 1000
 _READERS = 8
-
-Curve = tuple[tuple[int, float], ...]
-"""(optimiser step, value), ascending."""
-
-Scores = Mapping[tuple[str, str], Mapping[str, float]]
-"""(sequence, object) → `j_mean`, `f_mean`, … in percent; YouTube-VOS adds `seen`, 1 or 0."""
-
-SELECTION = f"val/{PRIMARY.key}"
-"""The curve on the selection split."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """One MLflow run of a study.
-
-    Attributes:
-        run_id: MLflow's id.
-        name: The name shown.
-        kind: `sweep`, `trial`, `segment` (of a population's member, before its last one), `baseline`, `pretraining` or
-            `other` (tag `ovos.kind`).
-        status: `finished`, `running`, `failed`, `killed`, or `stopped` early by a scheduler (tag `ovos.stopped_early`).
-        seed: The run's seed, or None.
-        params: The flat configuration, as MLflow keeps it: text.
-        tags: All tags.
-        metrics: Last value of every metric.
-        start_ms: Start, milliseconds since the epoch.
-        end_ms: End, or None while it runs.
-        parent_id: MLflow id of the sweep, or None.
-        curves: Chosen metrics over steps; of a population's member, those of the segments before it too.
-        scores: Contents of `scores.csv`; empty without one.
-        also: The same of further datasets (`evaluation.also`), by their names; their metrics are `final/NAME/jf`, ….
-    """
-
-    run_id: str
-    name: str
-    kind: str
-    status: str
-    seed: int | None
-    params: Mapping[str, str]
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
-    start_ms: int
-    end_ms: int | None = None
-    parent_id: str | None = None
-    curves: Mapping[str, Curve] = field(default_factory=dict)
-    scores: Scores = field(default_factory=dict)
-    also: Mapping[str, Scores] = field(default_factory=dict)
-
-    def param(self, key: str, default: str = "") -> str:
-        """Returns a parameter, joined again where it was cut for the server; empty where it is None."""
-        text = self.params.get(key, default)
-        part = 1
-        while f"{key}.{part}" in self.params:
-            text += self.params[f"{key}.{part}"]
-            part += 1
-        return "" if text == "null" else text
-
-    @property
-    def score(self) -> float | None:
-        """The number that it is compared by, in percent; None where it was not scored."""
-        return self.metrics.get(f"final/{PRIMARY.key}")
-
-    @property
-    def last_step(self) -> int | None:
-        """The last optimiser step that any curve shows; of a run stopped early, the one at which that was decided."""
-        if self.status == "stopped":  # its worker went on until it was ended
-            return int(self.tags["ovos.stopped_early"])
-        steps = [curve[-1][0] for curve in self.curves.values() if curve]
-        return max(steps) if steps else None
-
-    @property
-    def label_percent(self) -> float | None:
-        """Labelled frames in percent of all training frames."""
-        try:
-            return float(self.tags["ovos.label_percent"])
-        except (KeyError, ValueError):
-            return None
-
-    @property
-    def labels(self) -> Mapping[str, int]:
-        """Labelled frames by what they were used for (`run.labels.Labels.as_dict`), empty if not logged."""
-        prefix = "ovos.labels."
-        return {
-            key.removeprefix(prefix): int(text)
-            for key, text in self.tags.items()
-            if key.startswith(prefix) and text.isdigit()
-        }
-
-
-@dataclass(frozen=True)
-class Study:
-    """An MLflow experiment.
-
-    Attributes:
-        experiment: Its name.
-        experiment_id: MLflow's id.
-        tracking_uri: Where it was read.
-        runs: All its active runs, oldest first.
-    """
-
-    experiment: str
-    experiment_id: str
-    tracking_uri: str
-    runs: tuple[Run, ...]
-
-    def of_kind(self, *kinds: str) -> tuple[Run, ...]:
-        """Returns the runs of some kinds."""
-        return tuple(run for run in self.runs if run.kind in kinds)
 
 
 def load_study(
@@ -228,10 +122,10 @@ def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> R
         derived |= seen_and_unseen(f"final/{name}", other)
     return Run(
         run_id=run.info.run_id,
-        name=run.info.run_name or run.info.run_id[:8],
+        name=printable(run.info.run_name or run.info.run_id[:8]),
         kind=tags.get("ovos.kind", "other"),
         status=status,
-        seed=int(seed) if seed is not None and seed.lstrip("-").isdigit() else None,
+        seed=int(seed) if seed is not None and seed.removeprefix("-").isdecimal() and len(seed) < 19 else None,
         params=dict(run.data.params),
         tags=tags,
         metrics={**derived, **metrics},
@@ -241,6 +135,7 @@ def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> R
         curves=read,
         scores=table,
         also=also,
+        artifact_uri=str(run.info.artifact_uri),
     )
 
 
@@ -256,14 +151,34 @@ def seen_and_unseen(prefix: str, scores: Scores) -> dict[str, float]:
 
 
 def _fetch_scores(client: Any, run: Any, name: str) -> Scores:
-    local = str(run.info.artifact_uri).removeprefix("file://")
-    if local.startswith("/"):
-        path = Path(local) / name
-        return read_scores(path) if path.exists() else {}
-    if not any(item.path == name for item in client.list_artifacts(run.info.run_id)):
-        return {}
     with TemporaryDirectory() as folder:
-        return read_scores(Path(client.download_artifacts(run.info.run_id, name, folder)))
+        path = _fetch(client, run.info.run_id, str(run.info.artifact_uri), name, folder)
+        return {} if path is None else read_scores(path)
+
+
+def fetch_artifact(tracking_uri: str, run: Run, name: str) -> bytes | None:
+    """Returns what a run has logged under a name; None where there is none, or it cannot be had."""
+    with TemporaryDirectory() as folder:
+        path = _fetch(connect(tracking_uri), run.run_id, run.artifact_uri, name, folder)
+        return None if path is None else path.read_bytes()
+
+
+def _fetch(client: Any, run_id: str, artifact_uri: str, name: str, folder: str) -> Path | None:
+    """Finds an artifact, or fetches it into a folder. What cannot be had costs a run's part, not the report."""
+    try:
+        if artifact_uri.startswith(("/", "file:///")):
+            # Without the client's copy; a URI spells a study's name in percent signs.
+            path = (
+                Path(unquote(artifact_uri.removeprefix("file://")) if artifact_uri[0] == "f" else artifact_uri) / name
+            )
+            return path if path.is_file() else None
+        parent = name.rpartition("/")[0] or None
+        if not any(item.path == name for item in client.list_artifacts(run_id, parent)):
+            return None
+        return Path(client.download_artifacts(run_id, name, folder))
+    except Exception as error:
+        _log.warning("artifact %s of run %s cannot be read: %s", name, run_id, error)
+        return None
 
 
 def read_scores(path: Path) -> Scores:
@@ -276,18 +191,12 @@ def read_scores(path: Path) -> Scores:
             table = {}
             for line in csv.DictReader(file):
                 values = {key: float(line[key]) for key in COLUMNS if line.get(key)}
+                if not all(map(math.isfinite, values.values())):
+                    raise ValueError(f"{line['sequence']}: a score that is no number")
                 if line.get("seen"):
                     values["seen"] = float(line["seen"] == "True")
-                table[line["sequence"], line["object"]] = values
+                table[csv_cell(line["sequence"]), line["object"]] = values
             return table
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         _log.warning("scores in %s cannot be read: %s", path, error)
         return {}
-
-
-def parse_json(text: str) -> Any:
-    """Reads a parameter that was written as JSON; text that is not JSON stays text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

@@ -1,4 +1,4 @@
-"""The report for people on ssh: the summary, the comparison, and the paper's tables with ours in them."""
+"""Terminal report, for people on ssh: the summary, the comparison, and the paper's tables with ours in them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ovos_ray.report.numbers.comparison import Comparison
-from ovos_ray.report.numbers.significance import against_best, axis_effects
+from ovos_ray.report.numbers.axes import axis_effects
+from ovos_ray.report.numbers.rows import Comparison
+from ovos_ray.report.numbers.significance import against_best
 from ovos_ray.report.numbers.verdict import verdict
-from ovos_ray.report.paper.exports import contrast_text
-from ovos_ray.report.paper.paper import PaperTable, TableLine, paper_tables
+from ovos_ray.report.paper.paper import PaperTable, TableLine, paper_tables, score_text
 from ovos_ray.report.tables import render_table
 
 __all__ = ["render_report"]
 
 
-def render_report(comparison: Comparison) -> Iterator[RenderableType]:
+def render_report(comparison: Comparison, stage_0: Sequence[str] = ()) -> Iterator[RenderableType]:
     """Yields what `ovos-ray report --terminal` prints, top to bottom.
 
     Args:
         comparison: With per-sequence scores; curves are not needed.
+        stage_0: As for `paper_tables`.
     """
     words = verdict(comparison, against_best(comparison), axis_effects(comparison))
     yield Text(words.headline, style="bold")
@@ -36,12 +37,12 @@ def render_report(comparison: Comparison) -> Iterator[RenderableType]:
     yield Text(f"{words.states} {words.data}", style="dim")
     yield ""
     yield render_table(comparison)
-    yield from filter(None, map(_paper_table, paper_tables(comparison)))
+    yield from filter(None, map(_paper_table, paper_tables(comparison, stage_0)))
 
 
 def _paper_table(paper: PaperTable) -> Table | None:
     """The published rows that ours belong to, and ours, in the columns that ours fill; the rest is in the files."""
-    names = [(group, column) for group, columns in paper.groups for column in columns]
+    names = paper.columns
     ours = [cells for line in paper.lines for cells in line.ours]
     filled = [place for place in range(len(names)) if any(cells.scores[place] for cells in ours)]
     if not filled:
@@ -63,15 +64,12 @@ def _paper_table(paper: PaperTable) -> Table | None:
 
 
 def _lines(line: TableLine) -> Iterator[tuple[Text, Sequence[str]]]:
-    values = ["–" if value is None else f"{value:.1f}" for value in line.values]
+    values = [*map(score_text, line.values)]
     where = f", {line.section}" if line.section else ""
     yield Text(f"{line.method}{where} (published)", style="dim"), values
     for ours in line.ours:
-        scores = [
-            ("–" if score is None else score.text()) + ("" if gap is None else f" ({gap:+.1f})")
-            for score, gap in zip(ours.scores, ours.differences, strict=True)
-        ]
+        scores = [score_text(score) + ("" if gap is None else f" ({gap:+.1f})") for score, gap in ours.cells]
         name = Text(f"  {ours.label}", style="bold")
-        for part in filter(None, (contrast_text(ours), ours.reason)):
+        for part in filter(None, (ours.contrast_text, ours.reason)):
             name.append(f"\n    {part}", style="not bold dim")
         yield name, scores

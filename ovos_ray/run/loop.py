@@ -75,7 +75,6 @@ def train_run(
         set_numerics(config.train, device)
         state = RunState.at(config, start, device)
         log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=start, device=device)))
-        stack.callback(lambda: log.skipped_steps(state.module.skipped.steps))  # also where they were too many
         log.say(start, _greeting(state, start, world_size, device))
         if every.snapshot_every and start == 0:
             log.snapshot(state.network, 0)
@@ -90,7 +89,6 @@ def train_run(
                 state.module.skipped.read()
             if done % every.log_every == 0 or last:
                 state.bad_samples.gather(stream.problems, done, world_size)
-                log.skipped_steps(state.module.skipped.steps)
                 log.interval(done, meter.flush(done), len(state.bad_samples))
             if every.snapshot_every and (done % every.snapshot_every == 0 or last):
                 log.snapshot(state.network, done)
@@ -102,6 +100,8 @@ def train_run(
             if done % every.checkpoint_every == 0 or must_succeed:
                 state.bad_samples.gather(stream.problems, done, world_size)
                 log.checkpoint(state, done, must_succeed=must_succeed)
+            if last:
+                log.cycle(state.network, batch, step)
             if scores:
                 report({"step": float(done), **scores})
             meter.pause()

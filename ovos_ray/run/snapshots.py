@@ -17,9 +17,9 @@ from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import DAVIS_PALETTE, encode_mask
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor
+from ovos_ray.evaluate.infer.overlay import grid, tile
 from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
-from ovos_ray.report.pictures.pictures import side_by_side, tile
 
 __all__ = ["keep_snapshot", "snapshot_videos"]
 
@@ -80,7 +80,7 @@ def keep_snapshot(network: VOSNetwork, config: ExperimentConfig, step: int, out:
                 again = list(_fed_back(network, frames, masks[-1]))
                 for index in kept:
                     out.write(encode_mask(again[index], DAVIS_PALETTE), *folder, "again", f"{names[index]}.png")
-            strips[video.name] = side_by_side([tile(frames[i], masks[i], _TILE_WIDTH) for i in kept], "JPEG")
+            strips[video.name] = grid([[tile(frames[i], masks[i], _TILE_WIDTH) for i in kept]], "JPEG")
     finally:
         network.train(training)
     return strips

@@ -28,7 +28,7 @@ from synthetic_study import memory_run
 from ovos_ray.evaluate.score.table import ObjectScore, ScoreTable
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.page import Content, render_page
-from ovos_ray.report.read import Study
+from ovos_ray.report.runs import Study
 from ovos_ray.report.tables import csv_table, latex_table, markdown_table
 from ovos_ray.report.terminal import render_report
 

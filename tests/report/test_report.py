@@ -17,10 +17,13 @@ from synthetic_study import RawRun, curve, made_up_scores, memory_run, write_stu
 
 from ovos_ray.errors import TrackingError
 from ovos_ray.report.build import Report, build_report, compare_study, render_table
-from ovos_ray.report.numbers.comparison import Comparison, Row, compare
-from ovos_ray.report.numbers.significance import against_best, axis_effects, paired
+from ovos_ray.report.numbers.axes import axis_effects
+from ovos_ray.report.numbers.comparison import compare
+from ovos_ray.report.numbers.rows import Comparison, Row
+from ovos_ray.report.numbers.significance import against_best, paired
 from ovos_ray.report.numbers.verdict import verdict
-from ovos_ray.report.read import Study, load_study
+from ovos_ray.report.read import load_study
+from ovos_ray.report.runs import Study
 
 SEQUENCES = [f"seq-{number}" for number in range(8)]
 QUALITY = {("2-step", "xmem-tiny"): 45.0, ("2-step", "stcn-tiny"): 42.0, ("T-step", "xmem-tiny"): 38.0}
@@ -160,7 +163,9 @@ def test_paired_test_equals_brute_force_over_all_signs(report: Report, raw: list
     found = paired(row_of(report.comparison, "2-step", "xmem-tiny"), row_of(report.comparison, "2-step", "stcn-tiny"))
     assert found is not None
     assert found.difference == pytest.approx(statistics.fmean(differences))
-    assert found.p == pytest.approx(p)
+    assert found.p_sequences == pytest.approx(p)
+    assert found.p_seeds is not None
+    assert found.p == max(found.p_sequences, found.p_seeds), "it must show over the sequences and over the seeds"
     assert found.wins == sum(d > 0 for d in differences)
     assert found.low <= found.difference <= found.high
     assert found.num_sequences == 8
@@ -169,10 +174,11 @@ def test_paired_test_equals_brute_force_over_all_signs(report: Report, raw: list
 
 def test_holm_correction_follows_its_definition(report: Report) -> None:
     found = against_best(report.comparison)
-    ordered = sorted(found.values(), key=lambda result: result.p)
+    ordered = sorted(found.values(), key=lambda result: max(result.p_sequences, result.p_seeds or 0.0))
     largest = 0.0
     for rank, result in enumerate(ordered):
-        largest = max(largest, min(1.0, result.p * (len(ordered) - rank)))
+        p = max(result.p_sequences, result.p_seeds or 0.0)
+        largest = max(largest, min(1.0, p * (len(ordered) - rank)))
         assert result.p_holm == pytest.approx(largest)
 
 

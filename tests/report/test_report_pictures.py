@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
-import io
 import itertools
-import json
 import statistics
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from synthetic_study import memory_run, save_mask, square, write_videos
 
-from ovos_ray.config import ExperimentConfig, flatten, override
 from ovos_ray.errors import TrackingError
 from ovos_ray.report.numbers.comparison import compare
-from ovos_ray.report.pictures.galleries import choose_sequences, copying_gallery, overlay_galleries, write_films
+from ovos_ray.report.pictures.films import write_films
+from ovos_ray.report.pictures.galleries import choose_sequences, copying_galleries, overlay_galleries
 from ovos_ray.report.pictures.pictures import decode
 from ovos_ray.report.pictures.stored import stored_predictions
 from ovos_ray.report.pictures.traces import traces
-from ovos_ray.report.read import Run, Study
+from ovos_ray.report.runs import Study
 
 
 def test_copy_score_and_pictures_come_from_stored_predictions(tmp_path: Path) -> None:
@@ -62,8 +57,7 @@ def test_copy_score_and_pictures_come_from_stored_predictions(tmp_path: Path) ->
     assert all(strip.image.startswith("data:image/webp;base64,") for strip in made[0].strips)
     assert made[0].strips[0].film
 
-    gallery = copying_gallery(stored, found)
-    assert gallery is not None
+    (gallery,) = copying_galleries(stored, found)
     assert gallery.strips[0].label == comparison.rows[1].label, "T-step copies, 2-step does not"
     assert f"copy score {copying.copy_score:+.1f}" in gallery.strips[0].score
     assert "resemble the first mask more than the truth" in gallery.words
@@ -74,6 +68,7 @@ def test_copy_score_and_pictures_come_from_stored_predictions(tmp_path: Path) ->
     assert there[1] > there[0] + 10
     assert stayed[0] > stayed[1] + 10
 
+    assert [shown.sequence for shown in copying_galleries(stored, found, ["b", "a"])] == ["b", "a"]
     assert choose_sequences(stored, ["b"]) == {"b": "as asked for"}
     with pytest.raises(TrackingError, match="no scored sequence 'c'"):
         choose_sequences(stored, ["c"])
@@ -89,7 +84,7 @@ def test_films_show_the_truth_and_all_predictions(tmp_path: Path) -> None:
     tags = {"ovos.predictions": str(tmp_path / "masks")}
     run = memory_run("2-step", 0, {("a", 1): (90.0, 90.0)}, params=params, tags=tags)
     stored = stored_predictions(compare(Study("s", "1", "uri", (run,))).rows)
-    (film,) = write_films(stored, {"a": "worst"}, tmp_path / "films")
+    (film,) = write_films(stored, {"a": tmp_path / "films" / "a.mp4"})
     with av.open(str(film)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert len(frames) == 6
@@ -97,7 +92,7 @@ def test_films_show_the_truth_and_all_predictions(tmp_path: Path) -> None:
     # Prediction and truth are the same here, so both halves are.
     assert np.abs(frames[3][30:, :480].astype(int) - frames[3][30:, 480:]).mean() < 3
     (tmp_path / "masks" / "a" / "00003.png").unlink()
-    assert write_films(stored, {"a": "worst"}, tmp_path / "cut") == []
+    assert write_films(stored, {"a": tmp_path / "cut" / "a.mp4"}) == []
     assert list((tmp_path / "cut").iterdir()) == []
 
 
@@ -120,72 +115,4 @@ def test_predictions_that_are_gone_cost_pictures_not_the_report(tmp_path: Path) 
     comparison = compare(Study("s", "1", "uri", (run,)))
     assert stored_predictions(comparison.rows) == []
     assert choose_sequences([]) == {}
-    assert copying_gallery([], {}) is None
-
-
-def trained_run(folder: Path, settings: dict[str, object]) -> Run:
-    """A run on the videos in `folder`/data as it lies on disk, its weights as they were made."""
-    from safetensors.torch import save_file
-
-    from ovos_ray import networks
-    from ovos_ray.data.folders.open import open_dataset
-    from ovos_ray.data.shards.pack import pack
-
-    pack(open_dataset(folder / "data", layout="davis2017"), folder / "shards", labels="first", split="train")
-    given = {
-        "network.name": "stcn-tiny",
-        "data.shards": str(folder / "shards"),
-        "data.clip_length": 4,
-        "data.crop_size": 64,
-        "train.steps": 3,
-    }
-    config = override(ExperimentConfig(), {**given, **settings})
-    params = {k: v if isinstance(v, str) else json.dumps(v) for k, v in flatten(config).items()}
-    (folder / "run").mkdir()
-    save_file(networks.build("stcn-tiny", seed=1).state_dict(), folder / "run" / "network.safetensors")
-    tags = {"ovos.predictions": str(folder / "run" / "predictions")}
-    return memory_run("2-step", 0, {("a", 1): (50.0, 50.0)}, params=params, tags=tags)
-
-
-def test_training_clip_is_shown_there_and_back(tmp_path: Path) -> None:
-    from ovos_ray.report.pictures.cycle import cycle_gallery
-
-    write_videos(tmp_path / "data", ["a", "b"], frames=8)
-    run = trained_run(tmp_path, {"method.backward": "2-step"})
-    (row,) = compare(Study("s", "1", "uri", (run,))).rows
-    gallery = cycle_gallery(row)
-    assert gallery is not None
-    assert gallery.sequence in ("a", "b")
-    assert ["forward" in gallery.strips[0].label, "backward" in gallery.strips[1].label] == [True, True]
-    strip = Image.open(io.BytesIO(base64.b64decode(gallery.strips[1].image.partition(",")[2]))).convert("L")
-    grey = [float(np.std(np.asarray(strip)[:, t * 184 + 5 : t * 184 + 175])) < 2 for t in range(4)]
-    # Frames 3, one of 1 and 2, and 0 are walked; the other one is left grey.
-    assert grey[0] is grey[3] is False
-    assert sorted(grey[1:3]) == [False, True]
-
-    elsewhere = dataclasses.replace(run, tags={"ovos.predictions": "/gone/predictions"})
-    assert cycle_gallery(compare(Study("s", "1", "uri", (elsewhere,))).rows[0]) is None
-
-
-def test_an_empty_reference_is_shown_as_it_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ovos_ray.report.pictures import cycle
-
-    write_videos(tmp_path / "data", ["a", "b"], frames=8)
-    for path in (tmp_path / "data" / "Annotations").rglob("*.png"):
-        mask = np.asarray(Image.open(path)).copy()
-        mask[32:] *= 2  # two objects, one above the other
-        save_mask(path, mask)
-    settings = {"method.backward": "T-step", "method.reference": "empty", "method.empty_objects": "merge"}
-    (row,) = compare(Study("s", "1", "uri", (trained_run(tmp_path, settings),))).rows
-    masks = []
-    draw = cycle.tile
-    monkeypatch.setattr(cycle, "tile", lambda frame, mask, width: masks.append(mask) or draw(frame, mask, width))
-    gallery = cycle.cycle_gallery(row)
-    assert gallery is not None
-    label, *nothing = masks[:4]
-    assert set(np.unique(label)) == {0, 1}, "both objects are one"
-    found, *_, start = masks[4:]
-    assert not np.any([*nothing, start]), "nothing is carried forward"
-    iou = np.count_nonzero((found > 0) & (label > 0)) / np.count_nonzero((found > 0) | (label > 0))
-    assert gallery.strips[1].label.endswith(f"IoU {100 * iou:.0f} %")
-    assert "from an empty mask" in gallery.words
+    assert copying_galleries([], {}) == ()

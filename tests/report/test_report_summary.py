@@ -10,12 +10,14 @@ import pytest
 from rich.console import Console
 from synthetic_study import memory_run
 
-from ovos_ray.report.numbers.comparison import Comparison, compare
-from ovos_ray.report.numbers.significance import against_best, axis_effects
+from ovos_ray.report.numbers.axes import axis_effects
+from ovos_ray.report.numbers.comparison import compare
+from ovos_ray.report.numbers.rows import Comparison
+from ovos_ray.report.numbers.significance import against_best
 from ovos_ray.report.numbers.verdict import Verdict, verdict
 from ovos_ray.report.page import leading_rows
 from ovos_ray.report.pictures.figures import Palette
-from ovos_ray.report.read import Run, Study
+from ovos_ray.report.runs import Run, Study
 from ovos_ray.report.terminal import render_report
 
 SEQUENCES = "abcdefgh"
@@ -52,10 +54,11 @@ def test_full_supervision_is_a_yardstick_and_no_rival() -> None:
     comparison, words = summary(*study())
     assert [row.strategy for row in comparison.rows] == ["fully supervised", "2-step", "T-step"]
     assert comparison.best is comparison.rows[1]
-    assert words.headline == "2-step · xmem-tiny is ahead with J&F 44.0 ± 0.7 (2 seeds)."
+    assert words.headline == "2-step · xmem-tiny is ahead with J&F 44.0 ± 0.7 (2 seeds), not clearly."
     assert words.certainty.startswith("5.0 points of J&F ahead of T-step · xmem-tiny (39.0 ± 0.7).")
+    assert "Over 2 seeds and 8 sequences: 95 % interval" in words.certainty, "one mean, one sign"
     assert "Full supervision with 100 % of the labels scores 64.0 ± 0.7" in words.supervision
-    assert "20.0 points more (8 sequences, paired: p = " in words.supervision
+    assert "20.0 points more (8 sequences, p = " in words.supervision
     behind = against_best(comparison)
     assert behind["fully supervised · xmem-tiny"].difference == pytest.approx(-20.0)
     assert behind["T-step · xmem-tiny"].difference == pytest.approx(5.0)
@@ -114,6 +117,37 @@ def test_names_are_as_short_as_they_can_be() -> None:
     longer = [run("two", seed, 40.0 + n, data__clip_length=str(n), **two_step) for n in (3, 8) for seed in (0, 1)]
     comparison, _ = summary(*longer)
     assert {row.label for row in comparison.rows} == {"2-step · xmem-tiny · n 3", "2-step · xmem-tiny · n 8"}
+
+
+def test_a_lead_that_seeds_bear_out_is_called_clear() -> None:
+    runs = [
+        run(name, seed, mean, method__backward=name)
+        for name, mean in (("2-step", 60.0), ("T-step", 20.0))
+        for seed in (0, 1, 2)
+    ]
+    _, words = summary(*runs)
+    assert words.headline.endswith("(3 seeds).")
+    assert words.certainty.endswith("a clear difference.")
+
+
+def test_the_headline_has_one_sign_and_one_mean() -> None:
+    """Many objects of one sequence outweigh the others in the table's mean; they must do so in the comparison, too."""
+    many = {("crowd", number): (60.0 + number, 60.0 + number) for number in range(6)}
+    few = {(sequence, 1): (50.0, 50.0) for sequence in "abc"}
+    ahead = memory_run("2-step", 0, many | few)
+    behind = {key: (j - 2, f - 2) if key[0] == "crowd" else (j + 3, f + 3) for key, (j, f) in (many | few).items()}
+    comparison = compare(Study("s", "1", "uri", (ahead, memory_run("T-step", 0, behind))))
+    (found,) = against_best(comparison).values()
+    assert found.difference == pytest.approx((6 * 2 - 3 * 3) / 9)
+    words = verdict(comparison, against_best(comparison), ())
+    assert words.certainty.startswith("0.3 points of J&F ahead of T-step")
+    assert "−" not in words.certainty.partition("95 %")[0]
+    assert " -" not in words.certainty.partition("95 %")[0]
+
+
+def test_a_step_of_full_supervision_is_told_apart_by_the_frames_that_had_a_loss() -> None:
+    _, words = summary(*study(data__batch_size="4", data__clip_length="5"))
+    assert words.supervision.endswith("A step of it has the loss of 16 frames, one of 2-step · xmem-tiny of 4.")
 
 
 def test_an_unclear_lead_is_called_unclear() -> None:

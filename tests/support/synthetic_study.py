@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image
 
 from ovos_ray.config import ExperimentConfig, flatten, override
-from ovos_ray.report.read import Run
+from ovos_ray.report.runs import Run
 
 Table = dict[tuple[str, int], tuple[float, float]]
 """(sequence, object) → (J mean, F mean) in percent."""
@@ -99,7 +100,7 @@ def write_study(tracking_uri: str, experiment: str, runs: Sequence[RawRun]) -> s
         if raw.scores:
             final = {"final/jf": (raw.j + raw.f) / 2, "final/j": raw.j, "final/f": raw.f}
             metrics += [Metric(key, value, now, 0) for key, value in final.items()]
-            path = Path(run.info.artifact_uri.removeprefix("file://")) / "scores.csv"
+            path = Path(unquote(run.info.artifact_uri.removeprefix("file://"))) / "scores.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(scores_csv(raw.scores))
         client.log_batch(run.info.run_id, metrics, [Param(k, v) for k, v in list(params.items())[:100]])

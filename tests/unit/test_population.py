@@ -21,7 +21,8 @@ from ovos_ray.data.folders import synthetic
 from ovos_ray.errors import CheckpointError, ConfigError, DataError, DivergedError
 from ovos_ray.networks import build
 from ovos_ray.report.numbers.comparison import compare
-from ovos_ray.report.read import Study, _with_lineage
+from ovos_ray.report.read import _with_lineage
+from ovos_ray.report.runs import Study
 from ovos_ray.run.resume import check_segment
 from ovos_ray.study.checks import check_scheduler
 from ovos_ray.study.expand import expand

@@ -36,7 +36,7 @@ from ovos_ray.data.shards.pack import pack
 from ovos_ray.evaluate.infer.inference import predict_video
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.pictures.emergence import emergence_galleries
-from ovos_ray.report.read import Study
+from ovos_ray.report.runs import Study
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
 

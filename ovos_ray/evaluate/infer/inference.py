@@ -7,7 +7,6 @@ masks (a network here, the rules of `baselines.py`) is a `Predictor`.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovos_ray.errors import DataError
-from ovos_ray.evaluate.infer.graphed import GraphedNetwork
 from ovos_ray.evaluate.infer.propagator import Propagator
 from ovos_ray.evaluate.infer.settings import InferenceSettings
 from ovos_ray.networks.base import VOSNetwork
@@ -92,10 +90,8 @@ class NetworkPredictor:
 
     def __call__(self, frames: Iterable[Image], masks: Mapping[int, Mask]) -> Iterator[Prediction]:
         """Yields one prediction per frame."""
-        settings, device = self.settings, next(self.network.parameters()).device
-        network: VOSNetwork | GraphedNetwork = self.network.eval()
-        if device.type == "cuda":
-            network = self._graphed
+        network, settings = self.network.eval(), self.settings
+        device = next(network.parameters()).device
         runs = [_Run(network, settings, s, f) for s in settings.scales for f in ((False, True)[: 1 + settings.flip])]
         size: tuple[int, ...] | None = None
         for t, (frame, last) in enumerate(_with_last(frames)):
@@ -109,10 +105,6 @@ class NetworkPredictor:
                 outputs = [run.step(image, index, ids, last) for run in runs]
                 prediction = self._prediction(outputs, runs[0].propagator.ids, given, size)
             yield prediction  # outside the modes, which would otherwise hold for the caller too
-
-    @functools.cached_property
-    def _graphed(self) -> GraphedNetwork:
-        return GraphedNetwork(self.network)
 
     def _given(self, mask: Mask | None, t: int, size: tuple[int, ...]) -> tuple[Mask | None, list[int] | None]:
         """Checks a given mask; an empty reference is one object, 1, that is nowhere to be seen."""
@@ -144,9 +136,7 @@ class NetworkPredictor:
 class _Run:
     """One propagation of a video at one scale, mirrored or not."""
 
-    def __init__(
-        self, network: VOSNetwork | GraphedNetwork, settings: InferenceSettings, scale: float, flip: bool
-    ) -> None:
+    def __init__(self, network: VOSNetwork, settings: InferenceSettings, scale: float, flip: bool) -> None:
         self.propagator = Propagator(network, settings)
         self.shortest_side, self.scale, self.flip = settings.shortest_side, scale, flip
 

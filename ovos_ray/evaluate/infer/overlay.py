@@ -1,9 +1,11 @@
-"""Masks drawn over their frames, as pictures and as a video."""
+"""Overlays: masks drawn over their frames, as pictures, side by side, and as a video."""
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from ovos_ray.data.masks import DAVIS_PALETTE
 from ovos_ray.errors import MissingExtraError
 
-__all__ = ["OverlayWriter", "overlay"]
+__all__ = ["OverlayWriter", "grid", "overlay", "tile"]
+
+_GAP = 4
 
 
 def overlay(
@@ -35,6 +40,26 @@ def overlay(
     edges = (cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0) & inside
     picture[edges] = colours[mask[edges]]
     return picture
+
+
+def tile(frame: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], width: int) -> Image.Image:
+    """Returns a frame (H, W, 3) with its mask (H, W) drawn in, scaled first so that outlines are equally wide."""
+    size = (width, round(frame.shape[0] * width / frame.shape[1]))
+    small = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    ids = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
+    return Image.fromarray(overlay(np.asarray(small), np.asarray(ids)))
+
+
+def grid(rows: Sequence[Sequence[Image.Image]], format: str) -> bytes:
+    """Returns tiles of one size in rows as an encoded picture."""
+    width, height = rows[0][0].width + _GAP, rows[0][0].height + _GAP
+    sheet = Image.new("RGB", (width * len(rows[0]) - _GAP, height * len(rows) - _GAP), "#808080")
+    for row, tiles in enumerate(rows):
+        for place, picture in enumerate(tiles):
+            sheet.paste(picture, (place * width, row * height))
+    buffer = io.BytesIO()
+    sheet.save(buffer, format, quality=75)
+    return buffer.getvalue()
 
 
 class OverlayWriter:

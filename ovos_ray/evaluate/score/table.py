@@ -16,10 +16,11 @@ from ovos_ray.io import atomic_path, write_json
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["ObjectScore", "Protocol", "ScoreTable", "protocol_for"]
+__all__ = ["ObjectScore", "Protocol", "ScoreTable", "csv_cell", "csv_text", "protocol_for"]
 
 Protocol = Literal["davis2016", "davis2017", "youtube-vos"]
 
+_FORMULA = frozenset("=+-@\t\r'")
 _BY_LAYOUT: dict[str, Protocol] = {"davis2016": "davis2016", "youtube-vos": "youtube-vos"}
 
 
@@ -118,13 +119,11 @@ class ScoreTable:
     def to_csv(self) -> str:
         """Returns one line per sequence and object; youtube-vos adds category and seen."""
         extra = ("category", "seen") if self.protocol == "youtube-vos" else ()
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("sequence", "object", *COLUMNS, *extra))
+        lines: list[tuple[object, ...]] = [("sequence", "object", *COLUMNS, *extra)]
         for row in self.rows:
-            values = (f"{value:.6f}" for value in row.values)
-            writer.writerow((row.sequence, row.object_id, *values, *(getattr(row, name) for name in extra)))
-        return text.getvalue()
+            values = (_Number(f"{value:.6f}") for value in row.values)
+            lines.append((row.sequence, row.object_id, *values, *(getattr(row, name) for name in extra)))
+        return csv_text(lines)
 
     def write_csv(self, path: str | PathLike[str]) -> None:
         """Writes `to_csv`, atomically."""
@@ -148,6 +147,7 @@ class ScoreTable:
     def render(self, *, per_object: bool = True) -> Table:
         """Returns a rich table: a line per object if asked for, and the means; or the summary in one line."""
         from rich.table import Table
+        from rich.text import Text
 
         if not per_object:
             table = Table(title=f"{self.protocol}, percent", min_width=len(self.protocol) + 10)
@@ -172,15 +172,35 @@ class ScoreTable:
         for row, values in zip(self.rows, lines, strict=True):
             seen = {None: "", True: "yes", False: "no"}[row.seen]
             table.add_row(
-                row.sequence,
+                Text(row.sequence),
                 str(row.object_id),
                 *(f"{value:.1f}" for value in values),
-                *((row.category or "", seen) if youtube else ()),
+                *((Text(row.category or ""), seen) if youtube else ()),
             )
         means = [f"{_mean(column):.1f}" for column in zip(*lines, strict=True)]
         table.add_section()
         table.add_row("all", str(len(self.rows)), *means, style="bold")
         return table
+
+
+class _Number(str):
+    """A number as it is to be printed."""
+
+
+def csv_text(lines: Iterable[Iterable[object]]) -> str:
+    """Returns lines of cells as CSV that a spreadsheet shows and does not run.
+
+    Text that begins as a formula does gets an apostrophe, as spreadsheets write it; `csv_cell` takes it off again.
+    """
+    text = io.StringIO()
+    safe = ([f"'{cell}" if type(cell) is str and cell[:1] in _FORMULA else cell for cell in line] for line in lines)
+    csv.writer(text, lineterminator="\n").writerows(safe)
+    return text.getvalue()
+
+
+def csv_cell(text: str) -> str:
+    """Returns a cell of `csv_text` as it was."""
+    return text[1:] if text[:1] == "'" and text[1:2] in _FORMULA else text
 
 
 def protocol_for(layout: str) -> Protocol:

@@ -1,4 +1,4 @@
-"""The sentences at the top of the report: what wins, by how much, how sure that is, and what is still open."""
+"""Verdict, the sentences at the top of the report: what wins, by how much, how sure that is, and what is still open."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ovos_ray.evaluate.metrics import PRIMARY
-from ovos_ray.report.numbers.comparison import Comparison, Row
-from ovos_ray.report.numbers.significance import AxisEffect, Paired
-from ovos_ray.report.paper.paper import evaluated_on
+from ovos_ray.report.numbers.axes import AxisEffect
+from ovos_ray.report.numbers.rows import Comparison, Row
+from ovos_ray.report.numbers.significance import LEVEL, Paired, p_text
+from ovos_ray.report.paper.published import evaluated_on
 from ovos_ray.track.strategy import SUPERVISED
 
-__all__ = ["Verdict", "p_text", "verdict"]
+__all__ = ["Verdict", "verdict"]
 
-_LEVEL = 0.05
 _MOST_BUDGETS = 3
 """With more, their counts would hide the percentages."""
 
@@ -60,11 +60,6 @@ def verdict(comparison: Comparison, differences: Mapping[str, Paired], effects: 
     )
 
 
-def p_text(p: float) -> str:
-    """Returns `p = 0.012`, or `p < 0.001`."""
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
 def _headline(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
     best = comparison.best
     if best is None:
@@ -77,7 +72,7 @@ def _headline(comparison: Comparison, differences: Mapping[str, Paired]) -> str:
     if second is None:
         return f"{best.label} scores {PRIMARY.label} {score.text()} ({seeds})."
     found = differences.get(second.label)
-    clear = found is not None and (found.p if found.p_holm is None else found.p_holm) <= _LEVEL
+    clear = found is not None and found.p <= LEVEL
     return f"{best.label} is ahead with {PRIMARY.label} {score.text()} ({seeds}){'' if clear else ', not clearly'}."
 
 
@@ -94,22 +89,26 @@ def _certainty(comparison: Comparison, differences: Mapping[str, Paired]) -> str
     one, two = best.score, second.score
     assert one is not None
     assert two is not None
-    lead = f"{one.mean - two.mean:.1f} points of {PRIMARY.label} ahead of {second.label} ({two.text()})."
     found = differences.get(second.label)
+    lead = f"{one.mean - two.mean:.1f} points of {PRIMARY.label} ahead of {second.label} ({two.text()})."
     if found is None:
         return f"{lead} Without per-sequence scores it cannot be said how sure that is."
-    p = found.p if found.p_holm is None else found.p_holm
-    if found.smallest_p > _LEVEL:
+    if found.smallest_p > LEVEL:
         few = f"{found.num_sequences} sequences are too few for a test"
         sure = f"{few} (the smallest possible p is {found.smallest_p:.3f})"
-    elif p <= _LEVEL:
-        sure = "a clear difference between these networks"
+    elif found.p <= LEVEL:
+        sure = "a clear difference" + (
+            "" if found.num_seeds > 1 else " between these networks, whatever other seeds do"
+        )
     else:
         sure = "not a clear difference: it may be chance"
     corrected = f" after Holm's correction for {len(differences)} comparisons" if len(differences) > 1 else ""
+    # One mean in the headline: another one stands here only where the two were not scored on the same sequences.
+    other = f"{found.difference:+.1f} points, " if abs(found.difference - (one.mean - two.mean)) > 0.05 else ""
+    seeds = f"{found.num_seeds} seeds and " if found.num_seeds > 1 else ""
     return (
-        f"{lead} Over {found.num_sequences} sequences, paired: {found.difference:+.1f} points, 95 % interval "
-        f"{found.low:+.1f} to {found.high:+.1f}, better on {found.wins}, {p_text(p)}{corrected}: {sure}."
+        f"{lead} Over {seeds}{found.num_sequences} sequences: {other}95 % interval {found.low:+.1f} to "
+        f"{found.high:+.1f}, better on {found.wins} sequences, {p_text(found.p)}{corrected}: {sure}."
     )
 
 
@@ -123,12 +122,19 @@ def _supervision(comparison: Comparison, differences: Mapping[str, Paired]) -> s
     labels = "" if full.label_percent is None else f" with {full.label_percent:.3g} % of the labels"
     gap = two.mean - one.mean
     found = differences.get(full.label)
-    p = None if found is None else found.p if found.p_holm is None else found.p_holm
-    sure = "" if found is None or p is None else f" ({found.num_sequences} sequences, paired: {p_text(p)})"
+    sure = "" if found is None else f" ({found.num_sequences} sequences, {p_text(found.p)})"
     return (
         f"Full supervision{labels} scores {two.text()} ({full.label}): {abs(gap):.1f} points "
-        f"{'more' if gap > 0 else 'less'}{sure}."
+        f"{'more' if gap > 0 else 'less'}{sure}.{_effort(best, full)}"
     )
+
+
+def _effort(one: Row, other: Row) -> str:
+    """What a step is worth: of a supervised clip every frame after the first gives a loss, of a one-shot clip one."""
+    per_step, full = one.loss_frames_per_step, other.loss_frames_per_step
+    if per_step is None or full is None or per_step == full:
+        return ""
+    return f" A step of it has the loss of {full} frames, one of {one.label} of {per_step}."
 
 
 def _axis_name(effect: AxisEffect) -> str:
@@ -146,7 +152,7 @@ def _axis_sentence(effect: AxisEffect) -> str:
             "" if other.p is None else f", {p_text(other.p)}"
         )
         parts.append(f"{other.difference:+.1f} points over {other.value} ({pairs})")
-    clear = all(other.p is not None and other.p <= _LEVEL for other in others)
+    clear = all(other.p is not None and other.p <= LEVEL for other in others)
     lead = f"{best.value} leads" if clear else f"{best.value} leads, not clearly"
     return f"{lead}: {'; '.join(parts)}."
 

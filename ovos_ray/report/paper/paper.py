@@ -1,28 +1,31 @@
-"""Our rows beside the published ones, and the reason wherever the two cannot be compared.
+"""Paper tables: our rows beside the published ones, and the reason wherever the two cannot be compared.
 
-A difference is given only where network size, dataset and split are the same. Dataset and split are recognised by the
-sequences that were scored, not by what a folder is called.
+A difference is given only where dataset, split, network, initial weights, steps, n and batch are the same. Dataset and
+split are recognised by the sequences that were scored, not by what a folder is called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from ovos_ray.evaluate.metrics import COMPARED
-from ovos_ray.io import read_json
-from ovos_ray.report.numbers.comparison import Comparison, Row, Statistic
-from ovos_ray.report.numbers.significance import Paired, holm_corrected, paired
-from ovos_ray.report.read import Scores
-from ovos_ray.track.strategy import EMPTY, SUPERVISED
+from ovos_ray.report.numbers.rows import Comparison, Row, Statistic
+from ovos_ray.report.numbers.significance import Paired, holm_corrected, p_text, paired
+from ovos_ray.report.paper.comparable import belongs, differences
+from ovos_ray.report.paper.published import benchmark_metrics, evaluated_on, published
 
-__all__ = ["Contrast", "OurCells", "PaperTable", "TableLine", "evaluated_on", "paper_tables"]
+__all__ = ["Contrast", "OurCells", "PaperTable", "TableLine", "paper_tables", "score_text"]
 
 _METRICS = {measure.label: measure.key for measure in COMPARED}
-_FULL_SIZE = {"stcn": ("stcn",), "xmem": ("xmem",), "cutie": ("cutie-base",)}
+
+
+def score_text(score: float | Statistic | None) -> str:
+    """Returns a published score or one of ours as it is printed: `82.7`, `81.7 ± 0.4`, or a dash."""
+    if score is None:
+        return "–"
+    return score.text() if isinstance(score, Statistic) else f"{score:.1f}"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,35 @@ class OurCells:
     differences: tuple[float | None, ...]
     reason: str
     contrast: Contrast | None = None
+
+    @property
+    def name(self) -> str:
+        """The configuration and how many seeds of it are finished."""
+        return f"{self.label} ({self.num_seeds} seed{'' if self.num_seeds == 1 else 's'})"
+
+    @property
+    def budget(self) -> str:
+        """The label budget as the paper prints it, or nothing."""
+        return "" if self.label_percent is None else f"{self.label_percent:.3g}%"
+
+    @property
+    def contrast_text(self) -> str:
+        """How it stands to its counterpart (`+2.1 against T-step · xmem …`), or nothing."""
+        if self.contrast is None:
+            return ""
+        found, against = self.contrast.paired, self.contrast.against
+        few = "" if found.smallest_p <= 0.05 else ", too few for a test"
+        return f"{found.difference:+.1f} against {against} ({found.num_sequences} sequences, {p_text(found.p)}{few})"
+
+    @property
+    def note(self) -> str:
+        """Contrast and reason, whichever there are."""
+        return "; ".join(filter(None, (self.contrast_text, self.reason)))
+
+    @property
+    def cells(self) -> tuple[tuple[Statistic | None, float | None], ...]:
+        """(score, difference) by column."""
+        return tuple(zip(self.scores, self.differences, strict=True))
 
 
 @dataclass(frozen=True)
@@ -103,76 +135,49 @@ class PaperTable:
     notes: tuple[str, ...]
 
     @property
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """(dataset label, column name) from left to right."""
+        return tuple((group, column) for group, names in self.groups for column in names)
+
+    @property
+    def footnotes(self) -> list[str]:
+        """The notes of our rows, each once."""
+        return list(dict.fromkeys(ours.note for line in self.lines for ours in line.ours if ours.note))
+
+    @property
     def has_ours(self) -> bool:
         """Whether any score of ours stands in it."""
         return any(any(ours.scores) for line in self.lines for ours in line.ours)
 
 
-@cache
-def _published() -> dict[str, Any]:
-    document: dict[str, Any] = read_json(Path(__file__).with_name("tables.json"))
-    return document
+def paper_tables(comparison: Comparison, stage_0: Sequence[str] = ()) -> tuple[PaperTable, ...]:
+    """Returns the paper's Tables 1 to 4 with our finished configurations beside the rows they correspond to.
+
+    Args:
+        comparison: The configurations.
+        stage_0: Names of weights files, beside the official ones, that hold weights pretrained on static images as the
+            published ones were; a run with one of them as `network.init` counts as pretrained.
+    """
+    return tuple(_table(table, comparison.rows, stage_0) for table in published()["tables"])
 
 
-def _official(scores: Scores, protocol: str) -> str:
-    """Returns the benchmark split that consists of exactly these sequences, or an empty string."""
-    sequences = frozenset(sequence for sequence, _ in scores)
-    for name, split in _published()["sequences"].items():
-        if split["protocol"] == protocol and frozenset(split["names"].split()) == sequences:
-            return str(name)
-    return ""
-
-
-def evaluated_on(row: Row) -> tuple[str, str]:
-    """Returns (official dataset/split or empty, words for the reader) of a configuration's final scores."""
-    places = set()
-    for run in row.finished:
-        official = _official(run.scores, run.param("evaluation.protocol"))
-        split = run.param("evaluation.split", "val")
-        name = Path(run.param("evaluation.root") or "unknown data").name
-        number = len({sequence for sequence, _ in run.scores})
-        words = official or f"{name} {split}" + (f" ({number} sequences)" if number else "")
-        places.add((run.tags.get("ovos.evaluated_on", official), run.tags.get("ovos.evaluated_on", words)))
-    if len(places) == 1:
-        return places.pop()
-    return "", "different data" if places else "nothing yet"
-
-
-def _benchmarks(row: Row) -> dict[str, str]:
-    """Returns, by official dataset/split, how the metrics of a configuration's scores there begin."""
-    found = {}
-    for name in {name for run in row.finished for name in run.also}:
-        places = {_official(run.also.get(name, {}), _protocol(run.also.get(name, {}))) for run in row.finished}
-        if len(places) == 1:
-            found[places.pop()] = f"final/{name}"
-    found[evaluated_on(row)[0]] = "final"
-    found.pop("", None)
-    return found
-
-
-def _protocol(scores: Scores) -> str:
-    """Returns which of DAVIS' protocols was followed: 2016 merges all objects into one, 2017 has several."""
-    return "davis2016" if {index for _, index in scores} <= {"1"} else "davis2017"
-
-
-def paper_tables(comparison: Comparison) -> tuple[PaperTable, ...]:
-    """Returns the paper's Tables 1 to 4 with our finished configurations beside the rows they correspond to."""
-    return tuple(_table(table, comparison.rows) for table in _published()["tables"])
-
-
-def _table(table: dict[str, Any], rows: Sequence[Row]) -> PaperTable:
+def _table(table: dict[str, Any], rows: Sequence[Row], stage_0: Sequence[str]) -> PaperTable:
     groups = tuple((group["label"], tuple(group["columns"])) for group in table["groups"])
     datasets = [group["dataset"] for group in table["groups"] for _ in group["columns"]]
     columns = [column for group in table["groups"] for column in group["columns"]]
     lines = []
     matching = [
-        [row for row in rows if line["match"] is not None and _matches(row, line["match"])] for line in table["rows"]
+        [row for row in rows if line["match"] is not None and belongs(row, line["match"], stage_0)]
+        for line in table["rows"]
     ]
     contrasts = _contrasts(table["rows"], matching)
     for number, line in enumerate(table["rows"]):
         values = tuple(line["values"])
         ours = tuple(
-            replace(_cells(row, line["match"], datasets, columns, values), contrast=contrasts.get((number, row.label)))
+            replace(
+                _cells(row, line["match"], stage_0, datasets, columns, values),
+                contrast=contrasts.get((number, row.label)),
+            )
             for row in matching[number]
             if row.finished
         )
@@ -217,43 +222,31 @@ def _why(line: dict[str, Any], matching: Sequence[Row]) -> str:
     return ""
 
 
-def _matches(row: Row, match: dict[str, Any]) -> bool:
-    run = row.runs[0]
-    if row.network.partition("-")[0] != match["network"]:
-        return False
-    if match["one_shot"] != (row.strategy != SUPERVISED) or row.strategy == EMPTY:
-        return False
-    if "strategy" in match and match["strategy"] != row.strategy:
-        return False
-    pretrained = bool(run.param("pretrain.recipe"))
-    return "pretrained" not in match or match["pretrained"] == pretrained
-
-
 def _cells(
     row: Row,
     match: dict[str, Any],
+    stage_0: Sequence[str],
     datasets: Sequence[str],
     columns: Sequence[str],
     published: Sequence[float | None],
 ) -> OurCells:
     words = evaluated_on(row)[1]
-    places = _benchmarks(row)
+    places = benchmark_metrics(row)
     scored = [dataset for dataset in dict.fromkeys(datasets) if dataset in places]
-    full_size = row.network in _FULL_SIZE[match["network"]]
+    apart = differences(row, match, stage_0)
     scores: list[Statistic | None] = []
-    differences: list[float | None] = []
+    gaps: list[float | None] = []
     for dataset, column, value in zip(datasets, columns, published, strict=True):
         # Scores on other data stand in the table's first group, marked, so that the row can be read at all.
         prefix = places.get(dataset, "final" if not scored and dataset == datasets[0] else "")
         score = row.statistic(f"{prefix}/{_METRICS.get(column, column.lower())}") if prefix else None
         scores.append(score)
-        comparable = dataset in places and full_size and score is not None and value is not None
-        differences.append(score.mean - value if comparable and score is not None and value is not None else None)
+        comparable = dataset in places and not apart
+        gaps.append(score.mean - value if comparable and score is not None and value is not None else None)
     reasons = []
     if not scored:
         reasons.append(f"scored on {words}")
-    if not full_size:
-        reasons.append(f"{row.network} is not the paper's network")
+    reasons += apart
     if scored and len(scored) < len(set(datasets)):
         reasons.append(f"scored on {', '.join(scored)} only")
     if not any(scores):
@@ -264,6 +257,6 @@ def _cells(
         len(row.finished),
         row.label_percent,
         tuple(scores),
-        tuple(differences),
-        ("not comparable: " if not any(d is not None for d in differences) else "") + "; ".join(reasons),
+        tuple(gaps),
+        ("not comparable: " if not any(gap is not None for gap in gaps) else "") + "; ".join(reasons),
     )

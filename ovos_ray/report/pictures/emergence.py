@@ -1,8 +1,8 @@
-"""How masks emerge while a network trains, from the snapshots that its run has kept (Figure 6)."""
+"""Emergence of masks while a network trains, from the snapshots that its run has kept (Figure 6)."""
 
 from __future__ import annotations
 
-import logging
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,15 +11,15 @@ import numpy as np
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import decode_mask
-from ovos_ray.report.numbers.comparison import Row
-from ovos_ray.report.pictures.pictures import Gallery, Strip, still, tile
-from ovos_ray.report.pictures.stored import UNREADABLE, local_folder
-from ovos_ray.report.read import Run
+from ovos_ray.evaluate.infer.overlay import tile
+from ovos_ray.report.numbers.rows import Row
+from ovos_ray.report.pictures.pictures import Gallery, Strip, or_nothing, still
+from ovos_ray.report.pictures.stored import local_folder
+from ovos_ray.report.runs import Run
 from ovos_ray.track.strategy import EMPTY
 
 __all__ = ["emergence_galleries"]
 
-_log = logging.getLogger(__name__)
 _STRIPS, _GALLERIES = 6, 3
 _TILE_WIDTH = 250
 _EMPTY = (
@@ -43,10 +43,8 @@ def emergence_galleries(rows: Sequence[Row]) -> tuple[Gallery, ...]:
         shown.setdefault(item[0].label, item)
     galleries: list[Gallery] = []
     for row, run, folder in shown.values():
-        try:
-            galleries += _galleries(row, run, folder)
-        except UNREADABLE as error:
-            _log.warning("no pictures of how masks emerge in %s: %s", run.name, error)
+        make = functools.partial(_galleries, row, run, folder)
+        galleries += or_nothing(make, f"pictures of how masks emerge in {run.name}") or []
     return tuple(galleries[:_GALLERIES])
 
 

@@ -1,4 +1,4 @@
-"""The plots of the report: inline SVG that follows the page's light or dark colours and prints.
+"""Figures of the report: inline SVG that follows the page's light or dark colours and prints.
 
 Okabe-Ito colours without yellow and black (distinguishable with any colour vision, on white and on near-black), and
 a marker and a dash pattern each, so that a grey print still tells lines apart. A configuration looks the same in all
@@ -20,9 +20,10 @@ import numpy as np
 
 from ovos_ray.errors import MissingExtraError
 from ovos_ray.evaluate.metrics import PRIMARY
-from ovos_ray.report.numbers.comparison import Row
+from ovos_ray.report.numbers.comparison import skip_schedule
+from ovos_ray.report.numbers.rows import Row
 from ovos_ray.report.numbers.significance import sequence_scores
-from ovos_ray.report.read import Run, parse_json
+from ovos_ray.report.runs import Run, parse_json
 
 __all__ = [
     "COLOURS",
@@ -95,6 +96,7 @@ def draw(paint: Callable[[Any], None], *, width: float = 6.4, height: float = 3.
         "xtick.color": INK, "ytick.color": INK, "axes.edgecolor": FAINT, "grid.color": FAINT, "axes.grid": True,
         "grid.alpha": 0.5, "grid.linewidth": 0.5, "axes.spines.top": False, "axes.spines.right": False,
         "axes.axisbelow": True, "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none",
+        "text.parse_math": False,  # names are no formulas
     }  # fmt: skip
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -117,7 +119,9 @@ def draw(paint: Callable[[Any], None], *, width: float = 6.4, height: float = 3.
     return text.replace(INK, "var(--ink)").replace(FAINT, "var(--line)").replace(PAPER, "var(--paper)")
 
 
-def curve_figure(rows: Sequence[Row], palette: Palette, metric: str, label: str, *, most: int = 6) -> str | None:
+def curve_figure(
+    rows: Sequence[Row], palette: Palette, metric: str, label: str, *, by_loss_frames: bool = False, most: int = 6
+) -> str | None:
     """Draws a metric over optimiser steps, one line a configuration, a band of ± one deviation over seeds.
 
     Args:
@@ -125,6 +129,7 @@ def curve_figure(rows: Sequence[Row], palette: Palette, metric: str, label: str,
         palette: What they look like.
         metric: Which curve.
         label: The axis label.
+        by_loss_frames: Draw over the frames that had a loss instead of over steps.
         most: How many are told apart.
 
     Returns:
@@ -132,6 +137,11 @@ def curve_figure(rows: Sequence[Row], palette: Palette, metric: str, label: str,
     """
     drawn = [(row, _band([run for run in row.runs if run.curves.get(metric)], metric)) for row in rows]
     drawn = [(row, band) for row, band in drawn if len(band[0])]
+    if by_loss_frames:
+        per_step = [(row, row.loss_frames_per_step, band) for row, band in drawn]
+        if len({number for _, number, _ in per_step}) < 2:
+            return None
+        drawn = [(row, (steps * number, mean, std)) for row, number, (steps, mean, std) in per_step if number]
     if all(len(steps) < 2 for _, (steps, _, _) in drawn):
         return None
 
@@ -146,7 +156,7 @@ def curve_figure(rows: Sequence[Row], palette: Palette, metric: str, label: str,
             if np.any(std > 0):
                 axes.fill_between(steps, mean - std, mean + std, color=style["color"], alpha=0.18, linewidth=0)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-        axes.set_xlabel("optimiser step")
+        axes.set_xlabel("frames that had a loss" if by_loss_frames else "optimiser step")
         axes.set_ylabel(label)
         _legend(axes)
 
@@ -241,10 +251,9 @@ def scatter_figure(first: Row, second: Row) -> str | None:
 
 def schedule_figure(rows: Sequence[Row]) -> str | None:
     """Draws the curriculum of the largest skip D, one line a schedule in use; None if D is one constant."""
-    schedules: dict[str, list[list[float]]] = {}
+    schedules: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        schedule = parse_json(row.runs[0].param("data.max_skip") or "null")
-        if isinstance(schedule, list):
+        if schedule := skip_schedule(parse_json(row.runs[0].param("data.max_skip") or "null")):
             schedules.setdefault("→".join(str(skip) for _, skip in schedule), schedule)
     if not schedules or len(schedules) == 1 == len(next(iter(schedules.values()))):
         return None

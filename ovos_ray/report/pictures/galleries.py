@@ -1,34 +1,30 @@
-"""The paper's pictures from our runs: overlays beside the truth (Figures 4 and 5), copied first masks (Figure 7)."""
+"""Galleries as in the paper: overlays beside the truth (Figures 4 and 5), copied first masks (Figure 7)."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+import functools
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ovos_ray.data.folders.video import Video
-from ovos_ray.errors import MissingExtraError, TrackingError
-from ovos_ray.evaluate.infer.overlay import OverlayWriter
+from ovos_ray.errors import TrackingError
+from ovos_ray.evaluate.infer.overlay import tile
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.numbers.significance import sequence_scores
-from ovos_ray.report.pictures.pictures import Gallery, Strip, animated, still, tile
-from ovos_ray.report.pictures.stored import UNREADABLE, Stored
+from ovos_ray.report.pictures.pictures import Gallery, Strip, animated, or_nothing, still
+from ovos_ray.report.pictures.stored import Stored, frames_at, moments_of
 from ovos_ray.report.pictures.traces import Trace, mean_copy_score
 from ovos_ray.track.strategy import SUPERVISED
 
-__all__ = ["choose_sequences", "copying_gallery", "overlay_galleries", "write_films"]
+__all__ = ["choose_sequences", "copying_galleries", "overlay_galleries"]
 
-_log = logging.getLogger(__name__)
 _TILES = 5
 _STRIP_WIDTH = 250
 _FILM_WIDTH, _FILM_FRAMES, _FILM_MS = 320, 30, 100
-_VIDEO_WIDTH, _VIDEO_FRAMES, _VIDEO_RATE = 480, 120, 10
-_CAPTION = 22
 _TRUE, _PREDICTED = (0, 200, 83), (230, 25, 25)
 """As in the paper's Figure 7: the truth green, the prediction red."""
 
@@ -83,18 +79,18 @@ def overlay_galleries(stored: Sequence[Stored], chosen: Mapping[str, str], *, fi
     """
     made = []
     for number, (sequence, why) in enumerate(chosen.items()):
-        try:
-            made.append(Gallery(sequence, why, _strips(sequence, stored, film=number < films)))
-        except UNREADABLE as error:
-            _log.warning("no pictures of %s: %s", sequence, error)
+        strips = or_nothing(
+            functools.partial(_strips, sequence, stored, film=number < films), f"pictures of {sequence}"
+        )
+        made += [] if strips is None else [Gallery(sequence, why, strips)]
     return tuple(made)
 
 
 def _strips(sequence: str, stored: Sequence[Stored], *, film: bool) -> tuple[Strip, ...]:
     video = stored[0].video(sequence)
-    tiles = _moments(video, _TILES)
-    moments = _moments(video, _FILM_FRAMES) if film else []
-    frames = _frames(video, {*tiles, *moments})
+    tiles = moments_of(video, _TILES)
+    moments = moments_of(video, _FILM_FRAMES) if film else []
+    frames = frames_at(video, {*tiles, *moments})
     strips = []
     for one in (None, *stored):
         masks = {index: video.mask(index) if one is None else one.mask(video, index) for index in frames}
@@ -111,99 +107,55 @@ def _strips(sequence: str, stored: Sequence[Stored], *, film: bool) -> tuple[Str
     return tuple(strips)
 
 
-def copying_gallery(stored: Sequence[Stored], found: Mapping[str, Mapping[str, Trace]]) -> Gallery | None:
+def copying_galleries(
+    stored: Sequence[Stored], found: Mapping[str, Mapping[str, Trace]], wanted: Sequence[str] = ()
+) -> tuple[Gallery, ...]:
     """Shows the configuration that copies the first mask most, on the sequence where it does so most (Figure 7).
 
     Args:
         stored: The predictions.
         found: From `traces`.
+        wanted: Sequences to show instead, each with the configuration that copies most there.
 
     Returns:
-        One strip, the truth green and the prediction red; None without traces of a trained network.
+        One strip each, the truth green and the prediction red; none without traces of a trained network.
     """
     trials = [one for one in stored if one.row.kind == "trial" and one.row.label in found]
     if not trials:
-        return None
-    worst = max(trials, key=lambda one: mean_copy_score(dict(found[one.row.label])))
-    sequences = found[worst.row.label]
-    sequence = max(sorted(sequences), key=lambda name: sequences[name].copy_score)
-    score = sequences[sequence].copy_score
-    try:
-        video = worst.video(sequence)
-        tiles = _moments(video, _TILES)
-        frames = _frames(video, set(tiles))
-        pictures = [_outlined(frames[i], video.mask(i), worst.mask(video, i), _STRIP_WIDTH) for i in tiles]
-    except UNREADABLE as error:
-        _log.warning("no picture of copying: %s", error)
-        return None
-    mean = mean_copy_score(dict(sequences))
+        return ()
+
+    def score(one: Stored, sequence: str) -> float:
+        trace = found[one.row.label].get(sequence)
+        return -np.inf if trace is None else trace.copy_score
+
+    chosen = [(max(trials, key=lambda one: score(one, name)), name) for name in wanted]
+    if not wanted:
+        most = max(trials, key=lambda one: mean_copy_score(dict(found[one.row.label])))
+        chosen = [(most, max(sorted(found[most.row.label]), key=lambda name: score(most, name)))]
+    made = (
+        or_nothing(functools.partial(_copying, one, name, found[one.row.label]), f"picture of copying in {name}")
+        for one, name in chosen
+        if name in found[one.row.label]
+    )
+    return tuple(gallery for gallery in made if gallery is not None)
+
+
+def _copying(one: Stored, sequence: str, traces: Mapping[str, Trace]) -> Gallery:
+    video = one.video(sequence)
+    tiles = moments_of(video, _TILES)
+    frames = frames_at(video, set(tiles))
+    pictures = [_outlined(frames[i], video.mask(i), one.mask(video, i), _STRIP_WIDTH) for i in tiles]
+    mean = mean_copy_score(dict(traces))
     words = (
-        f"Of the configurations shown, {worst.row.label} has the highest copy score ({_signed(mean)} on the whole: its "
+        f"Of the configurations shown, {one.row.label} has the highest copy score ({_signed(mean)} on the whole: its "
         f"masks resemble the first mask {'more' if mean > 0 else 'less'} than the truth), of its sequences this one."
     )
-    strip = Strip(worst.row.label, f"copy score {_signed(score)}; truth green, prediction red", still(pictures))
-    return Gallery(sequence, "copying the first mask", (strip,), words)
+    score = f"copy score {_signed(traces[sequence].copy_score)}; truth green, prediction red"
+    return Gallery(sequence, "copying the first mask", (Strip(one.row.label, score, still(pictures)),), words)
 
 
 def _signed(points: float) -> str:
     return f"{points:+.1f}".replace("-", "−")
-
-
-def write_films(stored: Sequence[Stored], chosen: Mapping[str, str], out: Path) -> list[Path]:
-    """Writes one MP4 a sequence, the truth and all predictions side by side; none where PyAV is not installed."""
-    written = []
-    for old in out.glob("*.mp4"):
-        old.unlink()  # of an earlier report, which may have shown other sequences
-    for sequence in chosen:
-        path = out / f"{sequence.replace('/', '-')}.mp4"
-        try:
-            writer = OverlayWriter(path, _VIDEO_RATE)
-            complete = False
-            try:
-                for picture in _film(stored, sequence):
-                    writer.add(picture)
-                complete = True
-            finally:
-                writer.close(keep=complete)
-            written.append(path)
-        except MissingExtraError as error:
-            _log.warning("no MP4s: %s", error)
-            return []
-        except UNREADABLE as error:
-            _log.warning("no film of %s: %s", sequence, error)
-    return written
-
-
-def _film(stored: Sequence[Stored], sequence: str) -> Iterator[UInt8Array]:
-    video = stored[0].video(sequence)
-    moments = set(_moments(video, _VIDEO_FRAMES))
-    labels = ["truth", *(one.row.label for one in stored)]
-    columns = 2 if len(labels) > 3 else len(labels)
-    for index, frame in enumerate(video.images()):
-        if index not in moments:
-            continue
-        masks = [video.mask(index), *(one.mask(video, index) for one in stored)]
-        tiles = [tile(frame, mask, _VIDEO_WIDTH) for mask in masks]
-        width, height = tiles[0].width, tiles[0].height + _CAPTION
-        sheet = Image.new("RGB", (columns * width, -(-len(tiles) // columns) * height), "#202020")
-        draw = ImageDraw.Draw(sheet)
-        for place, (label, picture) in enumerate(zip(labels, tiles, strict=True)):
-            x, y = place % columns * width, place // columns * height
-            draw.text((x + 6, y + 5), label.replace("·", "/").encode("latin-1", "replace").decode("latin-1"))
-            sheet.paste(picture, (x, y + _CAPTION))
-        yield np.asarray(sheet)
-
-
-def _moments(video: Video, most: int) -> list[int]:
-    """Labelled frames, evenly spread, first and last among them."""
-    labelled = sorted(video.masks)
-    if len(labelled) <= most:
-        return labelled
-    return [labelled[round(i * (len(labelled) - 1) / (most - 1))] for i in range(most)]
-
-
-def _frames(video: Video, wanted: set[int]) -> dict[int, UInt8Array]:
-    return {index: frame for index, frame in enumerate(video.images()) if index in wanted}
 
 
 def _outlined(frame: UInt8Array, true: UInt8Array, pred: UInt8Array, width: int) -> Image.Image:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ovos_ray.evaluate.metrics import PRIMARY
-from ovos_ray.report.numbers.comparison import Comparison, axis_label
-from ovos_ray.report.numbers.significance import distinct_axes
+from ovos_ray.report.numbers.axes import distinct_axes
+from ovos_ray.report.numbers.comparison import axis_label
+from ovos_ray.report.numbers.rows import Comparison
 from ovos_ray.report.pictures.figures import INK, PAPER, RAMP, draw
-from ovos_ray.report.read import SELECTION, Run, parse_json
+from ovos_ray.report.runs import SELECTION, Run, parse_json
 
 __all__ = ["search_figure"]
 

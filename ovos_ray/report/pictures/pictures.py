@@ -1,23 +1,22 @@
-"""What pictures of masks are made of: tiles, strips of tiles, and galleries of strips, encoded for a page."""
+"""Pictures of masks for the page: strips of tiles and galleries of strips, encoded."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from ovos_ray.evaluate.infer.overlay import overlay
+from ovos_ray.evaluate.infer.overlay import grid
 
-__all__ = ["Gallery", "Strip", "animated", "decode", "side_by_side", "still", "tile"]
+__all__ = ["Gallery", "Strip", "animated", "data_uri", "decode", "or_nothing", "still"]
 
-_GAP = 4
-
-UInt8Array = npt.NDArray[np.uint8]
+_log = logging.getLogger(__name__)
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -56,28 +55,18 @@ class Gallery:
     words: str = ""
 
 
-def tile(frame: UInt8Array, mask: UInt8Array, width: int) -> Image.Image:
-    """Returns a frame (H, W, 3) with its mask (H, W) drawn in, scaled first so that outlines are equally wide."""
-    size = (width, round(frame.shape[0] * width / frame.shape[1]))
-    small = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    ids = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
-    return Image.fromarray(overlay(np.asarray(small), np.asarray(ids)))
-
-
-def side_by_side(tiles: Sequence[Image.Image], format: str = "WEBP") -> bytes:
-    """Returns tiles in a row as an encoded picture."""
-    width = tiles[0].width + _GAP
-    strip = Image.new("RGB", (width * len(tiles) - _GAP, max(tile.height for tile in tiles)), "#808080")
-    for place, tile in enumerate(tiles):
-        strip.paste(tile, (place * width, 0))
-    buffer = io.BytesIO()
-    strip.save(buffer, format, quality=75)
-    return buffer.getvalue()
+def or_nothing(make: Callable[[], _Made], what: str) -> _Made | None:
+    """Returns what is made, or None where files are gone or damaged: that costs a picture, not the report."""
+    try:
+        return make()
+    except Exception as error:  # of whatever reads such a file, each has its own
+        _log.warning("no %s: %s", what, error)
+        return None
 
 
 def still(tiles: Sequence[Image.Image]) -> str:
     """Returns tiles in a row as a data URI."""
-    return _data_uri(side_by_side(tiles))
+    return data_uri(grid([tiles], "WEBP"))
 
 
 def animated(images: Sequence[Image.Image], frame_ms: int) -> str:
@@ -85,10 +74,11 @@ def animated(images: Sequence[Image.Image], frame_ms: int) -> str:
     buffer = io.BytesIO()
     options = {"save_all": True, "append_images": images[1:], "duration": frame_ms, "loop": 0}
     images[0].save(buffer, "WEBP", quality=50, method=2, **options)
-    return _data_uri(buffer.getvalue())
+    return data_uri(buffer.getvalue())
 
 
-def _data_uri(content: bytes) -> str:
+def data_uri(content: bytes) -> str:
+    """Returns an encoded picture as a page holds it."""
     return "data:image/webp;base64," + base64.b64encode(content).decode()
 
 

@@ -1,4 +1,4 @@
-"""Where the masks lie that a run has predicted, and which video they belong to.
+"""Stored predictions: where the masks lie that a run has predicted, and which video they belong to.
 
 Nothing here predicts. A run says where its masks are (tag `ovos.predictions`) and its configuration says what they are
 masks of; a run whose files are not on this machine gets no pictures.
@@ -16,14 +16,10 @@ import numpy.typing as npt
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import decode_mask
-from ovos_ray.errors import OvosError
-from ovos_ray.report.numbers.comparison import Row
-from ovos_ray.report.read import Run
+from ovos_ray.report.numbers.rows import Row
+from ovos_ray.report.runs import Run
 
-__all__ = ["UNREADABLE", "Stored", "local_folder", "stored_predictions"]
-
-UNREADABLE = (OvosError, OSError)
-"""What files that were moved, cut short or removed raise; it costs a picture, not the report."""
+__all__ = ["Stored", "frames_at", "local_folder", "moments_of", "stored_predictions"]
 
 
 @dataclass(frozen=True)
@@ -83,3 +79,16 @@ def stored_predictions(rows: Sequence[Row]) -> list[Stored]:
                 found.append(Stored(row, run, scored, folder))
                 break
     return found
+
+
+def moments_of(video: Video, most: int) -> list[int]:
+    """Returns labelled frames, at most so many, evenly spread, first and last among them."""
+    labelled = sorted(video.masks)
+    if len(labelled) <= most:
+        return labelled
+    return [labelled[round(i * (len(labelled) - 1) / (most - 1))] for i in range(most)]
+
+
+def frames_at(video: Video, wanted: set[int]) -> dict[int, npt.NDArray[np.uint8]]:
+    """Returns some frames of a video, by index."""
+    return {index: frame for index, frame in enumerate(video.images()) if index in wanted}

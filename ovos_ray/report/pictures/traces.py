@@ -1,8 +1,7 @@
-"""How stored predictions follow the truth over time, and how much they merely copy the first mask."""
+"""Traces: how stored predictions follow the truth over time, and how much they merely copy the first mask."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ovos_ray.errors import DataError
-from ovos_ray.report.pictures.stored import UNREADABLE, Stored
+from ovos_ray.report.pictures.pictures import or_nothing
+from ovos_ray.report.pictures.stored import Stored
 
 __all__ = ["Trace", "mean_copy_score", "traces"]
 
-_log = logging.getLogger(__name__)
 _FRAMES = 30
 """Frames of a sequence that a trace samples at most, evenly."""
 _READERS = 4
@@ -57,11 +56,10 @@ def traces(stored: Sequence[Stored]) -> dict[str, dict[str, Trace]]:
         for one in stored:
             jobs = {sequence: readers.submit(_trace, one, sequence) for sequence in one.sequences}
             for sequence, job in jobs.items():
-                try:
-                    found.setdefault(one.row.label, {})[sequence] = job.result()
-                except UNREADABLE as error:
-                    _log.warning("no trace of %s of %s: %s", sequence, one.row.label, error)
-    return {label: sequences for label, sequences in found.items() if sequences}
+                trace = or_nothing(job.result, f"trace of {sequence} of {one.row.label}")
+                if trace is not None:
+                    found.setdefault(one.row.label, {})[sequence] = trace
+    return found
 
 
 def _trace(stored: Stored, sequence: str) -> Trace:

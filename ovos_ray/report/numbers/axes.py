@@ -1,0 +1,141 @@
+"""Axis effects: which value of a setting wins where all else is equal, over matched pairs of runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ovos_ray.report.numbers.comparison import STRATEGY, axis_label
+from ovos_ray.report.numbers.intervals import holm
+from ovos_ray.report.numbers.rows import Comparison, Row
+from ovos_ray.track.strategy import SUPERVISED
+
+__all__ = ["AxisEffect", "ValueEffect", "axis_effects", "distinct_axes"]
+
+_MAX_VALUES = 8
+"""An axis with more values was searched, not compared."""
+
+
+@dataclass(frozen=True)
+class ValueEffect:
+    """One value of an axis.
+
+    Attributes:
+        value: The value, as text.
+        mean: Mean J&F of all finished runs with it.
+        num_runs: Number of those runs.
+        difference: J&F of the best value minus this one, over runs that differ in nothing else; None for the best
+            value and where no such pairs exist.
+        num_pairs: Those pairs.
+        wins: Pairs in which the best value is ahead.
+        p: Two-sided paired t-test over the pairs, Holm-corrected for all axes together; None with fewer than three.
+    """
+
+    value: str
+    mean: float
+    num_runs: int
+    difference: float | None = None
+    num_pairs: int = 0
+    wins: int = 0
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class AxisEffect:
+    """What one axis of the study decides.
+
+    Attributes:
+        axis: Its key.
+        label: Its words.
+        values: Its values, best first.
+        together: Words of the axes that never change without it; what is said of one is said of all.
+    """
+
+    axis: str
+    label: str
+    values: tuple[ValueEffect, ...]
+    together: tuple[str, ...] = ()
+
+
+def axis_effects(comparison: Comparison) -> tuple[AxisEffect, ...]:
+    """Answers, axis by axis, which value wins when all else is equal.
+
+    Values are compared only between runs that agree in every other axis and in the seed, so that a value that was
+    tried with weaker networks alone is not blamed for them. The best value is the one that beats most others so. An
+    axis that decides another one, as full supervision decides the shards, is compared together with it; axes without
+    any such pair are left out.
+    """
+    finished = [row for row in comparison.rows if row.finished]
+    effects = []
+    for axis in distinct_axes(finished, comparison.axes):
+        # Full supervision is compared on its own: no rival, and other labels.
+        rows = [row for row in finished if axis != STRATEGY or row.strategy != SUPERVISED]
+        others = [key for key in comparison.axes if key != axis and len({row.settings[key] for row in rows}) > 1]
+        follow = [key for key in others if _decides(axis, key, rows)]
+        blocks: dict[str, dict[tuple[object, ...], float]] = defaultdict(dict)
+        for row in rows:
+            rest = tuple(row.settings[key] for key in others if key not in follow)
+            for run in row.finished:
+                if run.score is not None:
+                    blocks[row.settings[axis]][(*rest, run.seed)] = run.score
+        if 2 <= len(blocks) <= _MAX_VALUES:
+            values = _ranked(blocks)
+            if any(value.num_pairs for value in values):
+                effects.append(AxisEffect(axis, axis_label(axis), values, tuple(map(axis_label, follow))))
+    corrected = iter(holm([value.p for effect in effects for value in effect.values if value.p is not None]))
+    return tuple(
+        replace(e, values=tuple(v if v.p is None else replace(v, p=next(corrected)) for v in e.values)) for e in effects
+    )
+
+
+def distinct_axes(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
+    """Returns the axes without those that never change but with an earlier one."""
+    distinct: list[str] = []
+    for axis in axes:
+        if not any(_decides(other, axis, rows) for other in distinct):
+            distinct.append(axis)
+    return distinct
+
+
+def _decides(axis: str, other: str, rows: Sequence[Row]) -> bool:
+    """Whether the value of one axis tells that of another, as full supervision tells which shards were read."""
+    pairs = {(row.settings[axis], row.settings[other]) for row in rows}
+    return len(pairs) == len({value for value, _ in pairs})
+
+
+def _ranked(blocks: Mapping[str, Mapping[tuple[object, ...], float]]) -> tuple[ValueEffect, ...]:
+    means = {value: statistics.fmean(scores.values()) for value, scores in blocks.items()}
+
+    def differences(one: str, two: str) -> list[float]:
+        return [blocks[one][key] - blocks[two][key] for key in blocks[one].keys() & blocks[two].keys()]
+
+    def beaten(value: str) -> tuple[int, float]:
+        others = [differences(value, other) for other in blocks if other != value]
+        return sum(bool(pairs) and statistics.fmean(pairs) > 0 for pairs in others), means[value]
+
+    best = max(blocks, key=beaten)
+    effects = [ValueEffect(best, means[best], len(blocks[best]))]
+    for value in sorted(blocks.keys() - {best}, key=lambda value: -means[value]):
+        pairs = differences(best, value)
+        effects.append(
+            ValueEffect(
+                value,
+                means[value],
+                len(blocks[value]),
+                statistics.fmean(pairs) if pairs else None,
+                len(pairs),
+                sum(difference > 0 for difference in pairs),
+                _t_test(pairs),
+            )
+        )
+    return tuple(effects)
+
+
+def _t_test(pairs: Sequence[float]) -> float | None:
+    if len(pairs) < 3 or len(set(pairs)) == 1:
+        return None
+    from scipy.stats import ttest_1samp
+
+    return float(ttest_1samp(pairs, 0.0).pvalue)
