@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint types check install browser clean
+.PHONY: demo test nightly lint types check install browser clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up, then train and compare the backward strategies on embedded data (6 to 10 minutes)"
 	@echo "make test    set up, then run the tests"
+	@echo "make nightly set up, then run the long tests"
 	@echo "make check   lint, types and tests"
 
 $(INSTALLED): pyproject.toml
@@ -31,6 +32,10 @@ else
 	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m ray
 endif
+
+# Long runs: what leaks a little at a time.
+nightly: $(INSTALLED)
+	$(BIN)/python -m pytest -m nightly
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -41,16 +41,20 @@ def frames_of(folder: Path, count: int, size: tuple[int, int] | None = None) -> 
 
 
 class Ours:
-    """Our inference, with published settings."""
+    """Our inference, with published settings; on a GPU as graphs, which is what predictions are made with there."""
+
+    graphed = True
 
     def __init__(self, name: str, args: argparse.Namespace, **changes: Any) -> None:
         from ovos_ray import networks
+        from ovos_ray.evaluate.infer.graphed import GraphedNetwork
         from ovos_ray.evaluate.infer.propagator import Propagator
         from ovos_ray.evaluate.infer.settings import InferenceSettings
 
         # As `load_network` returns it.
         network = networks.build(name).eval().to(args.device, memory_format=torch.channels_last)
-        self.propagator = Propagator(network, InferenceSettings.of(network, **changes))
+        graphed = GraphedNetwork(network) if args.device == "cuda" and self.graphed else network
+        self.propagator = Propagator(graphed, InferenceSettings.of(network, **changes))
 
     def memorise_every(self, interval: int) -> None:
         """Sets the memory interval from the next frame on."""
@@ -59,6 +63,12 @@ class Ours:
     def step(self, image: torch.Tensor, mask: torch.Tensor | None) -> Any:
         """Goes on to the next frame, (3, H, W), given its mask or none."""
         return self.propagator.step(image, mask)
+
+
+class KernelByKernel(Ours):
+    """The same without graphs."""
+
+    graphed = False
 
 
 class Published:
@@ -95,13 +105,14 @@ class Published:
         return self.core.step(image, mask, ids)
 
 
-def sides_of(name: str) -> tuple[str, ...]:
-    return ("ovos-ray", "rf-cutie") if name.startswith("cutie") else ("ovos-ray",)
+def sides_of(name: str, device: str) -> tuple[str, ...]:
+    ours = ("ovos-ray", "without graphs") if device == "cuda" else ("ovos-ray",)
+    return (*ours, "rf-cutie") if name.startswith("cutie") else ours
 
 
 def build(side: str, name: str, args: argparse.Namespace) -> Any:
     torch.set_num_threads(args.threads)
-    return {"ovos-ray": Ours, "rf-cutie": Published}[side](name, args)
+    return {"ovos-ray": Ours, "without graphs": KernelByKernel, "rf-cutie": Published}[side](name, args)
 
 
 def mask_of(args: argparse.Namespace, size: tuple[int, int] | None = None) -> torch.Tensor:
@@ -112,18 +123,23 @@ def mask_of(args: argparse.Namespace, size: tuple[int, int] | None = None) -> to
 
 @torch.inference_mode()
 def measure_speed(name: str, args: argparse.Namespace, results: Any) -> None:
-    sides = {side: build(side, name, args) for side in sides_of(name)}
+    sides = {side: build(side, name, args) for side in sides_of(name, args.device)}
     wall: dict[str, list[float]] = {side: [] for side in sides}
     cpu: dict[str, list[float]] = {side: [] for side in sides}
+    last: dict[str, torch.Tensor] = {}
+    alike: list[float] = []
     for t, image in enumerate(frames_of(args.frames, args.warm_up + args.count)):
         for side, runner in sides.items():
             runner.memorise_every(1 if t < args.warm_up else 5)
             synchronise(args.device)
             start, busy = time.perf_counter(), time.process_time()
-            runner.step(image.to(args.device), mask_of(args) if t == 0 else None)
+            shown = runner.step(image.to(args.device), mask_of(args) if t == 0 else None)
             synchronise(args.device)
             wall[side].append(time.perf_counter() - start)
             cpu[side].append(time.process_time() - busy)
+            last[side] = shown.argmax(0)
+        if "without graphs" in sides:
+            alike.append(float((last["ovos-ray"] == last["without graphs"]).float().mean()))
     found = {
         side: {
             "fps": round(args.count / sum(wall[side][args.warm_up :]), 3),
@@ -132,6 +148,8 @@ def measure_speed(name: str, args: argparse.Namespace, results: Any) -> None:
         }
         for side in sides
     }
+    if alike:
+        found["ovos-ray"]["least share of equal pixels"] = min(alike)
     if len(sides) == 1:
         found["ovos-ray"]["peak_mib"] = round(peak_mib(args.device))
     results.put(found)
@@ -208,7 +226,8 @@ def main() -> None:
     }  # fmt: skip
     for name in args.networks:
         report[name] = alone(measure_speed, name, args)
-        for side in sides_of(name) if len(sides_of(name)) > 1 else ():
+        sides = sides_of(name, args.device)
+        for side in sides if len(sides) > 1 else ():
             report[name][side]["peak_mib"] = alone(measure_memory, name, side, args)
         print(name, report[name], flush=True)
     for name in args.long:

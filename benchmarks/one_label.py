@@ -32,7 +32,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from one_label_data import davis_folders, synthetic_folders
-from one_label_table import read_rows, write_tables
+from one_label_table import gather, read_rows, write_tables
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.digest import resolve_paths
@@ -112,14 +112,18 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--seconds", type=float, help="begin no run after this many; unfinished ones go on next time")
     parser.add_argument("--table", action="store_true", help="train nothing; make the tables of what is there")
+    parser.add_argument("--gather", nargs="+", type=Path, default=[], help="folders whose lines are added to --out")
+    parser.add_argument("--into", type=Path, help="a page that gets the tables, between its marks")
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="changes to every run, in a folder of its own"
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.gather:
+        gather(arguments.gather, arguments.out)
     if not arguments.table:
         study(arguments)
-    write_tables(arguments.out)
+    write_tables(arguments.out, arguments.into)
 
 
 def study(arguments: argparse.Namespace) -> None:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from claims import interval
 
-__all__ = ["make_table", "read_rows", "write_tables"]
+__all__ = ["BEGIN", "END", "gather", "make_table", "read_rows", "tables_of", "write_tables"]
 
 _YARDSTICK, _BASELINE = "supervised-warm", "static-only"
+BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 Scores = Mapping[str, Mapping[int, float]]
 """From method to seed to J&F."""
 
@@ -26,8 +27,18 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write_tables(out: Path) -> None:
-    """Writes `tables.md` from `runs.csv`, and prints it."""
+def write_tables(out: Path, page: Path | None = None) -> None:
+    """Writes `tables.md` from `runs.csv`, and prints it; a page gets it between its marks `<!-- tables -->`."""
+    text = tables_of(out)
+    (out / "tables.md").write_text(f"{text}\n", encoding="utf-8")
+    print(text)
+    if page is not None:
+        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+
+
+def tables_of(out: Path) -> str:
+    """Returns the tables of a folder: J&F by data set, network and length, and how right forward masks were."""
     groups: dict[tuple[str, str, int], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     averaged: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in read_rows(out / "runs.csv"):
@@ -35,12 +46,50 @@ def write_tables(out: Path) -> None:
         groups[group][row["method"]][int(row["seed"])] = float(row["jf"])
         if row["ema_jf"]:
             averaged[group][row["method"]].append(float(row["ema_jf"]) - float(row["jf"]))
-    text = "\n\n".join(
+    tables = [
         f"**{data}, {network}, {steps} steps**\n\n{make_table(scores, averaged[data, network, steps])}"
         for (data, network, steps), scores in sorted(groups.items())
-    )
-    (out / "tables.md").write_text(f"{text}\n", encoding="utf-8")
-    print(text)
+    ]
+    return "\n\n".join([*tables, *_forward_masks(out)])
+
+
+def _forward_masks(out: Path) -> Iterator[str]:
+    """Yields a table of the IoU of forward masks with the labels they do not see, and of their identities."""
+    found: dict[tuple[str, ...], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in read_rows(out / "curves.csv"):
+        if row["name"] in ("reference_iou", "reference_identity"):
+            place = round(8 * int(row["step"]) / int(row["steps"]))
+            line = row["data"], row["network"], row["steps"], row["method"]
+            found[line][f"{place} {row['name']}"].append(100 * float(row["value"]))
+    if not found:
+        return
+    head = [f"after {place}/8" for place in range(1, 9)]
+    lines = [f"| forward mask: IoU (identity) | {' | '.join(head)} |", "|---" * 9 + "|"]
+    for (data, network, steps, method), values in sorted(found.items()):
+        cells = []
+        for place in range(1, 9):
+            pair = [values.get(f"{place} {name}") for name in ("reference_iou", "reference_identity")]
+            cells.append(f"{statistics.mean(pair[0]):.0f} ({statistics.mean(pair[1]):.0f})" if all(pair) else "")
+        lines.append(f"| {data}, {network}, {steps} steps, {method} | {' | '.join(cells)} |")
+    yield "\n".join(lines)
+
+
+def gather(sources: Sequence[Path], out: Path) -> None:
+    """Adds the lines of other folders that are not there yet, of the curves those of the forward masks alone."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("runs.csv", "videos.csv", "curves.csv"):
+        lines = [line for folder in (out, *sources) for line in _lines(folder / name)]
+        if not lines:
+            continue
+        kept = {lines[0]: None}  # the names of the columns
+        for line in lines[1:]:
+            if name != "curves.csv" or any(f",reference_{what}," in line for what in ("iou", "identity", "confidence")):
+                kept[line] = None
+        (out / name).write_text("\n".join(kept) + "\n", encoding="utf-8")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
 def make_table(scores: Scores, averaged: Mapping[str, Sequence[float]]) -> str:

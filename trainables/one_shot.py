@@ -56,8 +56,7 @@ def one_shot() -> ExperimentConfig:
         ),
         method=MethodConfig(backward="2-step", loss=LossConfig(cross_entropy="plain", dice=True)),
         optimizer=OptimizerConfig(learning_rate=1e-3, weight_decay=0.01, decay_steps=(500,), warm_up_steps=20),
-        # With 0.45 CPUs each, two trials at a time leave the one CPU that decoding needs on a two-core machine.
-        train=TrainConfig(steps=600, cpus_per_worker=0.45, num_threads=1, checkpoint_every=100),
+        train=TrainConfig(steps=600, num_threads=1, checkpoint_every=100),
     )
 
 
@@ -126,7 +125,8 @@ def cutie() -> ExperimentConfig:
         network=NetworkConfig(name="cutie-base", init="imagenet"),
         data=DataConfig(
             shards=_SHARDS,
-            # Published: a sample for every frame, those of DAVIS twice: 8.2 %. Here for every video, DAVIS 5 times: 8.0 %.
+            # Published: a sample for every frame, those of DAVIS twice: 8.2 %.
+            # Here a sample for every video, those of DAVIS five times: 8.0 %.
             multipliers=(("davis2017", 5),),
             frame_intervals=(("davis2017", 2),),
             label_side="after",

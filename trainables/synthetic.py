@@ -37,7 +37,7 @@ def synthetic() -> ExperimentConfig:
         optimizer=OptimizerConfig(
             learning_rate=1e-3, weight_decay=0.01, warm_up_steps=20, decay_steps=(320,), clip_norm=1.0
         ),
-        train=TrainConfig(steps=400, cpus_per_worker=0.45, num_threads=1, checkpoint_every=100, log_every=25),
+        train=TrainConfig(steps=400, num_threads=1, checkpoint_every=100, log_every=25),
         validation=ValidationConfig(root="study/dataset", split="select", every=100, num_videos=4),
         evaluation=EvaluationConfig(root="study/dataset", split="val"),
         storage="study/runs",

@@ -71,7 +71,6 @@ def demo_config(out: Path, steps: int | None = None) -> ExperimentConfig:
         ),
         train=TrainConfig(
             steps=steps,
-            cpus_per_worker=1.0,
             num_threads=1,
             checkpoint_every=100,
             log_every=max(1, min(25, steps // 4)),  # a short demo has curves too

@@ -77,7 +77,8 @@ def train(
 
     config = resolve(config)
     began = time.perf_counter()
-    with ray_session(verbose=verbose), watching(console, show_run=False) as watcher:
+    several = any(one.config.train.num_workers > 1 for one in [*stages, _alone(config)])
+    with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=False) as watcher:
         mention_idle_gpus(console, [config])
         tags = {**provenance_tags(kind="trial"), "ovos.trainable": trainable}
         request = RunRequest(
@@ -143,7 +144,8 @@ def sweep(
         from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
         from ovos_ray.on_ray.study import run_sweep
 
-        with ray_session(verbose=verbose), watching(console, show_run=True) as watcher:
+        several = any(group.config.train.num_workers > 1 for group in [*stages, *groups])
+        with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=True) as watcher:
             mention_idle_gpus(console, [trial.config for trial in trials])
             patience_s = _patience_s(wait_for_nodes)
             result = run_sweep(

@@ -36,7 +36,7 @@ class TrainConfig:
     """Elastic training: with how many workers a run goes on, and starts, while the cluster has no room for
     `num_workers`; None: it waits for all of them."""
     cpus_per_worker: Annotated[float, AtLeast(0), Machine, Inherited, Priced] = 1.0
-    """CPU cores that Ray reserves for a worker; fractions are fine."""
+    """CPU cores that Ray reserves for a worker, to train and to decode on; fractions are fine."""
     gpus_per_worker: Annotated[float, AtLeast(0), Machine, Inherited, Priced] = 0.0
     """GPUs that Ray reserves for a worker; 0 trains on the CPU, a fraction shares a GPU between workers."""
     checkpoint_every: Annotated[int, AtLeast(1), Bookkeeping] = 500

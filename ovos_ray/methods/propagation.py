@@ -178,7 +178,8 @@ def encode_frames(network: VOSNetwork, frames: Tensor, indices: Sequence[int]) -
         From frame index to features of its B images.
     """
     indices = list(dict.fromkeys(indices))
-    images = frames[:, indices].transpose(0, 1).flatten(0, 1)
+    # One by one: a list of indices would have to be copied to the device, which waits for it.
+    images = torch.stack([frames[:, index] for index in indices]).flatten(0, 1)
     padding = Padding.of(frames.shape[-2], frames.shape[-1], network.stride)
     features = network.encode(padding.images(images, network.padding_colour))
     return dict(zip(indices, features.split(len(frames)), strict=True))

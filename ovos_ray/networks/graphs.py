@@ -10,6 +10,7 @@ there.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -37,15 +38,17 @@ class Graphs:
 
     Args:
         limit: Graphs kept; beyond it the one that was not used for longest is dropped.
+        calls_before: How often a shape comes before it is captured.
 
     Attributes:
         failed: Why nothing is captured any more, if a capture failed; functions are then simply called.
     """
 
-    def __init__(self, limit: int = 8) -> None:
-        self.limit = limit
+    def __init__(self, limit: int = 8, calls_before: int = 0) -> None:
+        self.limit, self.calls_before = limit, calls_before
         self.failed: str | None = None
         self._captured: dict[Hashable, _Captured] = {}
+        self._calls = Counter[Hashable]()
         self._pool: Any = None
 
     def __len__(self) -> int:
@@ -67,6 +70,9 @@ class Graphs:
         device = inputs[0].device
         key = (key, torch.is_inference_mode_enabled(), *((x.shape, x.dtype, x.stride(), x.device) for x in inputs))
         captured = self._captured.pop(key, None)
+        if captured is None and self._calls[key] < self.calls_before:
+            self._calls[key] += 1
+            return function(*inputs)
         if captured is None:
             if device.type == "cuda" and self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
@@ -90,10 +96,10 @@ class _Captured:
     """One function for one shape of its inputs."""
 
     def __init__(self, function: Function, inputs: tuple[Tensor, ...], pool: Any) -> None:
-        self._function = function
         self._inputs = [x.detach().clone() for x in inputs]
         self._graph: Any = None
         if not self._inputs[0].is_cuda:
+            self._function = function
             return
         current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(current)

@@ -20,7 +20,7 @@ from ovos_ray.errors import WeightsError
 __all__ = ["DIGEST_KEY", "read_weights_file", "state_dict_of"]
 
 DIGEST_KEY = "weights_sha256"
-"""Where a run's `result.json` keeps the SHA-256 of the `network.safetensors` beside it."""
+"""Where a run's `result.json` keeps the SHA-256 of the weights beside it, by file name."""
 
 # Where training checkpoints hold their state dict: those of STCN, XMem and this project, and those of Cutie.
 _CHECKPOINT_KEYS = ("network", "weights")
@@ -32,8 +32,8 @@ def read_weights_file(path: Path) -> Mapping[Any, Any]:
     """Returns what a weights file holds: tensors by name or, of a checkpoint, more.
 
     Args:
-        path: `.safetensors`, or what `torch.save` wrote. A run's `network.safetensors` is compared with the digest in
-            the `result.json` beside it.
+        path: `.safetensors`, or what `torch.save` wrote. The weights of a run are compared with the digest
+            in the `result.json` beside them.
 
     Raises:
         WeightsError: The file is absent, damaged, no mapping, unpacks to far more than its own size, or holds more than
@@ -88,10 +88,8 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
 
 def _compare_digest(path: Path) -> None:
     """Compares a run's weights with what the run noted when it wrote them; files of older runs have no note."""
-    if path.name != "network.safetensors":
-        return
     try:
-        expected = json.loads((path.parent / "result.json").read_bytes())[DIGEST_KEY]
+        expected = json.loads((path.parent / "result.json").read_bytes())[DIGEST_KEY][path.name]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     digest = hashlib.sha256()

@@ -60,6 +60,7 @@ def _forget_earlier_runs(config: ExperimentConfig, device: torch.device) -> None
     """Gives back what earlier runs of this process have left, and counts from zero again."""
     gc.collect()
     if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # or there is nothing to count yet
         torch.cuda.set_device(device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
@@ -88,7 +89,9 @@ def train_in_task(request: RunRequest) -> None:
             if (cause := lasting_cause(error)) is not None:
                 raise cause from None
             if failures == config.train.max_failures:
-                raise (killed_workers(config, resume_step(config)) if was_killed(error) else error) from error
+                if was_killed(error):
+                    raise killed_workers(config, resume_step(config)) from error
+                raise
             post_restart(request, 0, error)
         except BaseException:
             with contextlib.suppress(Exception):

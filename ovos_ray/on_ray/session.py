@@ -43,11 +43,16 @@ def address_hook() -> Callable[[], None]:
 
 
 @contextmanager
-def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterator[None]:
+def ray_session(*, verbose: bool = False, num_cpus: int | None = None, several_workers: bool = False) -> Iterator[None]:
     """Attaches to the cluster of `RAY_ADDRESS` or of the surrounding job, or starts a local one of its own.
 
     Workers find the modules of the current folder: by path on this machine, in the job's working directory in a job,
     and shipped along otherwise.
+
+    Args:
+        verbose: Whether Ray's own log is shown.
+        num_cpus: CPUs of a local cluster; None: all of the machine.
+        several_workers: Whether some run will have several, which takes two more seconds to prepare for.
 
     Raises:
         ClusterError: `RAY_ADDRESS` is that of a job server.
@@ -74,10 +79,10 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None) -> Iterat
         }
         # Trials take fractions of a CPU, so that many processes start at once; Ray would warn of each few.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
-        # Ray Train asks the dashboard's server whether a run's controller still lives. Without it, the processors of
-        # runs that were stopped early or lost with their node would never be freed.
+        # Ray Train asks the dashboard's server whether the controller of a group of workers still lives. Without it,
+        # the processors of runs that were stopped early or lost with their node would never be freed.
         runtime_env = {"env_vars": variables, **hook}
-        ray.init("local", num_cpus=num_cpus, include_dashboard=True, runtime_env=runtime_env, **options)
+        ray.init("local", num_cpus=num_cpus, include_dashboard=several_workers, runtime_env=runtime_env, **options)
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(runtime_env=hook, **options)  # beside the environment of the job itself
     else:

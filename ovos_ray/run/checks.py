@@ -21,6 +21,7 @@ from ovos_ray.methods.one_shot import check_strategy
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.run.labels import validated_videos
 from ovos_ray.run.resume import check_segment
+from ovos_ray.track.servers import refuse_secrets
 
 __all__ = ["check_backward", "check_config", "check_validation"]
 
@@ -34,6 +35,7 @@ def check_config(config: ExperimentConfig) -> None:
         DataError: Shards or a split cannot be read.
     """
     check_ranges(ExperimentConfig, flatten(config))
+    refuse_secrets(config.tracking_uri)
     data = config.data
     max_skip_at(data.max_skip, 0, config.train.steps)
     is_static_step(data.static_share, config.seed, 0, config.train.steps)

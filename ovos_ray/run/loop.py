@@ -75,6 +75,7 @@ def train_run(
         set_numerics(config.train, device)
         state = RunState.at(config, start, device)
         log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=start, device=device)))
+        stack.callback(lambda: log.skipped_steps(state.module.skipped.steps))  # also where they were too many
         log.say(start, _greeting(state, start, world_size, device))
         if every.snapshot_every and start == 0:
             log.snapshot(state.network, 0)
@@ -89,6 +90,7 @@ def train_run(
                 state.module.skipped.read()
             if done % every.log_every == 0 or last:
                 state.bad_samples.gather(stream.problems, done, world_size)
+                log.skipped_steps(state.module.skipped.steps)
                 log.interval(done, meter.flush(done), len(state.bad_samples))
             if every.snapshot_every and (done % every.snapshot_every == 0 or last):
                 log.snapshot(state.network, done)

@@ -13,6 +13,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ConfigError, ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.run.checks import check_config
+from ovos_ray.run.disk import check_disk
 from ovos_ray.run.lock import run_lock
 from ovos_ray.run.pretraining import pretraining_folder
 from ovos_ray.run.request import RunRequest
@@ -60,6 +61,7 @@ def make_run(
         return RunResult(folder, values, resumed_finished=True)
     if check_room is not None:
         check_room(config)
+    check_disk(config)
     check_benchmarks(config.evaluation)
     if config.train.snapshot_every and not snapshot_videos(config):
         request.post(0, event="no snapshots are kept: neither validation.root nor evaluation.root is set")

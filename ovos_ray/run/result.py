@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 import safetensors.torch
@@ -10,6 +11,7 @@ from ovos_ray.config.digest import digest
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.evaluation import benchmarks, evaluate_network
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.weight_files import DIGEST_KEY
 from ovos_ray.run.labels import labels_of_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.run_log import RunLog
@@ -87,9 +89,11 @@ def _score(
 def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -> None:
     config, folder, sink = state.config, RunFolder.of(state.config), log.sink
     weights = _content_of(state.network, config.network.name)
-    folder.storage.write(weights, "network.safetensors")
+    files = {"network.safetensors": weights}
     if (averaged := state.averaged_network) is not None:
-        folder.storage.write(_content_of(averaged, config.network.name), "network_ema.safetensors")
+        files["network_ema.safetensors"] = _content_of(averaged, config.network.name)
+    for name, file in files.items():
+        folder.storage.write(file, name)
     for name, content in scores.tables.items():
         folder.storage.write(content.encode(), name)
         sink.log_artifact(content.encode(), name)
@@ -117,6 +121,7 @@ def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -
             "not_scored": scores.missing,
             "label_percent": labels.percent,
             "labels": labels.as_dict(),
+            DIGEST_KEY: {name: hashlib.sha256(file).hexdigest() for name, file in files.items()},
             "bad_samples": state.bad_samples.as_list(),
             "tracking_run": sink.run_id,
         }

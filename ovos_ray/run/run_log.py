@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.errors import DataError, ResourceError
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.run.cycle_strip import cycle_strip
 from ovos_ray.run.labels import labels_of_run
@@ -50,6 +51,7 @@ class RunLog:
     def __init__(self, request: RunRequest, *, rank: int, start_step: int, device: torch.device) -> None:
         self._request, self._config, self._device = request, request.config, device
         self._first = rank == 0
+        self._num_skipped = 0
         self.sink = open_sink(request, pretraining_tags(self._config)) if self._first else Sink(None)
         if self._first and start_step == self._config.start_step:
             self._describe()
@@ -93,6 +95,17 @@ class RunLog:
         self.sink.log_metrics(metrics | self._system.read(), step)
         self._request.post(step, **values)
 
+    def skipped_steps(self, steps: Sequence[int]) -> None:
+        """Keeps a list of the steps whose loss or gradient was not finite: an artifact, written anew when it grows.
+
+        The positions are those of the global batch; `plan.clip(position)` says which clip that is.
+        """
+        if not self._first or len(steps) == self._num_skipped:
+            return
+        self._num_skipped, size = len(steps), self._config.data.batch_size
+        lines = ["step,first_position,last_position", *(f"{s},{s * size},{(s + 1) * size - 1}" for s in steps)]
+        self.sink.log_artifact("\n".join([*lines, ""]).encode(), "skipped_steps.csv")
+
     def scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Logs the scores of a validation."""
         self.sink.log_metrics(scores, step)
@@ -102,7 +115,7 @@ class RunLog:
         """Writes a checkpoint; where the storage fails and the next interval may try again, that is only said.
 
         Raises:
-            OSError: The storage fails, and it must not.
+            ResourceError: The storage fails, and it must not.
         """
         if not self._first:
             return
@@ -110,17 +123,20 @@ class RunLog:
             state.save(step)
         except OSError as error:
             if must_succeed:
-                raise
+                raise ResourceError(
+                    f"the checkpoint of step {step} could not be written: {error}",
+                    f"make room in {self._config.storage} and run the same command again: it goes on from the last one",
+                ) from error
             self.say(step, f"checkpoint not written ({error}); the next interval tries again")
 
     def snapshot(self, network: VOSNetwork, step: int) -> None:
-        """Keeps the masks of a few frames; a storage that fails does not stop the run for that."""
+        """Keeps the masks of a few frames; a storage that fails or a damaged picture stops no run for that."""
         if not self._first:
             return
         folder = RunFolder.of(self._config).storage / "snapshots"
         try:
             strips = keep_snapshot(network, self._config, step, folder)
-        except OSError as error:
+        except (OSError, DataError) as error:
             self.say(step, f"snapshot not written ({error})")
             return
         self.sink.set_tags({"ovos.snapshots": folder.folder})

@@ -22,11 +22,13 @@ class SkippedSteps:
 
     Attributes:
         in_a_row: Steps skipped in a row, up to the last one that was read.
+        steps: All steps skipped since this was made, up to the last one that was read.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.in_a_row = 0
+        self.steps: list[int] = []
         self._unread: list[tuple[int, list[int], Tensor]] = []
 
     def add(self, step: int, positions: list[int], skipped: Tensor) -> None:
@@ -47,6 +49,7 @@ class SkippedSteps:
             self.in_a_row = self.in_a_row + 1 if skipped else 0
             if not skipped:
                 continue
+            self.steps.append(step)
             _log.warning("step %d skipped: loss or gradient not finite, at positions %s", step, positions)
             if self.in_a_row >= self.limit:
                 raise DivergedError(

@@ -37,6 +37,7 @@ class TrainingModule(nn.Module):
 
     Attributes:
         skipped: Steps without an update because loss or gradient was not finite.
+        graphs: The roll-outs that were captured.
     """
 
     def __init__(self, network: VOSNetwork, config: ExperimentConfig) -> None:
@@ -44,7 +45,7 @@ class TrainingModule(nn.Module):
         self.config = config
         self.network = network
         self.skipped = SkippedSteps(config.train.max_nonfinite_steps)
-        self._graphs = Graphs()
+        self.graphs = Graphs()
         if config.train.channels_last:
             network.to(memory_format=torch.channels_last)
         if config.train.compile:
@@ -61,8 +62,8 @@ class TrainingModule(nn.Module):
         """
         config = self.config
         if not is_static_step(config.data.static_share, config.seed, step, config.train.steps):
-            return self._loss(config.method.name, self._within_horizon(batch, step), step, self._graphs)
-        loss, scalars = self._loss("supervised", batch, step, self._graphs)
+            return self._loss(config.method.name, self._within_horizon(batch, step), step, self.graphs)
+        loss, scalars = self._loss("supervised", batch, step, self.graphs)
         compared = 1 if config.method.name == "one_shot" else config.data.clip_length - 1
         scale = compared / (config.data.clip_length - 1)
         losses = {name for name in scalars if name != "iou"}

@@ -26,7 +26,7 @@ from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder
-from ovos_ray.train.step import TrainingModule, train_step
+from ovos_ray.train.step import TrainingModule, on_device, train_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -129,6 +129,47 @@ def test_masks_are_those_of_a_cpu(name: str) -> None:
     assert len(expected[1:].unique()) > 1
     with torch.backends.cudnn.flags(allow_tf32=False):
         assert float((masks(GPU) == expected).float().mean()) > 0.999
+
+
+def steps(config: ExperimentConfig, name: str, batch: dict[str, Tensor], count: int) -> tuple[list[float], Any]:
+    network = build(name, seed=1).to(GPU)
+    module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, GPU)
+    sent = next(on_device([batch], GPU))
+    losses = [train_step(module, sent, optimizer, config, step, wait=False)["loss"] for step in range(count)]
+    return [float(loss) for loss in losses], module
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_roll_out_captured_as_a_graph_trains_as_without(name: str, precision: str) -> None:
+    changes = {"data__clip_length": 7, "train__precision": precision, "method__backward": "2-step"}
+    batch = make_batch(2, clip_length=7, side=72)
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        expected, eager = steps(settings(train__rollout="eager", **changes), name, batch, 4)
+        found, captured = steps(settings(**changes), name, batch, 4)
+    assert captured.graphs.failed is None
+    assert (len(captured.graphs), len(eager.graphs)) == (1, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5 if precision == "float32" else 2e-2)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("rollout", ["graph", "eager"])
+def test_a_step_never_waits_for_the_device(name: str, rollout: str) -> None:
+    config = settings(
+        data__clip_length=7, train__rollout=rollout, method__backward="T-step", optimizer__clip_norm=1.0,
+        method__loss__cross_entropy="points", method__loss__num_points=50,
+    )  # fmt: skip
+    network = build(name).to(GPU)
+    module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, GPU)
+    batch = next(on_device([make_batch(2, clip_length=7, side=72)], GPU))
+    for step in range(4):
+        torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones capture
+        try:
+            train_step(module, batch, optimizer, config, step, wait=False)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    module.skipped.read()
+    assert module.skipped.in_a_row == 0
 
 
 @pytest.mark.slow

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from davis_folder import FRAMES, make_davis
-from one_label import METHODS, append, planned
+from one_label import COLUMNS, METHODS, append, planned
 from one_label_data import shrink
-from one_label_table import make_table, read_rows
+from one_label_table import BEGIN, END, gather, make_table, read_rows, tables_of, write_tables
 
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.run.checks import check_config
@@ -66,3 +66,52 @@ def test_every_planned_run_is_possible_and_reads_the_labels_it_says(tmp_path: Pa
         check_config(run.config)
         sees_all = run.key[-1].startswith(("supervised", "oracle")) or run.key[-1].endswith("-traced")
         assert run.config.data.shards[0].endswith("/all") is sees_all
+
+
+def test_the_page_has_the_tables_of_the_kept_runs() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "beyond.md").read_text(encoding="utf-8")
+    shown = page.partition(BEGIN)[2].partition(END)[0]
+    assert shown.strip() == tables_of(root / "docs" / "studies" / "one_label")
+
+
+def test_lines_of_several_machines_are_gathered_once(tmp_path: Path) -> None:
+    columns = (*COLUMNS[:5], "step", "name", "value")
+    key = ("synthetic", "xmem-tiny", "400", "0", "one-shot-traced")
+    for folder, value in (("a", "0.4"), ("b", "0.6")):
+        (tmp_path / folder).mkdir()
+        rows = [(*key, "200", name, value) for name in ("reference_iou", "reference_identity", "loss")]
+        append(tmp_path / folder / "curves.csv", columns, rows)
+    for _ in range(2):
+        gather([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        kept = read_rows(tmp_path / "out" / "curves.csv")
+        assert [row["value"] for row in kept] == ["0.4", "0.4", "0.6", "0.6"]
+    line = tables_of(tmp_path / "out").splitlines()[-1]
+    assert line.startswith("| synthetic, xmem-tiny, 400 steps, one-shot-traced |  |  |  | 50 (50) |")
+
+
+def test_a_page_gets_the_tables_between_its_marks(tmp_path: Path) -> None:
+    values = (
+        "synthetic",
+        "xmem-tiny",
+        "400",
+        "0",
+        "one-shot",
+        "50.00",
+        "49.00",
+        "51.00",
+        "52.50",
+        "60",
+        "100",
+        "cpu",
+        "",
+    )
+    append(tmp_path / "runs.csv", COLUMNS, [values])
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    for _ in range(2):  # the same again changes nothing
+        write_tables(tmp_path, page)
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert (lines[0], lines[-1]) == ("before", "after")
+        assert "old" not in lines
+        assert "| one-shot | 50.0 | 50.0 |  |  |  | +2.5 |" in lines

@@ -143,6 +143,7 @@ def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
     fit_here(request)
     assert any(event.startswith("resuming at step 2") for event in said), said
     assert run.read("network.safetensors") == weights
+    assert not run.exists("lease"), "nobody trains it any more"
     assert json.loads(run.read("result.json"))["scores"] == first["scores"]
 
 

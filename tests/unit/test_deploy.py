@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import copy
+import importlib.util
 import re
 import subprocess
 import sys
@@ -94,6 +96,15 @@ def test_cluster_file_installs_what_the_project_needs() -> None:
     assert installed >= needed
 
 
+def test_nodes_in_the_cloud_let_in_nobody_and_give_no_credentials_away() -> None:
+    for node in load(REPOSITORY / "cluster.yaml")["available_node_types"].values():
+        config = node["node_config"]
+        assert config["MetadataOptions"]["HttpTokens"] == "required", "IMDSv2"
+        assert config["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
+        assert config["SecurityGroupIds"], "without one Ray makes a group that is open for ssh from everywhere"
+        assert all(disk["Ebs"]["Encrypted"] for disk in config["BlockDeviceMappings"])
+
+
 # ---------------------------------------------------------------- KubeRay
 
 # What the operator's types know and require (ray.io/v1, KubeRay 1.5). Names alone: pod templates are Kubernetes' own.
@@ -135,6 +146,22 @@ def check_pod(pod: dict[str, Any]) -> None:
         assert all(len(port["name"]) <= 15 for port in container.get("ports", ())), "a limit of Kubernetes"
 
 
+def check_rights(spec: dict[str, Any]) -> None:
+    """Pods run as a user, gain no rights, and only the head speaks with Kubernetes."""
+    for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+        pod = group["template"]["spec"]
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["runAsUser"] != 0
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "capabilities": {"drop": ["ALL"]},
+            }
+    for group in spec["workerGroupSpecs"]:
+        assert group["template"]["spec"]["automountServiceAccountToken"] is False
+
+
 def manifests() -> Iterator[tuple[str, dict[str, Any]]]:
     for name in ("raycluster.yaml", "rayjob.yaml"):
         document = load(DEPLOY / name)
@@ -155,6 +182,27 @@ def test_kuberay_manifests_hold_what_the_operator_needs() -> None:
     assert isinstance(yaml.safe_load(job["runtimeEnvYAML"]), dict)
     for spec in (kinds["RayCluster"]["spec"], job["rayClusterSpec"]):
         assert spec["authOptions"] == {"mode": "token"}, "an open cluster runs anybody's code"
+
+
+def test_pods_have_no_more_rights_than_they_need_and_run_one_commit() -> None:
+    kinds = dict(manifests())
+    check_rights(kinds["RayCluster"]["spec"])
+    check_rights(kinds["RayJob"]["spec"]["rayClusterSpec"])
+    code = yaml.safe_load(kinds["RayJob"]["spec"]["runtimeEnvYAML"])["working_dir"]
+    assert re.search(r"/archive/[0-9a-f]{40}\.zip$", code), "a branch moves between two starts of one study"
+
+
+def test_only_ray_s_own_pods_reach_its_nodes() -> None:
+    policy = load(DEPLOY / "networkpolicy.yaml")
+    assert (policy["apiVersion"], policy["kind"]) == ("networking.k8s.io/v1", "NetworkPolicy")
+    nodes = {"matchLabels": {"ray.io/is-ray-node": "yes"}}  # a label that KubeRay gives to every node
+    assert policy["spec"]["podSelector"] == nodes
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    (rule,) = policy["spec"]["ingress"]
+    allowed = [source["podSelector"]["matchLabels"] for source in rule["from"]]
+    assert allowed[0] == nodes["matchLabels"]
+    assert allowed[1] == {"job-name": dict(manifests())["RayJob"]["metadata"]["name"]}
+    assert all(allowed), "no selector that is empty: it would let in everybody"
 
 
 @pytest.mark.parametrize("fault", ["unknown key", "number for a parameter", "no volume", "less requested"])
@@ -204,6 +252,52 @@ def test_tracking_server_waits_for_its_database_and_keeps_both_outside_of_the_co
         for volume in service["volumes"]:
             assert volume.partition(":")[0] in compose["volumes"]
     assert (DEPLOY / server["build"]["dockerfile"]).is_file()
+
+
+def test_tracking_server_asks_for_a_password_and_is_no_root_and_not_open_to_the_world() -> None:
+    services = load(DEPLOY / "mlflow.yaml")["services"]
+    server = services["mlflow"]
+    assert "--app-name=basic-auth" in server["command"]
+    for name in ("MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY"):
+        assert re.fullmatch(r"\$\{MLFLOW_[A-Z]+_PASSWORD:\?.+\}", server["environment"][name]), "no default, no value"
+    assert server["ports"] == ["${MLFLOW_BIND:-127.0.0.1}:5000:5000"]
+    assert "ports" not in services["database"]
+    assert server["user"] != "root"
+    assert server["user"] != "0"
+    assert server["read_only"]
+    assert server["cap_drop"] == ["ALL"]
+    assert all("no-new-privileges:true" in service["security_opt"] for service in services.values())
+    lines = (DEPLOY / "mlflow.dockerfile").read_text().splitlines()
+    assert f"USER {server['user']}" in lines
+    copied = [line.split()[1] for line in lines if line.startswith("COPY")]
+    assert all((DEPLOY / name).is_file() for name in copied)
+
+
+def test_tracking_server_s_rules_are_ones_that_mlflow_reads() -> None:
+    spec = importlib.util.find_spec("mlflow")
+    assert spec is not None
+    assert spec.origin is not None
+    shipped, ours = configparser.ConfigParser(), configparser.ConfigParser()
+    assert shipped.read(Path(spec.origin).parent / "server" / "auth" / "basic_auth.ini")
+    assert ours.read(DEPLOY / "mlflow_auth.ini")
+    assert set(ours["mlflow"]) <= set(shipped["mlflow"])
+    assert ours["mlflow"]["default_permission"] == "NO_PERMISSIONS"
+    volumes = load(DEPLOY / "mlflow.yaml")["services"]["mlflow"]["volumes"]
+    database = ours["mlflow"]["database_uri"]
+    assert any(database.startswith(f"sqlite:///{volume.partition(':')[2]}/") for volume in volumes)
+
+
+def test_every_image_is_of_one_version() -> None:
+    images = [service["image"] for service in load(DEPLOY / "mlflow.yaml")["services"].values() if "image" in service]
+    images += re.findall(r"^(?:FROM|ARG RAY_IMAGE=) ?([a-z][^\s]+)", (DEPLOY / "mlflow.dockerfile").read_text(), re.M)
+    images += [load(REPOSITORY / "cluster.yaml")["docker"]["image"]]
+    for _, document in manifests():
+        spec = document["spec"].get("rayClusterSpec", document["spec"])
+        for group in [spec["headGroupSpec"], *spec["workerGroupSpecs"]]:
+            images += [container["image"] for container in group["template"]["spec"]["containers"]]
+    assert len(images) > 5
+    for image in images:
+        assert re.search(r":\d+\.\d+", image), f"{image} moves"
 
 
 def test_tracking_server_s_command_is_one_that_mlflow_takes() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from batches import make_batch
@@ -50,7 +51,16 @@ def no_reading(monkeypatch: pytest.MonkeyPatch, allowed: list[torch.Tensor]) -> 
 
         return method
 
+    take = torch.Tensor.__getitem__
+
+    def taken(self: torch.Tensor, index: Any) -> Any:
+        # Lists become tensors of the host, which are copied to the device with a wait.
+        if any(isinstance(part, (list, np.ndarray)) for part in (index if isinstance(index, tuple) else (index,))):
+            raise WaitedError("__getitem__")
+        return take(self, index)
+
     with monkeypatch.context() as patch, _NoReadingOperators():
+        patch.setattr(torch.Tensor, "__getitem__", taken)
         for name in _READS:
             if name != "__len__":
                 patch.setattr(torch.Tensor, name, guarded(name))
@@ -94,6 +104,7 @@ def test_the_guard_itself_sees_what_reads(monkeypatch: pytest.MonkeyPatch) -> No
             lambda: x.max().item(),
             lambda: x.tolist(),
             lambda: x[x > 1],
+            lambda: x[[0, 2]],
             lambda: torch.nonzero(x),
             lambda: torch.equal(x, x),
             lambda: x.cpu(),

@@ -50,7 +50,8 @@ def finished_run(folder: Path) -> Path:
     folder.mkdir()
     content = safetensors.torch.save(state(), metadata={"network": "stcn-tiny"})
     (folder / "network.safetensors").write_bytes(content)
-    (folder / "result.json").write_text(json.dumps({"weights_sha256": hashlib.sha256(content).hexdigest()}))
+    digests = {"network.safetensors": hashlib.sha256(content).hexdigest()}
+    (folder / "result.json").write_text(json.dumps({"weights_sha256": digests}))
     return folder
 
 
@@ -67,15 +68,13 @@ def test_one_flipped_bit_in_a_run_s_weights_is_noticed(where: str, tmp_path: Pat
         load_network(given)
 
 
-@pytest.mark.parametrize("note", ["{}", "[]", "null", "", "\xff", '{"weights_sha256": 3}'])
+@pytest.mark.parametrize(
+    "note", ["{}", "[]", "null", "", "\xff", '{"weights_sha256": 3}', '{"weights_sha256": {"other": "x"}}']
+)
 def test_a_result_without_a_digest_is_one_of_an_older_run(note: str, tmp_path: Path) -> None:
     run = finished_run(tmp_path / "run")
     (run / "result.json").write_text(note)
-    if "sha256" in note:
-        with pytest.raises(WeightsError, match="is not what its run wrote"):
-            load_network(run)
-    else:
-        assert load_network(run) is not None
+    assert load_network(run) is not None
 
 
 def test_one_flipped_bit_in_an_official_file_is_noticed_by_its_own_checksum(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ masks (a network here, the rules of `baselines.py`) is a `Predictor`.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ovos_ray.errors import DataError
+from ovos_ray.evaluate.infer.graphed import GraphedNetwork
 from ovos_ray.evaluate.infer.propagator import Propagator
 from ovos_ray.evaluate.infer.settings import InferenceSettings
 from ovos_ray.networks.base import VOSNetwork
@@ -90,8 +92,10 @@ class NetworkPredictor:
 
     def __call__(self, frames: Iterable[Image], masks: Mapping[int, Mask]) -> Iterator[Prediction]:
         """Yields one prediction per frame."""
-        network, settings = self.network.eval(), self.settings
-        device = next(network.parameters()).device
+        settings, device = self.settings, next(self.network.parameters()).device
+        network: VOSNetwork | GraphedNetwork = self.network.eval()
+        if device.type == "cuda":
+            network = self._graphed
         runs = [_Run(network, settings, s, f) for s in settings.scales for f in ((False, True)[: 1 + settings.flip])]
         size: tuple[int, ...] | None = None
         for t, (frame, last) in enumerate(_with_last(frames)):
@@ -105,6 +109,10 @@ class NetworkPredictor:
                 outputs = [run.step(image, index, ids, last) for run in runs]
                 prediction = self._prediction(outputs, runs[0].propagator.ids, given, size)
             yield prediction  # outside the modes, which would otherwise hold for the caller too
+
+    @functools.cached_property
+    def _graphed(self) -> GraphedNetwork:
+        return GraphedNetwork(self.network)
 
     def _given(self, mask: Mask | None, t: int, size: tuple[int, ...]) -> tuple[Mask | None, list[int] | None]:
         """Checks a given mask; an empty reference is one object, 1, that is nowhere to be seen."""
@@ -136,7 +144,9 @@ class NetworkPredictor:
 class _Run:
     """One propagation of a video at one scale, mirrored or not."""
 
-    def __init__(self, network: VOSNetwork, settings: InferenceSettings, scale: float, flip: bool) -> None:
+    def __init__(
+        self, network: VOSNetwork | GraphedNetwork, settings: InferenceSettings, scale: float, flip: bool
+    ) -> None:
         self.propagator = Propagator(network, settings)
         self.shortest_side, self.scale, self.flip = settings.shortest_side, scale, flip
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ovos_ray.evaluate.infer.graphed import GraphedNetwork
 from ovos_ray.evaluate.infer.memory_bank import MemoryBank
 from ovos_ray.evaluate.infer.settings import InferenceSettings
 from ovos_ray.networks.base import FrameFeatures, Padding, Readout, State, VOSNetwork
@@ -20,7 +21,7 @@ class Propagator:
     """Follows objects through a video; the test-time counterpart of `methods.propagation.propagate`.
 
     Args:
-        network: The network, in evaluation mode.
+        network: The network, in evaluation mode, or one whose parts are graphs.
         settings: How to run it.
 
     Attributes:
@@ -29,7 +30,7 @@ class Propagator:
         banks: Memory, one bank for each group of objects that appeared together.
     """
 
-    def __init__(self, network: VOSNetwork, settings: InferenceSettings) -> None:
+    def __init__(self, network: VOSNetwork | GraphedNetwork, settings: InferenceSettings) -> None:
         self.network, self.settings = network, settings
         self.ids: list[int] = []
         self.state: State | None = None

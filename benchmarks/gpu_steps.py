@@ -1,0 +1,197 @@
+"""Part (a) of `gpu_proof.py`: seconds of a training step, variant by variant, and what the GPU does meanwhile."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from common import make_batch
+
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.networks import build
+from ovos_ray.train.numerics import set_numerics
+from ovos_ray.train.optimizer import build_optimizer
+from ovos_ray.train.step import TrainingModule, on_device, train_step
+
+__all__ = ["measure_steps"]
+
+Save = Callable[[str, Any], None]
+
+PLAIN = {"method.share_features": False, "train.channels_last": False, "train.rollout": "eager"}
+VARIANTS: dict[str, dict[str, Any]] = {
+    "two plain passes": PLAIN,
+    "kernel by kernel": {"train.rollout": "eager"},
+    "graph": {"train.rollout": "graph"},
+}
+# Each takes a minute to compile, so they come last, each in one process with the others to compare.
+COMPILED: dict[str, dict[str, Any]] = {
+    "compiled": {"train.rollout": "eager", "train.compile": True},
+    "compiled, graph": {"train.rollout": "graph", "train.compile": True},
+    "reduce-overhead": {"train.rollout": "eager"},
+}
+
+
+def settings(args: argparse.Namespace, changes: dict[str, Any]) -> ExperimentConfig:
+    """The 2-step method on clips of noise."""
+    common = {"data.clip_length": args.clip_length, "data.max_objects": args.objects, "method.backward": args.strategy}
+    return override(ExperimentConfig(), {**common, "train.cpus_per_worker": 1.0 if args.tiny else 4.0, **changes})
+
+
+class Variant:
+    """One way to compute a step, with weights of its own."""
+
+    def __init__(self, name: str, network: str, args: argparse.Namespace, changes: dict[str, Any]) -> None:
+        self.name, self.device = name, torch.device(args.device)
+        self.config = settings(args, changes)
+        set_numerics(self.config.train, self.device)
+        net = build(network).to(self.device)
+        self.module = TrainingModule(net, self.config)
+        if name == "reduce-overhead":
+            for part in net.children():
+                part.compile(mode="reduce-overhead")
+        self.optimizer = build_optimizer(net, self.config.optimizer, self.device)
+        self.steps = itertools.count()
+
+    def step(self, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
+        """Makes one step, without waiting for it."""
+        if self.name == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()
+        return train_step(self.module, batch, self.optimizer, self.config, next(self.steps), wait=False)
+
+    def seconds(self, batch: dict[str, torch.Tensor]) -> float:
+        """Returns the seconds of one step, from an idle device to an idle device."""
+        synchronise(self.device)
+        began = time.perf_counter()
+        self.step(batch)
+        synchronise(self.device)
+        return time.perf_counter() - began
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def batch_on(args: argparse.Namespace) -> dict[str, torch.Tensor]:
+    """A batch as the loop gives it to a step: what the host has to know stays there."""
+    return next(on_device([make_batch(args, torch.device("cpu"))], torch.device(args.device)))
+
+
+def measure_steps(args: argparse.Namespace, save: Save) -> None:
+    """Measures all networks without compilation, then checks equality, then compiles as long as there is time."""
+    began = time.monotonic()
+    for network in args.networks:
+        save(network, measure_network(network, VARIANTS, args))
+    save("graph against eager, float32", compare(args))
+    for network in args.networks if args.compile else ():
+        left = args.limit - (time.monotonic() - began)
+        if left < args.compile_needs:
+            save(f"{network}, compiled", {"left out": f"{left:.0f} s were left"})
+            continue
+        save(f"{network}, compiled", measure_network(network, {**VARIANTS, **COMPILED}, args))
+
+
+def measure_network(network: str, variants: dict[str, dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
+    """Returns what was measured of each variant; they take turns."""
+    batch, device = batch_on(args), torch.device(args.device)
+    found: dict[str, Any] = {}
+    made: list[Variant] = []
+    for name, changes in variants.items():
+        try:
+            variant, found[name] = warmed_up(name, network, batch, args, changes)
+        except Exception as error:
+            found[name] = {"failed": f"{type(error).__name__}: {error}"[:300]}
+            continue
+        made.append(variant)
+    times: dict[str, list[float]] = {variant.name: [] for variant in made}
+    for _ in range(args.repeats):
+        for variant in made:
+            times[variant.name].append(variant.seconds(batch))
+    base = statistics.median(times["two plain passes"])
+    for variant in made:
+        own, median = found[variant.name], statistics.median(times[variant.name])
+        own |= {"seconds": median, "fastest": min(times[variant.name]), "ratio": median / base}
+        if device.type == "cuda":
+            own |= {"synchronisations": synchronisations(variant, batch), "busy_s": busy(variant, batch)}
+            own["busy"] = own["busy_s"] / median
+        if failed := variant.module.graphs.failed:
+            own["graph failed"] = failed
+    return found
+
+
+def warmed_up(
+    name: str, network: str, batch: dict[str, torch.Tensor], args: argparse.Namespace, changes: dict[str, Any]
+) -> tuple[Variant, dict[str, Any]]:
+    """Returns a variant after its first steps, with what they took: seconds, memory, and the loss of the first."""
+    device = torch.device(args.device)
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    began = time.perf_counter()
+    variant = Variant(name, network, args, changes)
+    loss = float(variant.step(batch)["loss"])
+    for _ in range(args.warm_up):
+        variant.step(batch)
+    synchronise(device)
+    found: dict[str, Any] = {"first steps s": round(time.perf_counter() - began, 2), "first loss": loss}
+    if device.type == "cuda":
+        found["peak MiB"] = round((torch.cuda.max_memory_allocated() - allocated) / 2**20)
+        found["reserved MiB"] = round((torch.cuda.memory_reserved() - reserved) / 2**20)
+    return variant, found
+
+
+def synchronisations(variant: Variant, batch: dict[str, torch.Tensor]) -> int:
+    """Counts how often a step waits for the device."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            variant.step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchroniz" in str(warning.message) for warning in caught)
+
+
+def busy(variant: Variant, batch: dict[str, torch.Tensor]) -> float:
+    """Returns the seconds of a step's kernels, one after another."""
+    from torch.profiler import ProfilerActivity, profile
+
+    synchronise(variant.device)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        variant.step(batch)
+        synchronise(variant.device)
+    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns how far losses and weights of three steps with a graph are from those without, in exact float32."""
+    found = {}
+    small = copy.copy(args)
+    small.side, small.batch_size = min(args.side, 128), 2
+    batch = batch_on(small)
+    with torch.backends.cudnn.flags(allow_tf32=False, benchmark=False, deterministic=True):
+        for network in args.networks:
+            runs = []
+            for rollout in ("eager", "graph"):
+                changes = {"train.rollout": rollout, "train.precision": "float32", "optimizer.learning_rate": 1e-5}
+                variant = Variant(rollout, network, small, changes)
+                torch.backends.cudnn.benchmark = False
+                losses = [float(variant.step(batch)["loss"]) for _ in range(3)]
+                weights = torch.cat([p.detach().flatten().double() for p in variant.module.parameters()])
+                runs.append((losses, weights, variant.module.graphs.failed))
+            (expected, target, _), (losses, weights, failed) = runs
+            found[network] = {
+                "loss": max(abs(a / b - 1) for a, b in zip(losses, expected, strict=True)),
+                "weights": float((weights - target).norm() / target.norm()),
+                "graph failed": failed,
+            }
+    return found
