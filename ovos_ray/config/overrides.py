@@ -164,7 +164,9 @@ def _convert_tuple(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[An
 def _written_list(text: str) -> list[Any] | tuple[Any, ...]:
     """Reads `a,b,c`, JSON, or tuples as `ovos-ray show` prints them."""
     for read in (json.loads, ast.literal_eval):
-        with suppress(ValueError, SyntaxError):
+        with suppress(
+            ValueError, SyntaxError, TypeError, RecursionError, MemoryError
+        ):  # all that a text can do to them
             found = read(text)
             return found if isinstance(found, list | tuple) else [found]
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -189,8 +191,8 @@ def _convert_scalar(value: Any, kind: Any, key: str) -> Any:
             number: float = float(value)  # 1e5 is a natural way to write a number of steps
         else:
             number = kind(value)
-    except (TypeError, ValueError):
+        if kind is int and number != int(number):
+            raise wrong
+        return kind(number)
+    except (TypeError, ValueError, OverflowError):  # also of what is no number, or infinite
         raise wrong from None
-    if kind is int and number != int(number):
-        raise wrong
-    return kind(number)

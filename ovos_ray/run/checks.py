@@ -19,6 +19,7 @@ from ovos_ray.errors import ConfigError, DataError, WeightsError
 from ovos_ray.evaluate.evaluation import benchmarks
 from ovos_ray.methods.one_shot import check_strategy
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.paths import checked_name
 from ovos_ray.run.labels import validated_videos
 from ovos_ray.run.resume import check_segment
 from ovos_ray.track.servers import refuse_secrets
@@ -35,6 +36,7 @@ def check_config(config: ExperimentConfig) -> None:
         DataError: Shards or a split cannot be read.
     """
     check_ranges(ExperimentConfig, flatten(config))
+    checked_name(config.name, "run", "name=", nested=True)
     refuse_secrets(config.tracking_uri)
     data = config.data
     max_skip_at(data.max_skip, 0, config.train.steps)

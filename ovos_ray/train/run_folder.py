@@ -77,15 +77,33 @@ class RunFolder:
             )
 
     def config(self) -> ExperimentConfig:
-        """Returns the stored configuration."""
-        return from_dict(ExperimentConfig, json.loads(self.storage.read("config.json"))["config"])
+        """Returns the stored configuration.
+
+        Raises:
+            CheckpointError: It is damaged.
+            ConfigError: It holds what no setting of this version is.
+        """
+        return from_dict(ExperimentConfig, self._read("config.json").get("config", {}))
 
     def result(self) -> dict[str, Any] | None:
-        """Returns what the finished run wrote, or None while it is not finished."""
-        if not self.storage.exists("result.json"):
-            return None
-        result: dict[str, Any] = json.loads(self.storage.read("result.json"))
-        return result
+        """Returns what the finished run wrote, or None while it is not finished.
+
+        Raises:
+            CheckpointError: It is damaged.
+        """
+        return self._read("result.json") if self.storage.exists("result.json") else None
+
+    def _read(self, name: str) -> dict[str, Any]:
+        try:
+            content = json.loads(self.storage.read(name))
+            if not isinstance(content, dict):
+                raise ValueError(f"a {type(content).__name__}")
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{self.storage.path(name)} is damaged: {error}",
+                "bring it back from a copy, or remove it and run the same command again: checkpoints are not touched",
+            ) from error
+        return content
 
     def finish(self, result: dict[str, Any]) -> None:
         """Marks the run as finished."""

@@ -269,7 +269,7 @@ _LINE = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lines=st.lists(_LINE, max_size=6), note=st.binary(max_size=40) | _JSON.map(lambda v: json.dumps(v).encode()))
 def test_whatever_a_spool_holds_is_sent_or_passed_over(tmp_path: Path, lines: list[bytes], note: bytes) -> None:
     shutil.rmtree(tmp_path / "tracking", ignore_errors=True)
