@@ -82,6 +82,10 @@ def train_in_task(request: RunRequest) -> None:
         num_cpus=have["CPU"], num_gpus=have.get("GPU", 0), max_retries=0, name=f"train {config.name}"
     )
     for failures in range(config.train.max_failures + 1):
+        free = ray.available_resources()
+        if any(free.get(name, 0) < number for name, number in have.items()):
+            asked = " and ".join(f"{number:g} {name}" for name, number in have.items())
+            request.post(resume_step(config), event=f"waiting until {asked} are free")
         running = task.remote(request)
         try:
             ray.get(running)

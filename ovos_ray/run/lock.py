@@ -1,4 +1,4 @@
-"""One run is trained by one process at a time: the lock or lease in its folder, held by whoever makes it.
+"""A run, and a study, is made by one process at a time: the lock or lease in its folder, held by whoever makes it.
 
 RUN/lock     on a disk: locked by the kernel, which lets go of it when its process ends
 RUN/lease    in a bucket, which has no locks: who holds the run, rewritten every few seconds; silent, it is void
@@ -13,14 +13,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from ovos_ray.errors import ResourceError
 from ovos_ray.io import Storage, exclusive
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["run_lock"]
+__all__ = ["HeldError", "hold", "run_lock"]
 
 _PATIENCE_HERE_S = 15.0
 """The processes of a driver that was killed end some seconds after it."""
@@ -31,37 +31,56 @@ _SILENT_S = 20.0
 """A lease that was not renewed for so long is void: four beats, since a bucket may be slow or fail once."""
 
 
-@contextmanager
-def run_lock(request: RunRequest) -> Iterator[None]:
-    """Holds the run's folder against everybody else who would train the same run.
+class HeldError(ResourceError):
+    """Another process makes the same run or study."""
 
-    A shared run (a pretraining) is waited for, whoever trains it. Any other one is trained twice by mistake only: its
-    lock is waited for as long as its holder may be dying, then this one gives up and the other goes on undisturbed.
+
+def run_lock(request: RunRequest) -> AbstractContextManager[None]:
+    """Holds the run's folder against everybody else who would train the same run; see `hold`.
+
+    A shared run (a pretraining) is waited for, whoever trains it.
+    """
+
+    def say(event: str) -> None:
+        request.post(0, event=event)
+
+    config = request.config
+    return hold(RunFolder.of(config).storage, f"run {config.name}", say, patient=request.shared)
+
+
+@contextmanager
+def hold(storage: Storage, what: str, say: Callable[[str], None], *, patient: bool = False) -> Iterator[None]:
+    """Holds a folder against everybody else who would make the same run or study.
+
+    That is made twice by mistake only: the lock is waited for as long as its holder may be dying, then this one gives
+    up and the other goes on undisturbed.
 
     Args:
-        request: The run; its watcher is told once whom it waits for.
+        storage: The folder.
+        what: What it is called.
+        say: Told once who holds it.
+        patient: Whether to wait for them for ever.
 
     Raises:
-        ResourceError: Another process trains it; says which.
+        HeldError: Another process makes it; says which.
     """
-    storage = RunFolder.of(request.config).storage
     holder = ""
 
     def waiting(who: str) -> float:
         nonlocal holder
         holder = who
-        request.post(0, event=f"waiting: {who} trains it")
+        say(f"waiting: {who} makes {what}")
         here = who.endswith(f" on {platform.node()}")
-        return math.inf if request.shared else _PATIENCE_HERE_S if here else _PATIENCE_ELSEWHERE_S
+        return math.inf if patient else _PATIENCE_HERE_S if here else _PATIENCE_ELSEWHERE_S
 
     with ExitStack() as stack:
         held = exclusive(storage.path("lock"), waiting) if storage.local else _lease(storage, waiting)
         try:
             stack.enter_context(held)
         except TimeoutError:
-            raise ResourceError(
-                f"{request.config.name} is being trained by {holder}, in {storage.folder}",
-                "wait for it, or end that process and give the command again; another name=… starts another run",
+            raise HeldError(
+                f"{what} is being made by {holder}, in {storage.folder}",
+                "wait for it, or end that process and give the command again; another name=… starts another one",
             ) from None
         yield
 

@@ -17,6 +17,7 @@ from typing import Any
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.io import Storage
 from ovos_ray.run.checks import check_config
+from ovos_ray.run.lock import HeldError, hold
 from ovos_ray.run.pretraining import pretraining_request
 from ovos_ray.run.request import RunRequest, spool_folder
 from ovos_ray.run.run_log import open_sink
@@ -57,7 +58,7 @@ def run_study(
 
     Raises:
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
-        ResourceError: See `check_room`.
+        ResourceError: See `check_room`; also where another process makes the same study.
     """
     check_scheduler(space, trials)
     check_searcher(space)
@@ -70,19 +71,21 @@ def run_study(
         for config in {trial.config.train: trial.config for trial in trials}.values():
             check_room(config)
     requests = requests_of(space, trials, tags=tags or {}, watcher=watcher)
-    todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
-    for request in todo.values():
-        forget_failure(request.config)
-    parent = _open_parent(space, trials, tags=tags or {})
-    try:
-        if stages := distinct_pretrainings(todo):
-            execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages)
-        if runs := without_failed_pretraining(todo):
-            execute(space, trials, runs)
-    except BaseException:
-        parent.finish("KILLED")
-        raise
-    return _finish_parent(parent, trials)
+    first = next(iter(requests.values()))
+    with hold(Storage(first.config.storage), f"study {space.name}", lambda event: first.post(0, event=event)):
+        todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
+        for request in todo.values():
+            forget_failure(request.config)
+        parent = _open_parent(space, trials, tags=tags or {})
+        try:
+            if stages := distinct_pretrainings(todo):
+                execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages)
+            if runs := without_failed_pretraining(todo):
+                execute(space, trials, runs)
+        except BaseException:
+            parent.finish("KILLED")
+            raise
+        return _finish_parent(parent, trials)
 
 
 def sweep_key(space: SearchSpace, storage: str) -> str:
@@ -145,7 +148,9 @@ def _finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
 
 def mark_failed(request: RunRequest, cause: BaseException) -> None:
     """Keeps the reason of a failure in the run's folder, and ends its MLflow run as failed."""
+    request.post(0, event=f"failed: {cause}", failed=True)
+    if isinstance(cause, HeldError):  # folder and MLflow run are those of another process, which goes on
+        return
     note_failure(request.config, cause)
     sink = open_sink(request, {"ovos.error": f"{type(cause).__name__}: {cause}"[:400]})
     finish_and_keep(sink, RunFolder.of(request.config).storage, "FAILED")
-    request.post(0, event=f"failed: {cause}", failed=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from gradients import DTYPES, gradients, gradients_of_two
+from processes import wait_for
 from runs import Weights, config_of, local_stream, make_shards, result_of, same, train_alone
 
 from ovos_ray import networks
@@ -105,7 +106,7 @@ def test_the_same_request_again_resumes_and_a_finished_run_is_left_alone(shards:
         train_alone(config, Dying(local_stream(config), after=5))
     assert folder.checkpoints().latest() == 4
     records: list[dict[str, Any]] = []
-    weights = run(config)
+    weights = run(config, busy_cluster())
     assert same(weights, train_alone(override(config, {"name": "local"})))
     assert not same(weights, train_alone(override(config, {"name": "other", "seed": 1})))
     result = folder.result()
@@ -114,6 +115,21 @@ def test_the_same_request_again_resumes_and_a_finished_run_is_left_alone(shards:
     again = fit(RunRequest(config, experiment="test", run_key="run", watcher=records.append))
     assert again.resumed_finished
     assert not records
+
+
+def busy_cluster() -> Callable[[dict[str, Any]], None]:
+    """Takes every CPU of the cluster, until a run says that it waits for one; returns the run's watcher."""
+    import ray
+
+    group = ray.util.placement_group([{"CPU": ray.cluster_resources()["CPU"]}])
+    ray.get(group.ready())
+    wait_for(lambda: ray.available_resources().get("CPU", 0) < 0.5)
+
+    def listen(record: dict[str, Any]) -> None:
+        if record.get("event") == "waiting until 0.5 CPU are free":
+            ray.util.remove_placement_group(group)
+
+    return listen
 
 
 class Dying:

@@ -186,9 +186,37 @@ def test_a_second_one_who_trains_the_same_run_is_refused_and_the_first_goes_on(
             thread.join()
 
     fit_here(RunRequest(config, "plain", "twice", watcher=first))
-    assert f"twice is being trained by process {os.getpid()} on " in str(errors[0])
+    assert f"run twice is being made by process {os.getpid()} on " in str(errors[0])
     assert any(event.startswith(f"waiting: process {os.getpid()} on ") for event in events)
     assert (RunFolder.of(config).result() or {})["steps"] == 2
+
+
+@pytest.mark.slow
+def test_a_second_driver_of_a_study_is_refused_and_leaves_its_runs_alone(
+    base: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovos_ray.run import lock
+
+    monkeypatch.setattr(lock, "_PATIENCE_HERE_S", 0.0)
+    changes = {"train.steps": 2, "tracking_uri": "", "evaluation.root": None}
+    space = SearchSpace(name="two-drivers", trainable="none", seeds=(0,), overrides=changes)
+    trials, _ = expand(space, base)
+    errors: list[str] = []
+
+    def second() -> None:
+        with pytest.raises(ResourceError) as caught:
+            run_plain(space, trials)
+        errors.append(str(caught.value))
+
+    def first(record: dict[str, Any]) -> None:
+        if "train/loss" in record and not errors:
+            thread = threading.Thread(target=second)
+            thread.start()
+            thread.join()
+
+    assert not run_plain(space, trials, watcher=first).failed
+    assert errors[0].startswith(f"study two-drivers is being made by process {os.getpid()} on ")
+    assert not RunFolder.of(trials[0].config).storage.exists("failure.json")
 
 
 def test_a_pretraining_that_is_needed_and_not_finished_is_named(base: ExperimentConfig) -> None:
