@@ -28,7 +28,6 @@ from claims import Interval, difference, interval, judge
 from ovos_ray import networks
 from ovos_ray.cli.console import console
 from ovos_ray.cli.studies import print_results
-from ovos_ray.cli.training import resolve
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders import synthetic
@@ -43,6 +42,7 @@ from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.methods import one_shot_loss
 from ovos_ray.on_ray.session import print_record
 from ovos_ray.run.here import local_stream
+from ovos_ray.run.request import resolve
 from ovos_ray.study.expand import expand_study
 from ovos_ray.study.here import run_plain
 from ovos_ray.study.space import SearchSpace, Trial

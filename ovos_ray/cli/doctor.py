@@ -10,16 +10,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.markup import escape
+import typer
 
-from ovos_ray.cli.console import console
-from ovos_ray.config import ExperimentConfig
+from ovos_ray.cli.console import console, tell
 from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError
 from ovos_ray.io import Storage
-from ovos_ray.on_ray.job_package import JobPackage
 
-__all__ = ["Concern", "examine"]
+if TYPE_CHECKING:
+    from ovos_ray.config import ExperimentConfig
+
+__all__ = ["Concern", "doctor", "examine"]
+
+EXAMPLE = "ovos-ray doctor --shards shards/davis --recipe trainables.one_shot.stcn --bench-ingest"
 
 _REQUIRED = (
     "torch", "torchvision", "ray", "mlflow", "pyarrow", "numpy", "opencv-python-headless", "pillow", "safetensors",
@@ -45,6 +49,22 @@ class Concern:
 
 Finding = str | Concern
 Check = Callable[[], Iterator[Finding]]
+
+
+def doctor(
+    shards: Annotated[list[str] | None, typer.Option(help="Shards to look at; may be repeated.")] = None,
+    storage: Annotated[str, typer.Option(help="Where runs are to be kept.")] = "runs",
+    tracking_uri: Annotated[str, typer.Option(help="MLflow store.")] = "sqlite:///mlflow.db",
+    recipe: Annotated[str | None, typer.Option(help="A run that is to fit, such as trainables.one_shot.")] = None,
+    bench_ingest: Annotated[bool, typer.Option("--bench-ingest", help="Measure how fast clips are decoded.")] = False,
+) -> None:
+    """Says what is installed, what the cluster has, and whether shards, storage and tracking are reachable."""
+    from ovos_ray.config import ExperimentConfig
+    from ovos_ray.config.recipes import make
+
+    config = None if recipe is None else make(recipe, ExperimentConfig)
+    if not examine(tuple(shards or ()), storage, tracking_uri, config=config, bench_ingest=bench_ingest):
+        raise typer.Exit(1)
 
 
 def examine(
@@ -75,6 +95,7 @@ def examine(
         ("job package", _job_package),
     ]
     if bench_ingest:
+        from ovos_ray.config import ExperimentConfig
         from ovos_ray.on_ray.ingest import ingest_speed
 
         checks.append(("decoding", lambda: iter(ingest_speed(config or ExperimentConfig(), shards))))
@@ -88,16 +109,16 @@ def _print(title: str, check: Check) -> bool:
         found = list(check())
     except Exception as error:
         what = error.message if isinstance(error, OvosError) else f"{type(error).__name__}: {error}"
-        console.print(f"[red]✗[/] {escape(title)}: {escape(what)}", highlight=False, soft_wrap=True)
+        tell("✗", f"{title}: {what}", style="red")
         if isinstance(error, OvosError) and error.remedy:
-            console.print(f"    what to do: {escape(error.remedy)}", highlight=False, soft_wrap=True)
+            console.print(f"    what to do: {error.remedy}")
         return False
     concerns = [finding for finding in found if isinstance(finding, Concern)]
     line = "; ".join(finding for finding in found if isinstance(finding, str))
-    mark = "[yellow]![/]" if concerns else "[green]✓[/]"
-    console.print(f"{mark} {escape(title)}: {escape(line)}", highlight=False, soft_wrap=True)
+    mark, style = ("!", "yellow") if concerns else ("✓", "green")
+    tell(mark, f"{title}: {line}", style=style)
     for concern in concerns:
-        console.print(f"    {escape(concern.text)}: {escape(concern.remedy)}", highlight=False, soft_wrap=True)
+        console.print(f"    {concern.text}: {concern.remedy}")
     return True
 
 
@@ -271,8 +292,12 @@ def _tracking(tracking_uri: str) -> Iterator[Finding]:
 
 
 def _job_package() -> Iterator[Finding]:
+    from ovos_ray.on_ray.job_package import JobPackage
+
     package = JobPackage.of(Path.cwd())
     package.check()
     yield f"{package.mib:.1f} MiB in {len(package.sizes)} files go with a job"
     if package.mib > _NOTABLE_MIB:
         yield f"the largest: {package.largest()}"
+    if package.left_out:
+        yield f"not sent: {package.left_out_text()}"

@@ -7,10 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
-from ovos_ray.cli.console import console
+from ovos_ray.cli.console import console, printable, tell
 from ovos_ray.errors import ConfigError, OvosError
 from ovos_ray.run.resources import max_concurrent
 from ovos_ray.study.checks import check_scheduler, check_searcher
@@ -41,20 +41,20 @@ def print_study(space: SearchSpace, groups: Sequence[Group], skipped: Sequence[S
     table = Table(name, "seeds", "steps", "first digest", title=title, title_justify="left")
     for group in groups:
         seeds = ", ".join(str(trial.config.seed) for trial in group.trials)
-        table.add_row(escape(group.name), seeds, f"{group.config.train.steps:,}", group.trials[0].key)
+        table.add_row(group.name, seeds, f"{group.config.train.steps:,}", group.trials[0].key)
     console.print(table)
     stopping = f"; {space.scheduler} stops poor trials early" if space.scheduler in _STOPPING else ""
     if space.scheduler == "pbt" and groups[0].config.validation.every:
         ends = generation_ends(groups[0].config)
         stopping = f"; a population of {num_trials}, {len(ends)} generations, one every {ends[0]:,} steps"
-    console.print(f"compared by {space.metric}{stopping}", highlight=False)
+    console.print(f"compared by {space.metric}{stopping}")
     if space.table:
-        console.print(f"reproduces {space.table}", highlight=False)
+        console.print(f"reproduces {space.table}")
     for (reason, remedy), names in _by_reason(skipped).items():
         named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        console.print(f"left out {escape(named)}: {escape(reason)}", soft_wrap=True, highlight=False)
+        console.print(f"left out {named}: {reason}")
         if remedy:
-            console.print(f"  to run it: {escape(remedy)}", soft_wrap=True, highlight=False)
+            console.print(f"  to run it: {remedy}")
 
 
 def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
@@ -83,21 +83,18 @@ def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
         for folder, index in zip(data.shards, indices, strict=True):
             if folder not in shown:
                 shown.add(folder)
-                console.print(
-                    f"{index.dataset} {index.split}: {len(index.videos)} videos, {index.budget}", highlight=False
-                )
+                console.print(f"{index.dataset} {index.split}: {len(index.videos)} videos, {index.budget}")
         for excluded in plan.excluded:
             line = f"  left out {excluded.dataset}/{excluded.video}: {excluded.reason}"
             if line not in shown:
                 shown.add(line)
-                console.print(line, highlight=False)
+                console.print(line)
         if (line := f"label budget of {group.name}: {labels}") not in shown:
-            console.print(line, highlight=False, soft_wrap=True)
+            console.print(line)
         epochs = steps * data.batch_size / plan.epoch_length
         console.print(
             f"  {steps:,} steps x {data.batch_size} clips of {data.clip_length} frames = {epochs:,.1f} epochs of "
             f"{plan.epoch_length:,} clips",
-            highlight=False,
         )
     return problems
 
@@ -112,13 +109,13 @@ def print_cost(space: SearchSpace, groups: Sequence[Group]) -> None:
     at_most = "at most " if space.scheduler in _STOPPING else ""
     each = "a trial and generation" if space.scheduler == "pbt" else "a trial"
     with console.status("measuring a few steps of each kind of configuration") as status:
-        cost = price(groups, lambda name: status.update(f"measuring a few steps of {name}"))
+        cost = price(groups, lambda name: status.update(Text(printable(f"measuring a few steps of {name}"))))
     name = Column("estimate for", no_wrap=True)
     table = Table(name, "per trial", "GiB each worker", "trials", title="cost", title_justify="left")
     for kind in cost.kinds:
         more = f" and {kind.num_configurations - 1} more" if kind.num_configurations > 1 else ""
         memory = f"{kind.cost.memory_gib:.1f}"
-        table.add_row(escape(kind.name + more), _duration(kind.cost.seconds), memory, str(kind.num_trials))
+        table.add_row(kind.name + more, _duration(kind.cost.seconds), memory, str(kind.num_trials))
     console.print(table)
     num_trials = sum(kind.num_trials for kind in cost.kinds)
     wants_gpus = any(group.config.train.gpus_per_worker for group in groups)
@@ -126,19 +123,15 @@ def print_cost(space: SearchSpace, groups: Sequence[Group]) -> None:
     console.print(
         f"{num_trials} trials: {at_most}{cost.processor_hours:,.1f} {cost.unit} at this machine's speed{remark}; "
         f"scoring, start-up ({_START_UP_S} s {each} here) and pretraining come on top",
-        highlight=False,
-        soft_wrap=True,
     )
     resources, where = _cluster_at_hand()
     if resources is None:
-        console.print(f"trials at a time: unknown ({escape(where)})", highlight=False, soft_wrap=True)
+        console.print(f"trials at a time: unknown ({where})")
         return
     at_a_time = min(max_concurrent([group.config.train for group in groups], resources), num_trials)
     console.print(
-        f"trials at a time on {escape(where)} ({resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs): "
+        f"trials at a time on {where} ({resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs): "
         f"{at_a_time}, in all {at_most or 'about '}{_duration(3600 * cost.trial_hours / at_a_time)}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -192,7 +185,7 @@ def print_results(
         if row.num_stopped:
             seeds += f" ({row.num_stopped} stopped early)"
         table.add_row(
-            escape((names or {}).get(row.name, row.name)),
+            (names or {}).get(row.name, row.name),
             *scores,
             seeds,
             f"{row.label_percent:.1f} %",
@@ -200,7 +193,7 @@ def print_results(
         )
     console.print(table)
     if any(row.num_finished > 1 for row in rows):
-        console.print("mean ± standard deviation over seeds", highlight=False)
+        console.print("mean ± standard deviation over seeds")
 
 
 def print_failures(failures: Sequence[Failure], command: str) -> None:
@@ -209,12 +202,12 @@ def print_failures(failures: Sequence[Failure], command: str) -> None:
     for failure in failures:
         by_reason.setdefault((failure.reason, failure.remedy), []).append(failure.name)
     for (reason, remedy), names in by_reason.items():
-        console.print(f"[bold red]failed:[/] {escape(', '.join(names))}", soft_wrap=True, highlight=False)
-        console.print(f"  {escape(reason)}", soft_wrap=True, highlight=False)
+        tell("failed:", ", ".join(names), style="bold red")
+        console.print(f"  {reason}")
         if remedy:
-            console.print(f"  [bold]What to do:[/] {escape(remedy)}", soft_wrap=True, highlight=False)
+            tell("  What to do:", remedy, style="bold")
     if failures:
-        console.print(f"then run the same again, it makes only what is missing: {escape(command)}", soft_wrap=True)
+        console.print(f"then run the same again, it makes only what is missing: {command}")
 
 
 def problems_of(space: SearchSpace, groups: Sequence[Group]) -> list[OvosError]:

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import importlib.util
 import inspect
-import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +20,7 @@ from typing import Any, TypeVar
 
 from ovos_ray.errors import ConfigError
 
-__all__ = ["Recipe", "find", "list_recipes", "make"]
+__all__ = ["Recipe", "list_recipes", "make"]
 
 Made = TypeVar("Made")
 
@@ -29,26 +31,41 @@ class Recipe:
 
     Attributes:
         path: What is typed on the command line.
-        make: The function, without arguments.
+        summary: The first line of its docstring.
     """
 
     path: str
-    make: Callable[[], Any]
-
-    @property
-    def summary(self) -> str:
-        """The first line of the function's docstring."""
-        return (inspect.getdoc(self.make) or "").partition("\n")[0]
+    summary: str
 
 
-def find(path: str) -> Recipe:
-    """Finds a recipe by its path.
+@contextmanager
+def _from_here() -> Iterator[None]:
+    """Lets modules be found in the current folder too, last: nothing there takes the place of an installed package."""
+    here = str(Path.cwd())
+    sys.path.append(here)
+    try:
+        yield
+    finally:  # the last of its kind: it may stand further up as well
+        del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
+
+
+def make(path: str, kind: type[Made]) -> Made:
+    """Finds a recipe and calls it. This runs the code of the module that was named, and of no other.
 
     Raises:
-        ConfigError: There is no such module or function; names the ones there are.
+        ConfigError: It is not found, or makes something else than `kind`.
     """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
+    with _from_here():
+        made = _find(path)()
+    if not isinstance(made, kind):
+        raise ConfigError(
+            f"recipe {path!r} makes a {type(made).__name__}, a {kind.__name__} is needed",
+            "`ovos-ray train` takes trainables, `ovos-ray sweep` takes search spaces",
+        )
+    return made
+
+
+def _find(path: str) -> Callable[[], Any]:
     module, name = _import(path), path.rpartition(".")[2]
     if module is None:
         parent, _, name = path.rpartition(".")
@@ -61,7 +78,7 @@ def find(path: str) -> Recipe:
             f"it has {', '.join(sorted(functions))}" if functions else "write a function () -> ExperimentConfig there"
         )
         raise ConfigError(f"module {module.__name__} has no recipe {name!r}", hint)
-    return Recipe(path, functions[name])
+    return functions[name]
 
 
 def _hint(path: str) -> str:
@@ -74,33 +91,33 @@ def _hint(path: str) -> str:
     return f"did you mean {', '.join(near)}?" if near else f"start in the folder that holds {top}/"
 
 
-def make(path: str, kind: type[Made]) -> Made:
-    """Finds a recipe and calls it.
-
-    Raises:
-        ConfigError: It is not found, or makes something else than `kind`.
-    """
-    made = find(path).make()
-    if not isinstance(made, kind):
-        raise ConfigError(
-            f"recipe {path!r} makes a {type(made).__name__}, a {kind.__name__} is needed",
-            "`ovos-ray train` takes trainables, `ovos-ray sweep` takes search spaces",
-        )
-    return made
-
-
 def list_recipes(package: str) -> list[Recipe]:
-    """Returns all recipes in a package, such as `trainables`, by module and order of definition."""
-    top = _import(package)
-    if top is None or not hasattr(top, "__path__"):
-        return []
+    """Returns all recipes in a package, such as `trainables`, by module and order of definition.
+
+    Its files are read, not run.
+    """
+    with _from_here():
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    places = (spec.submodule_search_locations if spec is not None else None) or []
+    modules = sorted((path for place in places for path in Path(place).glob("*.py")), key=lambda path: path.stem)
     recipes = []
-    for info in sorted(pkgutil.iter_modules(top.__path__), key=lambda info: info.name):
-        module = importlib.import_module(f"{package}.{info.name}")
-        for name, function in _functions(module):
-            path = module.__name__ if name == info.name else f"{module.__name__}.{name}"
-            recipes.append(Recipe(path, function))
+    for file in modules:
+        for function in _public_functions(file) if file.stem.isidentifier() else []:
+            path = f"{package}.{file.stem}"
+            path = path if function.name == file.stem else f"{path}.{function.name}"
+            recipes.append(Recipe(path, (ast.get_docstring(function) or "").partition("\n")[0]))
     return recipes
+
+
+def _public_functions(file: Path) -> Iterator[ast.FunctionDef]:
+    """Yields the functions of a file that may be recipes: without underscore, without arguments."""
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return  # whoever names it hears of it
+    for node in body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and not ast.unparse(node.args):
+            yield node
 
 
 def _import(path: str) -> ModuleType | None:

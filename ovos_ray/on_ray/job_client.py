@@ -110,7 +110,7 @@ class _Log:
             fresh = text[max(0, self._printed - seen) :]
             seen += len(text)
             self._printed = max(self._printed, seen)
-            self._console.file.write(fresh)  # as it is: no markup, no wrapping
+            self._console.print(fresh, end="")
             self._console.file.flush()
 
 
@@ -118,10 +118,10 @@ def _exit_status(job: str, info: Any, console: Console) -> int:
     status = str(info.status)
     code = info.driver_exit_code
     if status == "SUCCEEDED":
-        console.print(f"job {job} succeeded", highlight=False)
+        console.print(f"job {job} succeeded")
         return 0
     if status == "FAILED" and code is None and info.message:
-        console.print(info.message, markup=False, soft_wrap=True)  # it failed before its log began
+        console.print(info.message)  # it failed before its log began
     code = 1 if not code else 128 - code if code < 0 else code  # a signal, as a shell tells it
     console.print(f"job {job} {'was stopped' if status == 'STOPPED' else f'failed with exit status {code}'}")
     return code

@@ -1,11 +1,17 @@
-"""What is uploaded with a job: the current folder without what ignore files name, weighed beforehand."""
+"""What is uploaded with a job: the current folder without what ignore files name, weighed beforehand.
+
+Secrets stay here, and so do files that links bring in from elsewhere: a package lies on every node, and whoever may use
+the cluster may read it.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import logging
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ovos_ray.errors import ResourceError
@@ -15,6 +21,12 @@ __all__ = ["DEFAULT_LIMIT_MIB", "JobPackage"]
 DEFAULT_LIMIT_MIB = 100
 """Ray refuses 512 MiB; every node unpacks what is sent, so that far less is already a mistake."""
 _NUM_NAMED = 5
+_SECRET_FOLDERS = frozenset({".aws", ".azure", ".docker", ".gcloud", ".gnupg", ".kube", ".ssh"})
+_SECRET_FILES = (
+    ".env", ".env.*", "*.env", ".netrc", "_netrc", ".pgpass", ".git-credentials", ".pypirc", ".npmrc", ".databrickscfg",
+    "token", "*.token", ".token", "credentials", "credentials.json", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*",
+    "id_dsa*", "id_ecdsa*", "id_ed25519*", "kubeconfig", "secrets.*", "service-account*.json", "service_account*.json",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -24,14 +36,16 @@ class JobPackage:
     Attributes:
         folder: The folder they lie in.
         sizes: Bytes by path relative to the folder, largest first.
+        left_out: What stays here although no ignore file names it, with the reason: paths relative to the folder.
     """
 
     folder: Path
     sizes: dict[str, int]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, folder: Path, excludes: Sequence[str] = ()) -> JobPackage:
-        """Finds the files that Ray would pack, by Ray's own rules.
+        """Finds the files that Ray would pack, by Ray's own rules, and among them those that must not be sent.
 
         Args:
             folder: The working directory.
@@ -42,10 +56,18 @@ class JobPackage:
 
         folder = folder.absolute()
         found: dict[str, int] = {}
+        left_out: dict[str, str] = {}
+        token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        secrets = {Path(token).resolve()} if token else set()
 
         def weigh(path: Path) -> None:
-            if path.is_file():
-                found[path.relative_to(folder).as_posix()] = path.stat().st_size
+            if not path.is_file():
+                return
+            relative = path.relative_to(folder)
+            if reason := _reason_to_keep(folder, relative, secrets):
+                left_out[reason[0]] = reason[1]
+            else:
+                found[relative.as_posix()] = path.stat().st_size
 
         quiet = logging.getLogger(f"{__name__}.ignored")
         quiet.setLevel(logging.WARNING)
@@ -57,7 +79,17 @@ class JobPackage:
             include_gitignore=os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1",
             logger=quiet,
         )
-        return cls(folder, dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))))
+        return cls(folder, dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))), left_out)
+
+    def patterns(self) -> list[str]:
+        """Returns what is left out as Ray's `excludes`, written as in an ignore file."""
+        return ["/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", path) for path in self.left_out]
+
+    def left_out_text(self) -> str:
+        """Names what is left out, and why."""
+        shown = list(self.left_out.items())[: 2 * _NUM_NAMED]
+        more = len(self.left_out) - len(shown)
+        return ", ".join(f"{path} ({reason})" for path, reason in shown) + (f" and {more} more" if more else "")
 
     @property
     def mib(self) -> float:
@@ -95,3 +127,21 @@ class JobPackage:
                 f"add to .rayignore what a job does not need: {' '.join(self.to_ignore())} "
                 "(data belong on a disk or bucket that every node reads)",
             )
+
+
+def _reason_to_keep(folder: Path, relative: Path, secrets: set[Path]) -> tuple[str, str] | None:
+    """Returns what is not to be sent of a file's path, and why; None where nothing is wrong with it."""
+    base = folder.resolve()
+    for depth, part in enumerate(relative.parts, 1):
+        outer = Path(*relative.parts[:depth])
+        if (folder / outer).is_symlink() and not (folder / outer).resolve().is_relative_to(base):
+            return outer.as_posix(), "a link that leads elsewhere"
+        if part in _SECRET_FOLDERS and depth < len(relative.parts):
+            return outer.as_posix(), "secrets"
+    name = relative.name.lower()
+    code = relative.suffix in (".py", ".pyi", ".md")
+    if (folder / relative).resolve() in secrets or (
+        not code and any(fnmatch.fnmatchcase(name, pattern) for pattern in _SECRET_FILES)
+    ):
+        return relative.as_posix(), "a secret"
+    return None

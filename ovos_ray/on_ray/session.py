@@ -25,19 +25,27 @@ _POLL_S = 0.5
 
 
 def address_hook() -> Callable[[], None]:
-    """Returns what every worker process must do first: know which cluster is its own.
+    """Returns what every worker process must do first: know which cluster is its own, and look in its folder last.
 
     Ray Train asks the state API, without an address, whether a run's controller still lives. That is answered by the
     cluster which was started last on the machine: another one knows nothing of the run, which would lose its workers,
     and one that is gone never answers, so that the workers of a run that was stopped would never be freed.
+
+    Ray puts the driver's folder first on the workers' path. Unless this program lies there, it comes last, so that
+    nothing in it takes the place of an installed package.
     """
+    driver_folder = str(Path.cwd())
 
     def hook() -> None:  # sent by value: the package is not imported for it
         import os
+        import sys
 
         import ray
 
         os.environ.setdefault("RAY_ADDRESS", ray.get_runtime_context().gcs_address)
+        for folder in {driver_folder, os.getcwd()}:
+            if not os.path.isfile(os.path.join(folder, "ovos_ray", "__main__.py")):
+                sys.path[:] = [*(path for path in sys.path if path != folder), folder]
 
     return hook
 
@@ -72,7 +80,6 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None, several_w
             logging.getLogger(name).setLevel(logging.ERROR)
     if not address:
         variables = {
-            "PYTHONPATH": os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH", "")])),
             "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": os.environ["RAY_TRAIN_HEALTH_CHECK_INTERVAL_S"],
             # One machine is not taken away from under a run: that saves a process a trial.
             "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -92,7 +99,11 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None, several_w
                 "put `ovos-ray submit --` before the verb, or unset RAY_ADDRESS to run on this machine",
             )
         excludes = [".venv", ".git", "/runs", "/shards"]
-        JobPackage.of(Path(here), excludes).check()
+        package = JobPackage.of(Path(here), excludes)
+        package.check()
+        if package.left_out:
+            logging.getLogger(__name__).warning("not sent to the cluster: %s", package.left_out_text())
+        excludes += package.patterns()
         ray.init(address, runtime_env={"working_dir": here, "excludes": excludes, **hook}, **options)
     try:
         yield
@@ -122,7 +133,7 @@ def mention_idle_gpus(console: Console, configs: Iterable[ExperimentConfig]) -> 
     gpus = ray.cluster_resources().get("GPU", 0)
     if gpus and not any(config.train.gpus_per_worker for config in configs):
         console.print(
-            f"[yellow]{gpus:g} GPUs stay idle:[/] add train.gpus_per_worker=1 to train on them", highlight=False
+            f"{gpus:g} GPUs stay idle: add train.gpus_per_worker=1 to train on them", style="yellow", highlight=False
         )
 
 

@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.config.digest import resolve_paths
+from ovos_ray.track.servers import resolve_tracking_uri
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["RunRequest", "spool_folder"]
+__all__ = ["RunRequest", "resolve", "spool_folder"]
+
+
+def resolve(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the configuration with absolute paths and tracking store, as workers need it."""
+    config = resolve_paths(config, Path.cwd())
+    if not config.tracking_uri:
+        return config
+    return override(config, {"tracking_uri": resolve_tracking_uri(config.tracking_uri)})
 
 
 @dataclass(frozen=True)

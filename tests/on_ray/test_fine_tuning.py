@@ -78,17 +78,14 @@ def test_any_recipe_starts_from_a_file_of_the_official_layout(name: str, suffix:
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_fine_tuning_on_ones_own_videos(videos: Path, tmp_path: Path) -> None:
-    from ovos_ray.cli.datasets import pack_dataset
-    from ovos_ray.cli.prediction import predict
-    from ovos_ray.cli.training import train
+    from ovos_ray.cli.pack import pack
+    from ovos_ray.cli.predict import predict
+    from ovos_ray.cli.train import train
 
     official = networks.build("cutie-tiny", seed=5)
     export_weights(official, tmp_path / "cutie-tiny.pth")
     shards = tmp_path / "shards"
-    pack_dataset(
-        "my-videos", videos, shards, split="train", labels="first", layout="folder", shortest_side=None,
-        label_frame="first", exclude=(), overwrite=False,
-    )  # fmt: skip
+    pack("my-videos", videos, shards, layout="folder")
     assert {v.name: v.label_frames for v in ShardIndex.load(shards).videos} == {n: (t,) for n, t in LABELLED.items()}
 
     # The documented command; the rest makes it small enough for a test.
@@ -99,7 +96,7 @@ def test_fine_tuning_on_ones_own_videos(videos: Path, tmp_path: Path) -> None:
         "train.num_threads=1", "optimizer.warm_up_steps=0", "optimizer.learning_rate=1e-3",
         f"storage={tmp_path / 'runs'}", "tracking_uri=",
     ]  # fmt: skip
-    train("trainables.fine_tuning.cutie", command + small, dry_run=False, verbose=False)
+    train("trainables.fine_tuning.cutie", command + small)
     folder = tmp_path / "runs" / "fine-tuned-cutie"
     tuned = safetensors.torch.load_file(folder / "network.safetensors")
     fresh = networks.build("cutie-tiny", seed=0).state_dict()
@@ -109,10 +106,7 @@ def test_fine_tuning_on_ones_own_videos(videos: Path, tmp_path: Path) -> None:
 
     assert 0 < distance(official.state_dict()) < 0.1 * distance(fresh)
 
-    predict(
-        tmp_path / "predictions", checkpoint=folder, baseline=None, root=videos, split="train", layout="folder",
-        frames=None, mask=None, network=None, soft=None, overlay=None, num_workers=1, evaluate=False, verbose=False,
-    )  # fmt: skip
+    predict(tmp_path / "predictions", checkpoint=folder, root=videos, split="train", layout="folder")
     saved = {p.parent.name: len(list(p.parent.iterdir())) for p in (tmp_path / "predictions").rglob("*.png")}
     assert saved["kitten"] == NUM_FRAMES
     assert set(saved) == set(LABELLED)

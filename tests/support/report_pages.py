@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from synthetic_study import RawRun, curve, made_up_scores, save_mask, square, write_study, write_videos
 
-from ovos_ray.cli.demo import demo
+from ovos_ray.cli.demo_chain import run_demo
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.pack import pack
@@ -89,7 +89,7 @@ def made_up_page(folder: Path) -> StudyPage:
 
 def demo_page(folder: Path) -> StudyPage:
     """The demo on fewer videos and for a few steps, which teaches nothing; on the cluster at hand."""
-    demo(folder, steps=4, num_videos={"train": 6, "select": 1, "val": 6})
+    run_demo(folder, steps=4, num_videos={"train": 6, "select": 1, "val": 6})
     numbers = json.loads((folder / "demo.json").read_text())
     baselines = {name: [(scores["j"], scores["f"])] for name, scores in numbers["baselines"].items()}
     return _read(folder / "report" / "report.html", folder / "runs", folder / "dataset", baselines)

@@ -228,7 +228,7 @@ def test_command_of_the_job_manifest_is_one_the_program_takes() -> None:
     from typer.main import get_command
 
     from ovos_ray.cli.app import app
-    from ovos_ray.cli.submit import refuse_relative_paths
+    from ovos_ray.on_ray.job_paths import refuse_relative_paths
 
     words = shlex.split(dict(manifests())["RayJob"]["spec"]["entrypoint"])
     assert words[:3] == ["python", "-m", "ovos_ray"]

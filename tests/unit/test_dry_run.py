@@ -6,9 +6,9 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from ovos_ray.cli import studies, training
+from ovos_ray.cli.console import console
+from ovos_ray.cli.sweep import sweep
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders import synthetic
@@ -53,16 +53,13 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     synthetic.generate(tmp_path / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
     pack(open_dataset(tmp_path / "dataset"), tmp_path / "shards", labels="first", split="train")
     output = io.StringIO()
-    console = Console(file=output, width=200)
-    monkeypatch.setattr(studies, "console", console)
-    monkeypatch.setattr(training, "console", console)
+    monkeypatch.setattr(console, "_file", output)
+    monkeypatch.setattr(console, "_width", 200)
     return output
 
 
-def sweep(*words: str) -> bool:
-    return training.sweep(
-        "dry_run_study.large", words, dry_run=True, max_concurrent=None, plain_processes=None, verbose=False
-    )
+def plan(*words: str) -> None:
+    sweep("dry_run_study.large", list(words), dry_run=True)
 
 
 def test_a_plan_of_500_trials_says_what_runs_what_does_not_and_what_it_costs(
@@ -73,7 +70,7 @@ def test_a_plan_of_500_trials_says_what_runs_what_does_not_and_what_it_costs(
     measured = []
     real = estimate.estimate
     monkeypatch.setattr(estimate, "estimate", lambda config: measured.append(config) or real(config))  # type: ignore[func-returns-value]
-    assert sweep("data.shards=shards", "evaluation.root=dataset")
+    plan("data.shards=shards", "evaluation.root=dataset")
     text = printed.getvalue()
     # 2 networks x 2 strategies x 56 draws x 3 seeds = 672, of which XMem's 1-step, 168, cannot be trained.
     assert "large: 504 trials of 168 configurations of dry_run_study.tiny" in text
@@ -89,12 +86,12 @@ def test_a_plan_of_500_trials_says_what_runs_what_does_not_and_what_it_costs(
 
 
 def test_a_plan_says_what_is_still_missing(printed: io.StringIO) -> None:
-    assert sweep("num_samples=1", "evaluation.root=nowhere", "data.shards=absent")
+    plan("num_samples=1", "evaluation.root=nowhere", "data.shards=absent")
     text = " ".join(printed.getvalue().split())
     assert text.count("it cannot run yet") == 2
     assert "absent" in text
     assert "nowhere: no such folder" in text
-    assert sweep("num_samples=1", "data.shards=shards", "scheduler=asha")
+    plan("num_samples=1", "data.shards=shards", "scheduler=asha")
     assert "metric = 'final/jf' is only known at the end" in printed.getvalue()
 
 
@@ -104,19 +101,19 @@ def test_the_plan_of_a_population_says_its_generations_and_costs_all_members_to_
     words = ["data.shards=shards", "evaluation.root=dataset", "num_samples=4", "metric=val/jf", "scheduler=pbt"]
     words += ["validation.root=dataset", "validation.split=train", "validation.every=400", "train.steps=1000"]
     alone = ["network.name=stcn-tiny", "method.backward=1-step", "seeds=0"]
-    assert sweep(*words, *alone)
+    plan(*words, *alone)
     text = printed.getvalue()
     assert "compared by val/jf; a population of 4, 3 generations, one every 400 steps" in text
     assert "4 trials: " in text
     assert "at most" not in text
     assert "cannot run yet" not in text
-    assert sweep(*words, "seeds=0")
+    plan(*words, "seeds=0")
     assert "which network.name cannot be" in " ".join(printed.getvalue().split())
 
 
 def test_a_job_address_gives_no_concurrency(printed: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
-    assert sweep("num_samples=1", "data.shards=shards", "network.name=stcn-tiny", "method.backward=1-step")
+    plan("num_samples=1", "data.shards=shards", "network.name=stcn-tiny", "method.backward=1-step")
     assert "trials at a time: unknown (http://head:8265" in printed.getvalue()
 
 
@@ -126,9 +123,9 @@ def test_gpus_that_nobody_asks_for_are_mentioned(printed: io.StringIO, monkeypat
     config = make("trainables.one_shot", ExperimentConfig)
     for gpus, changes in ((0, {}), (4, {"train.gpus_per_worker": 0.5})):
         monkeypatch.setattr("ray.cluster_resources", lambda gpus=gpus: {"CPU": 8.0, "GPU": float(gpus)})
-        mention_idle_gpus(training.console, [override(config, changes)])
+        mention_idle_gpus(console, [override(config, changes)])
     assert not printed.getvalue()
-    mention_idle_gpus(training.console, [config])
+    mention_idle_gpus(console, [config])
     assert "4 GPUs stay idle: add train.gpus_per_worker=1" in printed.getvalue()
 
 

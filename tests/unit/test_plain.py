@@ -237,9 +237,8 @@ def test_a_study_without_ray_does_not_import_it(base: ExperimentConfig, tmp_path
         "def study() -> SearchSpace:\n    return SearchSpace(name='light', trainable='tiny.one', seeds=(0,))\n"
     )
     code = (
-        "import sys\nfrom ovos_ray.cli.training import sweep\n"
-        "sweep('tiny.study', ['train.steps=1', 'evaluation.root=null', 'tracking_uri='], dry_run=False, "
-        "max_concurrent=None, plain_processes=1, verbose=False)\n"
+        "import sys\nfrom ovos_ray.cli.sweep import sweep\n"
+        "sweep('tiny.study', ['train.steps=1', 'evaluation.root=null', 'tracking_uri='], no_ray=True)\n"
         "print('ray' in sys.modules, [name for name in sys.modules if name.startswith('ovos_ray.on_ray')])"
     )
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[2])])

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ovos_ray import networks
-from ovos_ray.cli import prediction
+from ovos_ray.cli.predict import predict as predict_verb
 from ovos_ray.data.masks import encode_jpeg, encode_mask
 from ovos_ray.errors import ConfigError, DataError, EvaluationError, ResourceError
 from ovos_ray.evaluate.infer.baselines import copy_first_mask
@@ -50,12 +50,8 @@ def save_weights(folder: Path, seed: int) -> None:
 
 def predict(clip: Path, **changes: Any) -> Path:
     folder = clip.parent
-    arguments: dict[str, Any] = {
-        "checkpoint": folder / "weights.pt", "baseline": None, "root": None, "split": "val", "layout": "auto",
-        "frames": clip, "mask": folder / "mask.png", "network": None, "soft": None, "overlay": None, "num_workers": 1,
-        "evaluate": False, "verbose": False,
-    }  # fmt: skip
-    prediction.predict(folder / "out", **arguments | changes)
+    arguments = {"checkpoint": folder / "weights.pt", "frames": clip, "mask": folder / "mask.png"}
+    predict_verb(folder / "out", **arguments | changes)
     return folder / "out/clip"
 
 

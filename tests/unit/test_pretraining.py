@@ -179,7 +179,7 @@ def test_labels_of_pretraining_and_validation_are_counted_apart(here: Path) -> N
 
 
 def test_a_dry_run_prices_the_stage_and_counts_its_labels(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ovos_ray.cli.training import train
+    from ovos_ray.cli.train import train
 
     small = synthetic.SyntheticConfig(height=48, width=64, num_frames=5)
     synthetic.generate(here / "dataset", seed=3, num_videos={"train": 3, "val": 2}, config=small)
@@ -192,7 +192,7 @@ def test_a_dry_run_prices_the_stage_and_counts_its_labels(here: Path, capsys: py
         "    data = DataConfig(shards=('shards/videos',), batch_size=2, crop_size=48)\n"
         "    return ExperimentConfig(name='mine', data=data, pretrain=PretrainConfig(recipe='my_stages.stage'))\n"
     )
-    train("my_runs.my_run", [], dry_run=True, verbose=False)
+    train("my_runs.my_run", dry_run=True)
     printed = " ".join(capsys.readouterr().out.split())
     stage = pretraining_stage(pin_pretraining(make("my_runs.my_run", ExperimentConfig)))
     assert stage is not None

@@ -11,7 +11,7 @@ from ovos_ray.cli.app import app
 from ovos_ray.cli.console import console
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.digest import digest
-from ovos_ray.config.recipes import find, list_recipes, make
+from ovos_ray.config.recipes import list_recipes, make
 from ovos_ray.errors import ConfigError
 from ovos_ray.study.expand import expand
 from ovos_ray.study.space import Range, SearchSpace
@@ -29,13 +29,11 @@ def test_every_recipe_and_study_can_be_made() -> None:
     recipes = list_recipes("trainables")
     assert {"trainables.one_shot", "trainables.one_shot.xmem"} <= {recipe.path for recipe in recipes}
     for recipe in recipes:
-        assert isinstance(recipe.make(), ExperimentConfig)
         assert recipe.summary
-        assert find(recipe.path).make is recipe.make
-    names = [recipe.make().name for recipe in recipes]
+    names = [make(recipe.path, ExperimentConfig).name for recipe in recipes]
     assert len(set(names)) == len(names), "two recipes would share a run folder"
     for study in list_recipes("search_spaces"):
-        space = study.make()
+        space = make(study.path, SearchSpace)
         trials, _ = expand(space)
         assert len({trial.config.name for trial in trials}) == len(trials)
 
@@ -110,15 +108,15 @@ def test_ls_shows_every_path_whole_also_on_a_narrow_terminal(monkeypatch: pytest
 
 def test_unknown_recipes_are_refused_with_a_hint() -> None:
     with pytest.raises(ConfigError, match=r"did you mean .*trainables.one_shot"):
-        find("trainables.oneshot")
+        make("trainables.oneshot", object)
     for short, whole in [("one_shot", "trainables.one_shot"), ("clip_length.paper", "search_spaces.clip_length.paper")]:
         with pytest.raises(ConfigError) as error:
-            find(short)
+            make(short, object)
         assert error.value.remedy == f"did you mean {whole}?"
     with pytest.raises(ConfigError, match="start in the folder that holds qqq/"):
-        find("qqq.zzz")
+        make("qqq.zzz", object)
     with pytest.raises(ConfigError, match="has no recipe 'xmen'"):
-        find("trainables.one_shot.xmen")
+        make("trainables.one_shot.xmen", object)
     with pytest.raises(ConfigError, match="makes a ExperimentConfig, a SearchSpace is needed"):
         make("trainables.one_shot", SearchSpace)
 

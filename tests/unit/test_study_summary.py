@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from ovos_ray.cli import studies
 from ovos_ray.config import ExperimentConfig
@@ -57,7 +56,8 @@ def test_configurations_are_ranked_by_the_mean_over_their_seeds() -> None:
 
 def test_the_table_and_the_failures_say_what_happened(monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.StringIO()
-    monkeypatch.setattr(studies, "console", Console(file=output, width=160))
+    monkeypatch.setattr(studies.console, "_file", output)
+    monkeypatch.setattr(studies.console, "_width", 160)
     studies.print_results(SPACE, trials(), results())
     reason = ("DataError: shard damaged", "pack it again")
     failures = [Failure("a seed 0", *reason), Failure("a seed 1", *reason), Failure("b seed 0", "lost")]

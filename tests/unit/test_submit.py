@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
 from ovos_ray.cli.console import console
-from ovos_ray.cli.submit import JobOptions, job_environment, parse_environment, refuse_relative_paths, submit
 from ovos_ray.errors import ClusterError, ConfigError, ResourceError
 from ovos_ray.on_ray import job_client
 from ovos_ray.on_ray.job_client import connect, follow
+from ovos_ray.on_ray.job_environment import job_environment, parse_environment
 from ovos_ray.on_ray.job_package import JobPackage
+from ovos_ray.on_ray.job_paths import refuse_relative_paths
 
 MIB = 2**20
 
@@ -62,6 +63,43 @@ def test_package_is_what_ray_packs(folder: Path, tmp_path_factory: pytest.TempPa
     assert "videos/cat/frames.mp4" in packed
     assert not {"runs/one/state.pt", "big.log", "notes/drop.log", "videos/dog/frames.mp4"} & packed.keys()
     assert package.mib == pytest.approx(archive.stat().st_size / MIB, rel=0.01)
+
+
+def test_secrets_and_what_links_bring_in_are_not_sent(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private.runtime_env.packaging import create_package
+
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "private.txt").write_text("a diary")
+    secrets = [
+        ".env",
+        ".env.local",
+        "token",
+        "my cluster [1].token",
+        ".aws/credentials",
+        "recipes/.ssh/config",
+        "a.pem",
+    ]
+    for name in [*secrets, "token.py", "recipes/environment.py", "tokens.txt", "the-cluster's"]:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("s3cret")
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "notes/diary.txt").symlink_to(elsewhere / "private.txt")
+    (folder / "notes/mine.py").symlink_to(folder / "recipes/mine.py")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "the-cluster's"))
+
+    package = JobPackage.of(folder)
+    archive = tmp_path_factory.mktemp("archive") / "a.zip"
+    create_package(str(folder), archive, include_gitignore=True, excludes=package.patterns())
+    sent = {info.filename for info in zipfile.ZipFile(archive).infolist() if not info.is_dir()}
+    assert sent == package.sizes.keys()
+    assert {"token.py", "tokens.txt", "recipes/environment.py", "notes/mine.py", "recipes/mine.py"} <= sent
+    assert not {*secrets, "the-cluster's"} & sent
+    assert not any(name.startswith(("link", "notes/diary")) for name in sent)
+    said = package.left_out_text()
+    assert ".env (a secret)" in said
+    assert "link (a link that leads elsewhere)" in said
 
 
 def test_package_of_the_checkout_is_small_and_holds_all_code() -> None:
@@ -139,16 +177,17 @@ def test_paths_of_other_verbs_are_refused_too() -> None:
 def test_wrong_command_lines_are_found_before_anything_is_sent(
     command: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ovos_ray.cli.submit.connect", lambda *_: pytest.fail("the cluster was asked"))
+    monkeypatch.setattr(job_client, "connect", lambda *_: pytest.fail("the cluster was asked"))
     result = CliRunner().invoke(app, ["submit", "--", *command])
     assert result.exit_code == 2
     assert said in result.output
 
 
 def test_wrong_settings_are_found_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ovos_ray.cli.submit.connect", lambda *_: pytest.fail("the cluster was asked"))
-    with pytest.raises(ConfigError, match=r"train\.stepz"):
-        submit("train", [], {"trainable": "trainables.one_shot", "overrides": ["train.stepz=3"]}, JobOptions())
+    monkeypatch.setattr(job_client, "connect", lambda *_: pytest.fail("the cluster was asked"))
+    result = CliRunner().invoke(app, ["submit", "--", "train", "trainables.one_shot", "train.stepz=3"])
+    assert isinstance(result.exception, ConfigError)
+    assert "train.stepz" in result.exception.message
 
 
 def test_environment_brings_program_dependencies_commit_and_variables(
@@ -157,7 +196,7 @@ def test_environment_brings_program_dependencies_commit_and_variables(
     monkeypatch.setenv("OVOS_GIT_COMMIT", "f" * 40)
     monkeypatch.setenv("SECRET", "s")
     environment, variables = parse_environment('{"env_vars": {"A": "1", "B": "1"}, "pip": ["av"]}', ["B=2", "SECRET"])
-    made = job_environment(JobOptions(environment=environment, variables=variables, install=True))
+    made = job_environment(environment, variables, install=True)
     assert made["working_dir"] == str(folder)
     assert made["env_vars"] == {"OVOS_GIT_COMMIT": "f" * 40, "A": "1", "B": "2", "SECRET": "s"}
     (program,) = made["py_modules"]
@@ -169,7 +208,7 @@ def test_environment_brings_program_dependencies_commit_and_variables(
 
 
 def test_checkout_is_sent_as_it_is() -> None:
-    made = job_environment(JobOptions())
+    made = job_environment()
     assert "py_modules" not in made
     assert "pip" not in made
 
@@ -193,7 +232,7 @@ def test_cluster_that_does_not_answer_is_a_named_error(monkeypatch: pytest.Monke
 
 def test_token_alone_is_sent_although_ray_asks_for_a_mode_too() -> None:
     code = (
-        "from ovos_ray.cli.submit import use_token\n"
+        "from ovos_ray.on_ray.job_client import use_token\n"
         "use_token()\n"
         "from ray._private.authentication.http_token_authentication import get_auth_headers_if_auth_enabled\n"
         "print(get_auth_headers_if_auth_enabled({}))\n"
@@ -272,9 +311,7 @@ def test_exit_status_is_the_job_s(
     assert ("no image" in capsys.readouterr().out) == (status == "FAILED" and code is None)
 
 
-def test_interrupting_leaves_the_job_and_says_how_to_follow_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
-) -> None:
+def test_interrupting_leaves_the_job_and_says_how_to_follow_it(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     class Client(Job):
         def list_jobs(self) -> list[Any]:
             return []
@@ -282,13 +319,17 @@ def test_interrupting_leaves_the_job_and_says_how_to_follow_it(
         def get_address(self) -> str:
             return "http://head"
 
-        def submit_job(self, *, submission_id: str, **_: Any) -> str:
+        def submit_job(self, *, submission_id: str, runtime_env: dict[str, Any], **_: Any) -> str:
+            assert runtime_env["excludes"] == ["/.env"]
             return submission_id
 
+    (folder / ".env").write_text("PASSWORD=s3cret")
     client = Client([["log\n", KeyboardInterrupt()]])
-    monkeypatch.setattr("ovos_ray.cli.submit.connect", lambda *_: client)
-    assert submit("ls", [], {}, JobOptions(submission_id="mine")) == 130
-    said = capsys.readouterr().out
+    monkeypatch.setattr(job_client, "connect", lambda *_: client)
+    result = CliRunner().invoke(app, ["submit", "--submission-id", "mine", "--", "ls"])
+    assert result.exit_code == 130
+    said = result.output
+    assert "not sent: .env (a secret)" in said
     assert "the job goes on" in said
     assert said.count("ray job logs --follow mine") == said.count("ray job stop mine") == 2
 
@@ -302,7 +343,8 @@ def test_second_job_of_the_same_command_is_refused(monkeypatch: pytest.MonkeyPat
                 )
             ]
 
-    monkeypatch.setattr("ovos_ray.cli.submit.connect", lambda *_: Client([]))
-    with pytest.raises(ClusterError, match="first runs the same command") as caught:
-        submit("ls", [], {}, JobOptions())
-    assert "ray job stop first" in str(caught.value.remedy)
+    monkeypatch.setattr(job_client, "connect", lambda *_: Client([]))
+    result = CliRunner().invoke(app, ["submit", "--", "ls"])
+    assert isinstance(result.exception, ClusterError)
+    assert "first runs the same command" in result.exception.message
+    assert "ray job stop first" in str(result.exception.remedy)

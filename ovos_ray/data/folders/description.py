@@ -58,8 +58,9 @@ class DatasetDescription:
 
 
 def _folders() -> list[Path]:
-    """Where descriptions lie: the working directory first, then the checkout."""
-    return [Path.cwd() / "datasets", Path(ovos_ray.__file__).resolve().parents[1] / "datasets"]
+    """Where descriptions lie: the working directory first, then the checkout. A package called `datasets` is none."""
+    folders = [Path.cwd() / "datasets", Path(ovos_ray.__file__).resolve().parents[1] / "datasets"]
+    return [folder for folder in folders if not (folder / "__init__.py").is_file()]
 
 
 def described_names() -> tuple[str, ...]:

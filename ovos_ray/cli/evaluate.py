@@ -1,0 +1,94 @@
+"""`evaluate`: predictions become a table of scores. Needs neither torch nor Ray, and so answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+
+import typer
+from rich.progress import Progress, TaskID
+
+from ovos_ray.cli.console import console, progress_bar, tell
+from ovos_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ovos_ray.evaluate.score.table import Protocol, ScoreTable
+
+__all__ = ["evaluate", "score"]
+
+EXAMPLE = (
+    "ovos-ray evaluate --predictions predictions --annotations DAVIS/2017/trainval/Annotations/480p "
+    "--protocol davis2017"
+)
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Option(help="Folder of predicted masks, one folder per video.")],
+    annotations: Annotated[Path, typer.Option(help="Folder of true masks, or the dataset's.")],
+    protocol: Annotated[str, typer.Option(help="davis2016, davis2017 or youtube-vos.")] = "davis2017",
+    sequences: Annotated[str | None, typer.Option(help="Only these, such as bear,swan.")] = None,
+    seen: Annotated[Path | None, typer.Option(help="youtube-vos: meta.json of the training set.")] = None,
+    meta: Annotated[Path | None, typer.Option(help="youtube-vos: meta.json of the split.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write scores per sequence and object here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write everything as JSON here.")] = None,
+    brief: Annotated[bool, typer.Option("--brief", help="Print the summary only.")] = False,
+    num_processes: Annotated[int | None, typer.Option(help="Default: one per CPU.")] = None,
+) -> None:
+    """Scores predictions as the official toolkit does. Exits with 1 if they cannot be scored, saying why."""
+    from ovos_ray.evaluate.score.table import Protocol
+
+    if protocol not in get_args(Protocol):
+        raise ConfigError(f"no protocol {protocol!r}", f"choose one of {', '.join(get_args(Protocol))}")
+    if protocol != "youtube-vos" and (seen or meta):
+        raise ConfigError(f"--seen and --meta mean nothing under {protocol}", "use --protocol youtube-vos")
+    chosen = cast(Protocol, protocol)
+    names = sequences.split(",") if sequences else None
+    table = _scored(predictions, annotations, chosen, names, seen=seen, meta=meta, num_processes=num_processes)
+    if csv is not None:
+        table.write_csv(csv)
+    if json is not None:
+        table.write_json(json)
+    _print_table(table, per_object=not brief)
+
+
+def score(predictions: Path, annotations: Path, protocol: Protocol, sequences: Sequence[str]) -> None:
+    """Scores predictions and prints the table."""
+    _print_table(_scored(predictions, annotations, protocol, sequences))
+
+
+def _scored(
+    predictions: Path, annotations: Path, protocol: Protocol, sequences: Sequence[str] | None, **options: Any
+) -> ScoreTable:
+    from ovos_ray.evaluate.score.scoring import evaluate_folders
+
+    with _Progress() as progress:
+        return evaluate_folders(predictions, annotations, protocol, sequences=sequences, progress=progress, **options)
+
+
+def _print_table(table: ScoreTable, *, per_object: bool = True) -> None:
+    console.print(table.render(per_object=per_object))
+    for note in table.notes:
+        tell("Note:", note, style="yellow")
+
+
+class _Progress:
+    """A progress bar that begins with the first report, so that helper processes start before its thread does."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = self._stack.enter_context(progress_bar())
+            self._task = self._bar.add_task("scoring", total=total)
+        self._bar.update(self._task, completed=done)
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()

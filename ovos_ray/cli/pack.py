@@ -1,0 +1,64 @@
+"""`pack`: a dataset folder becomes shards."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovos_ray.cli.console import console, progress_bar
+from ovos_ray.errors import ConfigError
+
+__all__ = ["pack"]
+
+EXAMPLE = "ovos-ray pack davis2017 --root DAVIS/2017 --out shards/davis --labels first"
+
+
+def pack(
+    dataset: Annotated[str, typer.Argument(help="Dataset description or layout: davis2017, youtube_vos2018, folder…")],
+    root: Annotated[Path, typer.Option(help="The dataset's folder.")],
+    out: Annotated[Path, typer.Option(help="Where the shards go; must not exist, or hold the same dataset.")],
+    split: Annotated[str, typer.Option(help="Which split to pack.")] = "train",
+    labels: Annotated[str, typer.Option(help="`first`: one label per video and no other annotation. `all`.")] = "first",
+    layout: Annotated[str, typer.Option(help="Overrides the description's layout.")] = "auto",
+    shortest_side: Annotated[int | None, typer.Option(help="Re-encode larger frames to this size.")] = None,
+    label_frame: Annotated[str, typer.Option(help="`first`, or the index of the frame to label.")] = "first",
+    exclude: Annotated[list[str] | None, typer.Option(help="A video to leave out; may be repeated.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another dataset at --out.")] = False,
+) -> None:
+    """Packs a dataset folder into Parquet shards with an index."""
+    from ovos_ray.data.folders.open import open_dataset
+    from ovos_ray.data.shards.pack import pack as pack_folder
+
+    if labels not in ("first", "all"):
+        raise ConfigError(
+            f"--labels {labels!r} is neither 'first' nor 'all'",
+            "--labels first for one-shot training, --labels all for fully supervised training",
+        )
+    if label_frame != "first" and not label_frame.isdecimal():
+        raise ConfigError(
+            f"--label-frame {label_frame!r} is neither 'first' nor a frame index",
+            "--label-frame first, or the index of a labelled frame from 0, such as --label-frame 20",
+        )
+    source = open_dataset(root, dataset, layout)
+    began = time.perf_counter()
+    with progress_bar() as bar:
+        task = bar.add_task(f"packing {source.description.name} {split}", total=None)
+        index = pack_folder(
+            source,
+            out,
+            labels="first" if labels == "first" else "all",
+            split=split,
+            shortest_side=shortest_side,
+            label_frame="first" if label_frame == "first" else int(label_frame),
+            exclude=tuple(exclude or ()),
+            overwrite=overwrite,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    frames = sum(video.num_frames for video in index.videos)
+    console.print(f"{out}: {len(index.videos)} videos, {frames} frames, in {time.perf_counter() - began:.1f} s")
+    console.print(f"label budget: {index.budget}")
+    if index.num_reencoded:
+        console.print(f"{index.num_reencoded} frames were re-encoded as JPEG of quality 95")

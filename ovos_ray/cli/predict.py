@@ -1,0 +1,155 @@
+"""`predict`: the masks of a dataset split, or of one video."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ovos_ray.cli.console import console, progress_bar
+from ovos_ray.cli.options import Verbose
+from ovos_ray.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from ovos_ray.evaluate.infer.inference import Predictor
+    from ovos_ray.evaluate.infer.prediction import VideoReport
+    from ovos_ray.evaluate.infer.video_jobs import VideoJob
+
+__all__ = ["predict"]
+
+EXAMPLE = "ovos-ray predict --checkpoint runs/one-shot --root DAVIS/2017 --split val --out predictions"
+
+
+def predict(
+    out: Annotated[Path, typer.Option(help="Where palette PNGs go, one folder per video.")],
+    checkpoint: Annotated[Path | None, typer.Option(help="A run folder, our weights, or an official .pth.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Instead of --checkpoint: `copy` or `colour`.")] = None,
+    root: Annotated[Path | None, typer.Option(help="A dataset folder.")] = None,
+    split: Annotated[str, typer.Option(help="Its split.")] = "val",
+    layout: Annotated[str, typer.Option(help="Its layout.")] = "auto",
+    frames: Annotated[Path | None, typer.Option(help="Instead of --root: frames, or a video file.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="With --frames: the mask of the first frame.")] = None,
+    network: Annotated[str | None, typer.Option(help="Network of a file that does not name its own.")] = None,
+    shortest_side: Annotated[int | None, typer.Option(help="Predict at this size; 0: at full size.")] = None,
+    memory_interval: Annotated[int | None, typer.Option(help="Memorise every r-th frame.")] = None,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored video.")] = False,
+    scales: Annotated[str | None, typer.Option(help="Average over sizes, such as 1,1.25.")] = None,
+    precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    reference: Annotated[str, typer.Option(help="`given`, or `empty` (Figure 6).")] = "given",
+    soft: Annotated[Path | None, typer.Option(help="Also write probabilities, as FRAME.npz, here.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Also write a video (one video) or a folder of them.")] = None,
+    num_workers: Annotated[int, typer.Option(help="Videos predicted at a time, on Ray.")] = 1,
+    evaluate: Annotated[bool, typer.Option("--evaluate", help="Score the predictions too.")] = False,
+    verbose: Verbose = False,
+) -> None:
+    """Predicts the masks of a dataset split, or of one video."""
+    from ovos_ray.data.folders.open import open_dataset
+    from ovos_ray.evaluate.infer.video_jobs import claim, fingerprint, plan_jobs
+    from ovos_ray.evaluate.score.table import protocol_for
+
+    if (root is None) == (frames is None):
+        raise ConfigError("give either --root or --frames", "--root for a dataset, --frames and --mask for one video")
+    if evaluate and root is None:
+        raise ConfigError("--evaluate needs the true masks of a dataset", "use --root, or `ovos-ray evaluate`")
+    if num_workers < 1:
+        raise ConfigError(f"--num-workers {num_workers}: must be at least 1", "give 1 or more")
+    if num_workers > 1:  # workers may run in another folder
+        out = out.absolute()
+        frames, mask, soft, overlay = (path and path.absolute() for path in (frames, mask, soft, overlay))
+    settings = {
+        "shortest_side": shortest_side,
+        "memory_interval": memory_interval,
+        "flip": flip,
+        "scales": None if scales is None else _numbers(scales),
+        "precision": precision,
+        "reference": reference,
+    }
+    predictor = _predictor(checkpoint, baseline, network, settings, soft=soft is not None)
+    if root is not None:
+        folder = open_dataset(root, layout=layout)
+        jobs = plan_jobs(folder, split, out, fingerprint(predictor), soft=soft, overlay=overlay)
+    else:
+        jobs = claim(out, [_one_video(frames, mask, out, soft, overlay)], fingerprint(predictor))
+    began = time.perf_counter()
+    for report in _predicted(predictor, jobs, num_workers, verbose):
+        state = "there already" if report.skipped else f"{report.num_frames / report.seconds:.1f} frames/s"
+        console.print(f"{report.name}: {state}")
+    console.print(f"{len(jobs)} videos in {time.perf_counter() - began:.1f} s: {out}")
+    if evaluate:
+        from ovos_ray.cli.evaluate import score
+
+        score(out, folder.root, protocol_for(folder.description.layout), [job.video.name for job in jobs])
+
+
+def _predictor(
+    checkpoint: Path | None, baseline: str | None, network: str | None, settings: dict[str, Any], *, soft: bool
+) -> Predictor:
+    from ovos_ray.evaluate.infer.baselines import copy_first_mask, match_colours
+    from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor
+    from ovos_ray.train.load_network import load_network
+
+    baselines: dict[str, Predictor] = {"copy": copy_first_mask, "colour": match_colours}
+    if (checkpoint is None) == (baseline is None):
+        raise ConfigError("give either --checkpoint or --baseline", "--checkpoint RUN, or --baseline copy")
+    if checkpoint is not None:
+        loaded = load_network(checkpoint, network)
+        given = {name: value for name, value in settings.items() if value is not None}
+        return NetworkPredictor(loaded, InferenceSettings.of(loaded, **given), soft)
+    if soft:
+        raise ConfigError("--soft: baselines have no probabilities", "use --checkpoint")
+    if baseline not in baselines:
+        raise ConfigError(f"no baseline {baseline!r}", f"there are {', '.join(baselines)}")
+    return baselines[baseline]
+
+
+def _predicted(predictor: Predictor, jobs: list[VideoJob], num_workers: int, verbose: bool) -> Iterator[VideoReport]:
+    """Predicts videos, here or on Ray, behind a bar that counts their frames."""
+    from ovos_ray.evaluate.infer.prediction import predict_one
+    from ovos_ray.on_ray.predict import on_device, predict_in_parallel
+
+    to_do = [job.video for job in jobs if not job.finished]
+    total = None if any(video.file for video in to_do) else sum(len(video.frames) for video in to_do)
+    with progress_bar() as bar:
+        task = bar.add_task("predicting frames", total=total)
+        if num_workers == 1:
+            predictor = on_device(predictor)
+            for job in jobs:
+                yield predict_one(predictor, job, on_frame=lambda: bar.advance(task))
+        else:
+            for report in predict_in_parallel(predictor, jobs, num_workers, verbose=verbose):
+                bar.advance(task, report.num_frames)
+                yield report
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise ConfigError(f"--scales {text}: not numbers", "separate them by commas, such as 1,1.25") from None
+
+
+def _one_video(frames: Path | None, mask: Path | None, out: Path, soft: Path | None, overlay: Path | None) -> VideoJob:
+    from ovos_ray.data.folders.base import files_in
+    from ovos_ray.data.folders.video import Video
+    from ovos_ray.evaluate.infer.video_jobs import VideoJob
+
+    if frames is None or mask is None:
+        raise ConfigError(
+            "--frames needs --mask, the mask of the first frame",
+            "paint one as an indexed PNG, 0 for background and 1, 2, … for the objects: --mask MASK.png",
+        )
+    if not mask.is_file():
+        raise DataError(f"{mask}: no such mask", "give the mask of the first frame, an indexed PNG")
+    frames = frames.absolute()  # whose name is that of the video, also where frames is `.`
+    if frames.is_dir():
+        video = Video(frames.name, tuple(files_in(frames)), None, {0: mask})
+        if not video.frames:
+            raise DataError(f"{frames} holds no images", "give a folder of frames, or a video file")
+    elif frames.is_file():
+        video = Video(frames.stem, (), frames, {0: mask})
+    else:
+        raise DataError(f"{frames}: no such folder or file", "give a folder of frames, or a video file")
+    return VideoJob(video, out, soft, overlay)

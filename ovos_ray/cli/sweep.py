@@ -1,0 +1,91 @@
+"""`sweep`: a study."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ovos_ray.cli.console import console, tell
+from ovos_ray.cli.options import Overrides, Verbose, WaitForNodes, patience_s
+
+if TYPE_CHECKING:
+    from ovos_ray.study.space import SearchSpace, Trial
+    from ovos_ray.study.summary import SweepResult
+
+__all__ = ["sweep"]
+
+EXAMPLE = "ovos-ray sweep search_spaces.backward_strategy data.shards=shards/davis"
+
+
+def sweep(
+    search_space: Annotated[str, typer.Argument(help="A study, such as search_spaces.backward_strategy.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost.")] = False,
+    max_concurrent: Annotated[int | None, typer.Option(help="Trials at a time.")] = None,
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="In processes on this machine, without Ray.")] = False,
+    num_processes: Annotated[int, typer.Option(help="With --no-ray: trials at a time.")] = 1,
+    wait_for_nodes: WaitForNodes = 15.0,
+    verbose: Verbose = False,
+) -> None:
+    """Runs a study on Ray Tune, logged to MLflow. The same command resumes it."""
+    from ovos_ray.cli import studies
+    from ovos_ray.config.recipes import make
+    from ovos_ray.run.request import resolve
+    from ovos_ray.study.draws import describe_draws
+    from ovos_ray.study.expand import expand_study
+    from ovos_ray.study.population import describe_members
+    from ovos_ray.study.price import group_trials, pretraining_groups
+    from ovos_ray.study.space import SearchSpace, Trial
+
+    space, trials, skipped = expand_study(make(search_space, SearchSpace), overrides or [])
+    groups = group_trials(trials)
+    studies.print_study(space, groups, skipped)
+    stages = pretraining_groups(groups)
+    problems = studies.print_label_budgets([*stages, *groups])
+    problems += studies.problems_of(space, groups)
+    if dry_run:
+        studies.print_cost(space, [*stages, *groups])
+        for problem in problems:
+            tell("it cannot run yet:", problem, style="yellow")
+        return
+    if problems:
+        raise problems[0]
+    trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
+    if no_ray:
+        result = _run_here(space, trials, num_processes)
+    else:
+        on_ray = {"max_concurrent": max_concurrent, "wait_s": patience_s(wait_for_nodes)}
+        several = any(group.config.train.num_workers > 1 for group in [*stages, *groups])
+        result = _run_on_ray(space, trials, several, verbose, **on_ray)
+    names = describe_draws(space, trials) if space.searcher == "optuna" else None
+    courses = describe_members(space, trials) if space.scheduler == "pbt" else {}
+    if courses:
+        names = {configuration: course.partition(":")[0] for configuration, course in courses.items()}
+    studies.print_results(space, trials, result.results, names)
+    for course in courses.values():
+        console.print(course)
+    studies.print_failures(result.failed, " ".join(["ovos-ray sweep", search_space, *(overrides or [])]))
+    console.print(f"compare: ovos-ray report {space.name} --tracking-uri {trials[0].config.tracking_uri}")
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def _run_here(space: SearchSpace, trials: list[Trial], num_processes: int) -> SweepResult:
+    from ovos_ray.run.progress import print_record
+    from ovos_ray.study.here import run_plain
+    from ovos_ray.track.provenance import provenance_tags
+
+    printer = functools.partial(print_record, console, show_run=True)
+    return run_plain(space, trials, tags=provenance_tags(kind="trial"), watcher=printer, num_processes=num_processes)
+
+
+def _run_on_ray(space: SearchSpace, trials: list[Trial], several: bool, verbose: bool, **options: Any) -> SweepResult:
+    from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
+    from ovos_ray.on_ray.study import run_sweep
+    from ovos_ray.track.provenance import provenance_tags
+
+    with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=True) as watcher:
+        mention_idle_gpus(console, [trial.config for trial in trials])
+        return run_sweep(space, trials, tags=provenance_tags(kind="trial"), watcher=watcher, **options)

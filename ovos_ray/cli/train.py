@@ -1,0 +1,106 @@
+"""`train`: one run."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ovos_ray.cli.console import console
+from ovos_ray.cli.options import Overrides, Verbose, WaitForNodes, patience_s
+from ovos_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ovos_ray.config import ExperimentConfig
+    from ovos_ray.run.prepare import RunResult
+
+__all__ = ["train"]
+
+EXAMPLE = "ovos-ray train trainables.one_shot data.shards=shards/davis train.steps=500"
+
+
+def train(
+    trainable: Annotated[str, typer.Argument(help="A recipe, such as trainables.one_shot.")],
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and cost, train nothing.")] = False,
+    wait_for_nodes: WaitForNodes = 15.0,
+    verbose: Verbose = False,
+) -> None:
+    """Trains one run. The same name and storage resume it."""
+    from ovos_ray.cli.show import print_config
+    from ovos_ray.config import ExperimentConfig, override
+    from ovos_ray.config.recipes import make
+    from ovos_ray.run.pretraining import pin_pretraining
+    from ovos_ray.run.request import resolve
+
+    config = pin_pretraining(override(make(trainable, ExperimentConfig), overrides or []))
+    if not config.data.shards:
+        raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
+    print_config(config)
+    several = _print_plan(config)
+    if dry_run:
+        return
+    began = time.perf_counter()
+    result = _fit(trainable, resolve(config), several, wait_for_nodes, verbose)
+    if result.resumed_finished:
+        console.print(f"{config.name} was finished before; nothing to do (another name=… starts another run)")
+    else:
+        console.print(f"finished in {time.perf_counter() - began:.0f} s")
+    if (choice := result.values.get("checkpoint", {})).get("rule") == "best":
+        console.print(f"chosen: step {choice['step']}, the best of {config.validation.split} ({choice['val/jf']:.1f})")
+    if scores := result.values["scores"]:
+        console.print("  ".join(f"{name} {value:.1f}" for name, value in scores.items()))
+    console.print(f"run folder: {result.folder.storage.folder}")
+
+
+def _print_plan(config: ExperimentConfig) -> bool:
+    """Prints label budget, epochs and the estimated cost of a run and its pretraining; refuses what cannot be run.
+
+    Returns whether any of them has several workers.
+    """
+    from ovos_ray.cli.studies import print_label_budgets
+    from ovos_ray.evaluate.evaluation import check_benchmarks
+    from ovos_ray.run.checks import check_config
+    from ovos_ray.run.estimate import estimate
+    from ovos_ray.study.price import Group, pretraining_groups
+    from ovos_ray.study.space import Trial
+
+    run = Group(config.name, (Trial(config.name, {}, config),))
+    groups = [*pretraining_groups([run]), run]
+    for group in groups:
+        if not group.config.data.shards:  # of a stage; the run's own are there
+            raise ConfigError(
+                f"{group.name}: no data.shards are given for it",
+                "pack what it trains on, then add pretrain.overrides=data.shards=FOLDER",
+            )
+        check_config(group.config)
+        check_benchmarks(group.config.evaluation)
+    for group in groups:
+        if problems := print_label_budgets([group]):
+            raise problems[0]
+        console.print(f"estimate for {group.name}: {estimate(group.config)}")
+    return any(group.config.train.num_workers > 1 for group in groups)
+
+
+def _fit(trainable: str, config: ExperimentConfig, several: bool, wait_for_nodes: float, verbose: bool) -> RunResult:
+    from pathlib import Path
+
+    from ovos_ray.on_ray.fit import fit
+    from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
+    from ovos_ray.run.pretraining import pretraining_request
+    from ovos_ray.run.request import RunRequest
+    from ovos_ray.track.provenance import provenance_tags
+
+    with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=False) as watcher:
+        mention_idle_gpus(console, [config])
+        tags = {**provenance_tags(kind="trial"), "ovos.trainable": trainable}
+        request = RunRequest(
+            config=config,
+            experiment=trainable,
+            run_key=f"run:{config.storage}:{config.name}",
+            tags=tags,
+            watcher=watcher,
+            pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
+        )
+        return fit(request, wait_s=patience_s(wait_for_nodes))

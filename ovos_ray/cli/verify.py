@@ -1,0 +1,26 @@
+"""`verify`: every row of a shard folder is checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovos_ray.cli.console import console
+
+__all__ = ["verify"]
+
+EXAMPLE = "ovos-ray verify shards/davis"
+
+
+def verify(shards: Annotated[Path, typer.Argument(help="A folder written by `ovos-ray pack`.")]) -> None:
+    """Checks every row of a shard folder; exits with 1 if anything is wrong."""
+    from ovos_ray.data.shards.verify import verify as check
+
+    problems = check(shards)
+    for problem in problems:
+        console.print(str(problem))
+    console.print(f"{shards}: {len(problems)} problem(s)" if problems else f"{shards}: every row is good")
+    if problems:
+        raise typer.Exit(1)

@@ -1,0 +1,94 @@
+"""Standing in a folder of a stranger's runs none of its code; only recipes that were named are code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+from davis_folder import make_davis
+
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.config.recipes import list_recipes, make
+from ovos_ray.data.folders.open import describe
+
+ALARM = "open(__file__ + '.ran', 'w').close()\n"
+TRAP = ALARM + "raise SystemExit('a stranger was here')\n"
+SHADOWS = ("PIL", "numpy", "typer", "rich", "pyarrow", "cv2", "zlib_ng", "torch", "mlflow", "jinja2", "tomllib", "csv")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A dataset with modules of all kinds in it, each of which leaves a file when it is run."""
+    folder = make_davis(tmp_path / "davis")
+    for name in (*SHADOWS, "datasets/evil", "datasets/davis2017", "trainables/evil", "search_spaces/evil"):
+        path = folder / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f'"""A trap."""\n{TRAP}\ndef evil():\n    """Evil."""\n')
+    return folder
+
+
+def ran(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.ran"))
+
+
+@pytest.mark.parametrize("module", [True, False], ids=["python -m", "script"])
+def test_no_verb_runs_what_lies_in_the_current_folder(folder: Path, tmp_path: Path, module: bool) -> None:
+    script = tmp_path / "bin/ovos-ray"
+    script.parent.mkdir()
+    script.write_text("from ovos_ray.cli import main\nmain()\n")
+    command = [sys.executable, "-m", "ovos_ray"] if module else [sys.executable, str(script)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    for verb in (
+        ["ls"],
+        ["pack", "davis2016", "--layout", "davis2017", "--root", ".", "--out", "../shards"],
+        ["verify", "../shards"],
+        ["predict", "--baseline", "copy", "--root", ".", "--split", "train", "--out", "../out"],
+        ["evaluate", "--predictions", "../out", "--annotations", ".", "--sequences", "v0,v2"],
+    ):
+        done = subprocess.run([*command, *verb], cwd=folder, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert ran(folder) == []
+    assert "trainables.one_shot" in subprocess.run(
+        [*command, "ls"], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+    ).stdout  # fmt: skip
+
+
+def test_descriptions_are_not_those_of_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets/__init__.py").write_text(TRAP)
+    (tmp_path / "datasets/davis2017.py").write_text(TRAP)
+    monkeypatch.chdir(tmp_path)
+    assert describe("davis2017").title.startswith("DAVIS")
+    assert ran(tmp_path) == []
+
+
+def test_a_recipe_is_found_here_and_finds_its_neighbours_and_nobody_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_sizes.py").write_text("STEPS = 7\n")
+    (tmp_path / "json.py").write_text(TRAP)
+    (tmp_path / "my_recipe.py").write_text(
+        ALARM + "from ovos_ray.config import ExperimentConfig, TrainConfig\nimport my_sizes\n"
+        "def my_recipe():\n    '''Mine.'''\n    import json, my_late_sizes\n"
+        "    return ExperimentConfig(train=TrainConfig(steps=my_sizes.STEPS + my_late_sizes.MORE))\n"
+    )
+    (tmp_path / "my_late_sizes.py").write_text("MORE = 4\n")
+    monkeypatch.chdir(tmp_path)
+    before = sys.path[:]
+    assert make("my_recipe", ExperimentConfig).train.steps == 11
+    assert sys.path == before
+    assert ran(tmp_path) == ["my_recipe.py.ran"]
+
+
+def test_listing_reads_what_importing_would_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The paths and summaries that are read from the files are those of the functions in the imported modules."""
+    monkeypatch.chdir(REPOSITORY)
+    for package in ("trainables", "search_spaces"):
+        for recipe in list_recipes(package):
+            module, _, name = recipe.path.rpartition(".")
+            imported = __import__(recipe.path if module == package else module, fromlist=["_"])
+            assert recipe.summary == getattr(imported, name).__doc__.partition("\n")[0]
