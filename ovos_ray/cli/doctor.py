@@ -17,6 +17,7 @@ import typer
 from ovos_ray.cli.console import console, tell
 from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError
 from ovos_ray.io import Storage
+from ovos_ray.track.servers import without_secrets
 
 if TYPE_CHECKING:
     from ovos_ray.config import ExperimentConfig
@@ -91,7 +92,7 @@ def examine(
         *((f"shards {folder}", lambda folder=folder: _shards(folder)) for folder in shards),
         (f"storage {storage}", lambda: _storage(storage, config)),
         ("unsent tracking records", lambda: _backlog(storage)),
-        (f"tracking {tracking_uri or '(none)'}", lambda: _tracking(tracking_uri)),
+        (f"tracking {without_secrets(tracking_uri) or '(none)'}", lambda: _tracking(tracking_uri)),
         ("job package", _job_package),
     ]
     if bench_ingest:

@@ -10,6 +10,7 @@ from rich.table import Table
 from ovos_ray.cli.console import console
 from ovos_ray.cli.options import Overrides
 from ovos_ray.errors import ConfigError
+from ovos_ray.track.servers import refuse_secrets
 
 if TYPE_CHECKING:
     from ovos_ray.config import ExperimentConfig
@@ -47,10 +48,15 @@ def show(
 
 
 def print_config(config: ExperimentConfig) -> None:
-    """Prints every setting by its dotted key."""
+    """Prints every setting by its dotted key.
+
+    Raises:
+        ConfigError: One of them is a secret.
+    """
     from ovos_ray.config import flatten
     from ovos_ray.config.digest import digest
 
+    refuse_secrets(config.tracking_uri)
     table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in flatten(config).items():
         table.add_row(key, repr(value))

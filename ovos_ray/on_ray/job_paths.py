@@ -14,6 +14,7 @@ from ovos_ray.run.request import resolve
 from ovos_ray.study.expand import expand_study
 from ovos_ray.study.price import group_trials
 from ovos_ray.study.space import SearchSpace
+from ovos_ray.track.servers import refuse_secrets
 
 __all__ = ["refuse_relative_paths"]
 
@@ -22,7 +23,8 @@ def refuse_relative_paths(verb: str, parameters: Mapping[str, Any]) -> None:
     """Refuses paths that start from the current folder: a job's is a copy of it that vanishes with the job.
 
     Raises:
-        ConfigError: Names the settings and the way to write them; also for a recipe or setting that does not exist.
+        ConfigError: Names the settings and the way to write them; also for a recipe or setting that does not exist, and
+            for credentials in the address of a tracking store.
     """
     found: dict[str, str] = {}
     for name, value in parameters.items():
@@ -30,6 +32,8 @@ def refuse_relative_paths(verb: str, parameters: Mapping[str, Any]) -> None:
             if isinstance(path, Path) and not path.is_absolute() and ":/" not in str(path):
                 found["--" + name.replace("_", "-")] = str(path)
     store = parameters.get("tracking_uri")
+    if isinstance(store, str):
+        refuse_secrets(store)
     if isinstance(store, str) and store.startswith("sqlite:///") and not store.startswith("sqlite:////"):
         found["--tracking-uri"] = store
     recipe = parameters.get("trainable") or parameters.get("search_space")
