@@ -331,3 +331,14 @@ class Storage:
     def remove_folder(self, *parts: str) -> None:
         """Removes a folder with all it holds."""
         self.fs.delete_dir(self.path(*parts))
+
+    def move(self, name: str, target: str) -> None:
+        """Moves a folder to another name below this one, which must be free."""
+        from pyarrow import fs
+
+        if self.local:
+            Path(self.path(target)).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(self.path(name), self.path(target))
+        else:  # a bucket has no folders, only names
+            fs.copy_files(self.path(name), self.path(target), self.fs, self.fs)
+            self.remove_folder(name)

@@ -28,7 +28,7 @@ def show(
     from ovos_ray.cli.studies import print_study
     from ovos_ray.config import ExperimentConfig, override
     from ovos_ray.config.recipes import make
-    from ovos_ray.run.pretraining import pin_pretraining
+    from ovos_ray.run.pretraining import pin
     from ovos_ray.study.expand import expand_study
     from ovos_ray.study.price import group_trials
     from ovos_ray.study.space import SearchSpace
@@ -39,7 +39,7 @@ def show(
         print_study(space, group_trials(trials), skipped)
         print_config(trials[0].config)
     elif isinstance(made, ExperimentConfig):
-        print_config(pin_pretraining(override(made, overrides or [])))
+        print_config(pin(override(made, overrides or [])))
     else:
         raise ConfigError(
             f"{recipe} makes a {type(made).__name__}, neither a configuration nor a study",

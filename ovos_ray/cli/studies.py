@@ -14,12 +14,14 @@ from ovos_ray.cli.console import console, printable, tell
 from ovos_ray.errors import ConfigError, OvosError
 from ovos_ray.run.resources import max_concurrent
 from ovos_ray.study.checks import check_scheduler, check_searcher
+from ovos_ray.study.earlier import check_earlier
 from ovos_ray.study.population import generation_ends
 from ovos_ray.study.price import Group, price
 from ovos_ray.study.space import SearchSpace, Skipped, Trial
 from ovos_ray.study.summary import Failure, summarise
 
 __all__ = [
+    "earlier_problems",
     "print_cost",
     "print_failures",
     "print_label_budgets",
@@ -230,6 +232,15 @@ def problems_of(space: SearchSpace, groups: Sequence[Group]) -> list[OvosError]:
         except OvosError as error:
             problems.setdefault(error.message, error)
     return list(problems.values())
+
+
+def earlier_problems(space: SearchSpace, trials: Sequence[Trial]) -> list[OvosError]:
+    """Returns why trials that are there under the study's name are not its own."""
+    try:
+        check_earlier(space, trials)
+    except OvosError as error:
+        return [error]
+    return []
 
 
 def _duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ovos_ray.cli.console import console, tell
-from ovos_ray.cli.options import Overrides, Verbose, WaitForNodes, patience_s
+from ovos_ray.cli.options import Overrides, Replace, Verbose, WaitForNodes, patience_s
 
 if TYPE_CHECKING:
     from ovos_ray.study.space import SearchSpace, Trial
@@ -26,6 +26,7 @@ def sweep(
     max_concurrent: Annotated[int | None, typer.Option(help="Trials at a time.")] = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="In processes on this machine, without Ray.")] = False,
     num_processes: Annotated[int, typer.Option(help="With --no-ray: trials at a time.")] = 1,
+    replace: Replace = False,
     wait_for_nodes: WaitForNodes = 15.0,
     verbose: Verbose = False,
 ) -> None:
@@ -47,6 +48,8 @@ def sweep(
     stages = pretraining_groups(groups)
     problems = studies.print_label_budgets([*stages, *groups])
     problems += studies.problems_of(space, groups)
+    if not replace:
+        problems += studies.earlier_problems(space, trials)
     if dry_run:
         studies.print_cost(space, [*stages, *groups])
         for problem in problems:
@@ -56,9 +59,9 @@ def sweep(
         raise problems[0]
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
     if no_ray:
-        result = _run_here(space, trials, num_processes)
+        result = _run_here(space, trials, num_processes, replace)
     else:
-        on_ray = {"max_concurrent": max_concurrent, "wait_s": patience_s(wait_for_nodes)}
+        on_ray = {"max_concurrent": max_concurrent, "wait_s": patience_s(wait_for_nodes), "replace": replace}
         several = any(group.config.train.num_workers > 1 for group in [*stages, *groups])
         result = _run_on_ray(space, trials, several, verbose, **on_ray)
     names = describe_draws(space, trials) if space.searcher == "optuna" else None
@@ -74,13 +77,14 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _run_here(space: SearchSpace, trials: list[Trial], num_processes: int) -> SweepResult:
+def _run_here(space: SearchSpace, trials: list[Trial], num_processes: int, replace: bool) -> SweepResult:
     from ovos_ray.run.progress import print_record
     from ovos_ray.study.here import run_plain
     from ovos_ray.track.provenance import provenance_tags
 
     printer = functools.partial(print_record, console, show_run=True)
-    return run_plain(space, trials, tags=provenance_tags(kind="trial"), watcher=printer, num_processes=num_processes)
+    tags = provenance_tags(kind="trial")
+    return run_plain(space, trials, tags=tags, watcher=printer, num_processes=num_processes, replace=replace)
 
 
 def _run_on_ray(space: SearchSpace, trials: list[Trial], several: bool, verbose: bool, **options: Any) -> SweepResult:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ovos_ray.cli.console import console
-from ovos_ray.cli.options import Overrides, Verbose, WaitForNodes, patience_s
+from ovos_ray.cli.options import Overrides, Replace, Verbose, WaitForNodes, patience_s
 from ovos_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def train(
     trainable: Annotated[str, typer.Argument(help="A recipe, such as trainables.one_shot.")],
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and cost, train nothing.")] = False,
+    replace: Replace = False,
     wait_for_nodes: WaitForNodes = 15.0,
     verbose: Verbose = False,
 ) -> None:
@@ -31,18 +33,21 @@ def train(
     from ovos_ray.cli.show import print_config
     from ovos_ray.config import ExperimentConfig, override
     from ovos_ray.config.recipes import make
-    from ovos_ray.run.pretraining import pin_pretraining
+    from ovos_ray.run.pretraining import pin
     from ovos_ray.run.request import resolve
+    from ovos_ray.train.run_folder import RunFolder
 
-    config = pin_pretraining(override(make(trainable, ExperimentConfig), overrides or []))
+    config = pin(override(make(trainable, ExperimentConfig), overrides or []))
     if not config.data.shards:
         raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
     print_config(config)
+    if not replace:
+        RunFolder.of(config).check(config)
     several = _print_plan(config)
     if dry_run:
         return
     began = time.perf_counter()
-    result = _fit(trainable, resolve(config), several, wait_for_nodes, verbose)
+    result = _fit(trainable, resolve(config), several, wait_for_nodes, verbose, replace)
     if result.resumed_finished:
         console.print(f"{config.name} was finished before; nothing to do (another name=… starts another run)")
     else:
@@ -83,14 +88,18 @@ def _print_plan(config: ExperimentConfig) -> bool:
     return any(group.config.train.num_workers > 1 for group in groups)
 
 
-def _fit(trainable: str, config: ExperimentConfig, several: bool, wait_for_nodes: float, verbose: bool) -> RunResult:
+def _fit(
+    trainable: str, config: ExperimentConfig, several: bool, wait_for_nodes: float, verbose: bool, replace: bool
+) -> RunResult:
     from pathlib import Path
 
     from ovos_ray.on_ray.fit import fit
     from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
     from ovos_ray.run.pretraining import pretraining_request
     from ovos_ray.run.request import RunRequest
+    from ovos_ray.run.set_aside import run_key, set_aside
     from ovos_ray.track.provenance import provenance_tags
+    from ovos_ray.train.run_folder import RunFolder
 
     with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=False) as watcher:
         mention_idle_gpus(console, [config])
@@ -98,9 +107,12 @@ def _fit(trainable: str, config: ExperimentConfig, several: bool, wait_for_nodes
         request = RunRequest(
             config=config,
             experiment=trainable,
-            run_key=f"run:{config.storage}:{config.name}",
+            run_key=run_key("run", config),
             tags=tags,
             watcher=watcher,
             pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
         )
+        if replace and RunFolder.of(config).differences(config):
+            console.print(f"set aside: {set_aside(request)}")
+            request = dataclasses.replace(request, run_key=run_key("run", config))
         return fit(request, wait_s=patience_s(wait_for_nodes))

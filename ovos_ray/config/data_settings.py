@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ovos_ray.config.roles import Added, AtLeast, Computes, Fraction, Live, Located, Priced
+from ovos_ray.config.roles import Added, AtLeast, Computes, Fraction, Identifies, Live, Located, Pinned, Priced
 
 __all__ = ["AugmentationConfig", "DataConfig"]
 
@@ -52,6 +52,8 @@ class DataConfig:
 
     shards: Annotated[tuple[str, ...], Computes, Located] = ()
     """Folders written by `ovos-ray pack`; several are concatenated."""
+    digests: Annotated[tuple[str, ...], Identifies, Pinned, Added(before=())] = ()
+    """Digest of the content of each of `shards`, as its index has it; filled in when a run is prepared."""
     multipliers: Annotated[tuple[tuple[str, int], ...] | tuple[int, ...], Computes] = ()
     """How often shards are visited per epoch: (name of the folder, dataset or split, times) pairs, once for the others.
     Numbers alone belong to `shards` in their order."""

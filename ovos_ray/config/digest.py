@@ -1,4 +1,8 @@
-"""What a configuration computes, wherever its files lie: its digest, and its paths made absolute."""
+"""What a configuration computes, wherever its files lie: its digest, its paths made absolute, and two compared.
+
+A configuration as written names its data and weights by the last part of their paths. When a run is prepared, what
+lies there is pinned (`run/pin.py`): then the content counts, and the same name with other content is another digest.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,19 @@ from typing import Any
 
 from ovos_ray.config import INITS, ExperimentConfig
 from ovos_ray.config.overrides import flatten, override
-from ovos_ray.config.roles import Located, settings_of
+from ovos_ray.config.roles import Located, Pinned, settings_of
+from ovos_ray.config.settings import keys_of
 
-__all__ = ["digest", "resolve_paths"]
+__all__ = ["REMOVED", "differences", "digest", "is_pinned", "resolve_paths", "unpinned"]
+
+
+REMOVED: dict[str, Any] = {}
+"""Settings that are no longer there, with the value at which they did nothing; it stays a part of every digest."""
 
 
 def digest(config: ExperimentConfig) -> str:
     """Returns 12 hex digits that differ whenever two configurations compute different results."""
-    leaves: dict[str, Any] = {}
+    leaves = dict(REMOVED)
     settings = settings_of(ExperimentConfig)
     for key, value in flatten(config).items():
         setting = settings[key]
@@ -25,10 +34,48 @@ def digest(config: ExperimentConfig) -> str:
             continue
         leaves[key] = _last_parts(value) if Located in setting else value
     leaves["evaluation.also"] = [(one.name, PurePath(one.root).name, one.split) for one in config.evaluation.also]
+    if leaves.get("data.digests"):
+        del leaves["data.shards"]
+    if leaves.get("network.init_sha256"):
+        del leaves["network.init"]
     if leaves.get("pretrain.digest"):
         # What a pretraining computes counts, not how the recipe that says so is called.
         del leaves["pretrain.recipe"], leaves["pretrain.overrides"]
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def is_pinned(config: ExperimentConfig) -> bool:
+    """Whether the configuration says what its data and weights are, beside where they lie."""
+    leaves = flatten(config)
+    return any(leaves[key] for key in keys_of(Pinned))
+
+
+def unpinned(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the configuration as one that was not prepared, or was so before data and weights were pinned."""
+    return override(config, {key: flatten(ExperimentConfig())[key] for key in keys_of(Pinned)})
+
+
+def differences(stored: ExperimentConfig, config: ExperimentConfig) -> list[str]:
+    """Returns how what two configurations compute differs, setting by setting; nothing if it is the same.
+
+    What only one of them has pinned is not compared: the other one is older.
+    """
+    there, here = flatten(stored), flatten(config)
+    unknown = {key: flatten(ExperimentConfig())[key] for key in keys_of(Pinned) if not (there[key] and here[key])}
+    stored, config = override(stored, unknown), override(config, unknown)
+    if digest(stored) == digest(config):
+        return []
+    there, here, settings = flatten(stored), flatten(config), settings_of(ExperimentConfig)
+    keys = [key for key in {**there, **here} if settings[key].role.digested and there.get(key) != here.get(key)]
+    # The same data may lie elsewhere, and other data at the same place; where it is known, the content tells.
+    if there["data.digests"]:
+        keys = [key for key in keys if key != "data.shards"]
+    return [f"{key} {_said(there, key)} there, {_said(here, key)} here" for key in keys]
+
+
+def _said(leaves: dict[str, Any], key: str) -> str:
+    value = leaves.get(key)
+    return value if isinstance(value, str) else "–" if key not in leaves else f"{value}"
 
 
 def _last_parts(value: Any) -> Any:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ovos_ray.config.roles import Added, AtLeast, Computes, Fraction, Inherited, Live, Located, Priced
+from ovos_ray.config.roles import (
+    Added,
+    AtLeast,
+    Computes,
+    Fraction,
+    Identifies,
+    Inherited,
+    Live,
+    Located,
+    Pinned,
+    Priced,
+)
 
 __all__ = ["INITS", "LossConfig", "MethodConfig", "NetworkConfig", "OptimizerConfig"]
 
@@ -22,6 +33,8 @@ class NetworkConfig:
     init: Annotated[str, Computes, Located] = "auto"
     """`imagenet` (ResNet weights, fetched by torchvision), `random`, or the path of a weights file, ours or official.
     `auto`: ImageNet where there are such weights, random for the tiny networks, which have none."""
+    init_sha256: Annotated[str, Identifies, Pinned, Added(before="")] = ""
+    """SHA-256 of the weights file, if `init` is one; filled in when a run is prepared."""
 
 
 @dataclass(frozen=True, kw_only=True)

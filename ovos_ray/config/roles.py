@@ -35,6 +35,7 @@ __all__ = [
     "Located",
     "Machine",
     "Member",
+    "Pinned",
     "Priced",
     "Role",
     "Setting",
@@ -96,6 +97,10 @@ class Located(Trait):
 
 class Inherited(Trait):
     """A pretraining has the value of the run that asks for it first."""
+
+
+class Pinned(Trait):
+    """Says what lies at a path; filled in when a run is prepared, whatever was given. It counts instead of the path."""
 
 
 class Live(Trait):

@@ -187,7 +187,7 @@ class SegmentConfig:
     parent: Annotated[str, Bookkeeping] = ""
     """Name of the run, in the same storage, that stopped at `start_step`; empty at step 0."""
     parent_digest: Annotated[str, Identifies] = ""
-    """Digest of that run's configuration."""
+    """Digest of that run's configuration as written; what its data is says the segment itself."""
     member: Annotated[int, Member] = 0
     """Of the population, from 0."""
     generation: Annotated[int, Bookkeeping] = 0

@@ -33,6 +33,7 @@ def run_sweep(
     watcher: Any = None,
     max_concurrent: int | None = None,
     wait_s: float = 0.0,
+    replace: bool = False,
 ) -> SweepResult:
     """Runs a study to the end; failing trials are counted, not fatal.
 
@@ -43,6 +44,7 @@ def run_sweep(
         watcher: See `RunRequest.watcher`.
         max_concurrent: Trials at a time; None: as many as fit on the cluster.
         wait_s: How long to wait for nodes that are not there yet; see `room.await_room`.
+        replace: See `run_study`.
 
     Raises:
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
@@ -55,7 +57,7 @@ def run_sweep(
 
     room = functools.partial(await_room, wait_s=wait_s, say=say)
     execute = functools.partial(_tune, at_a_time=max_concurrent)
-    return run_study(space, trials, execute, check_room=room, tags=tags, watcher=watcher)
+    return run_study(space, trials, execute, check_room=room, tags=tags, watcher=watcher, replace=replace)
 
 
 def _tune(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ResourceError
@@ -24,7 +25,8 @@ def check_disk(config: ExperimentConfig) -> None:
     storage = RunFolder.of(config).storage
     if not storage.local:
         return
-    free, needed = shutil.disk_usage(storage.root).free, _CHECKPOINTS * checkpoint_bytes(config)
+    place = next(path for path in (Path(storage.root), *Path(storage.root).parents) if path.exists())
+    free, needed = shutil.disk_usage(place).free, _CHECKPOINTS * checkpoint_bytes(config)
     if free < needed:
         raise ResourceError(
             f"{config.storage} has {free / 2**20:.1f} MiB free, {_CHECKPOINTS} checkpoints of {config.network.name} "

@@ -77,6 +77,8 @@ def train_run(
         log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=start, device=device)))
         stack.callback(lambda: log.skipped_steps(state.module.skipped.steps))  # also where they were too many
         log.say(start, _greeting(state, start, world_size, device))
+        if state.changed_code:
+            log.changed_code(start, state.changed_code)
         if every.snapshot_every and start == 0:
             log.snapshot(state.network, 0)
         module = state.module if world_size == 1 else distributed(state.module)

@@ -5,6 +5,7 @@ A process of this machine (`run.here`), Ray (`on_ray.fit`): what executes a run 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.disk import check_disk
 from ovos_ray.run.lock import run_lock
+from ovos_ray.run.pin import pin_content
 from ovos_ray.run.pretraining import pretraining_folder
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.snapshots import snapshot_videos
@@ -54,15 +56,18 @@ def make_run(
     Raises:
         OvosError: The run cannot be made as configured, or another process makes it.
     """
+    request = dataclasses.replace(request, config=pin_content(request.config))
     config, folder = request.config, RunFolder.of(request.config)
     check_config(config)
-    folder.claim(config)
+    folder.check(config)
     if (values := folder.result()) is not None:
         return RunResult(folder, values, resumed_finished=True)
     if check_room is not None:
         check_room(config)
     check_disk(config)
     check_benchmarks(config.evaluation)
+    if folder.claim(config):  # only now: what cannot be run must not keep the name
+        request.post(0, event="begun by an earlier version; its data and weights are part of its identity from now on")
     if config.train.snapshot_every and not snapshot_videos(config):
         request.post(0, event="no snapshots are kept: neither validation.root nor evaluation.root is set")
     if request.pretraining is not None:

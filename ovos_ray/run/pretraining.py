@@ -19,16 +19,17 @@ import safetensors.torch
 from torch import Tensor
 
 from ovos_ray.config import INITS, ExperimentConfig, override
-from ovos_ray.config.digest import digest, resolve_paths
+from ovos_ray.config.digest import digest, resolve_paths, unpinned
 from ovos_ray.config.recipes import make
 from ovos_ray.config.roles import Inherited
 from ovos_ray.config.settings import keys_of
 from ovos_ray.errors import ConfigError
+from ovos_ray.run.pin import pin_content
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 
 __all__ = [
-    "pin_pretraining",
+    "pin",
     "pretrained_weights",
     "pretraining_folder",
     "pretraining_request",
@@ -37,42 +38,49 @@ __all__ = [
 ]
 
 
-def pin_pretraining(config: ExperimentConfig) -> ExperimentConfig:
-    """Returns the configuration with the digest of its pretraining filled in, or without one that it does not need.
+def pin(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the configuration with what its data, weights and pretraining are, as far as they are there.
 
     Weights given as a file take the place of a pretraining: `network.init=cutie-base.pth` needs no stage 0.
 
     Raises:
         ConfigError: The pretraining's recipe is not found, or cannot be changed as asked.
     """
+    config = pin_content(config)
     if config.pretrain is None:
         return config
     if config.network.init not in INITS:
         return dataclasses.replace(config, pretrain=None)
-    return override(
-        config,
-        {
-            "pretrain.digest": digest(_stage(config)),
-            "pretrain.storage": config.pretrain.storage or f"{config.storage.rstrip('/')}/pretraining",
-        },
-    )
+    storage = config.pretrain.storage or f"{config.storage.rstrip('/')}/pretraining"
+    return override(config, {"pretrain.digest": _key(_stage(config), storage), "pretrain.storage": storage})
+
+
+def _key(stage: ExperimentConfig, storage: str) -> str:
+    """Returns the name of a pretraining's folder: its digest, or the one without data that an older version left."""
+    key, former = digest(stage), digest(unpinned(stage))
+    older = RunFolder.at(storage, former)
+    if key == former or not older.claimed or RunFolder.at(storage, key).claimed:
+        return key
+    there, here = older.config().data.shards, resolve_paths(stage, Path.cwd()).data.shards
+    # Two data sets of one name had one digest; the path, as far as it still leads somewhere, tells them apart.
+    return former if there == here or not all(Path(path).exists() for path in there) else key
 
 
 def pretraining_stage(config: ExperimentConfig, base: Path | None = None) -> ExperimentConfig | None:
     """Returns the full configuration of the pretraining that a run starts from, or None.
 
     Args:
-        config: As `pin_pretraining` returns it.
+        config: As `pin` returns it.
         base: Makes the recipe's relative paths absolute, as `resolve_paths` does for the run's own; None leaves them.
 
     Raises:
-        ConfigError: See `pin_pretraining`; also if the recipe has changed since.
+        ConfigError: See `pin`; also if the recipe has changed since.
     """
     if config.pretrain is None:
         return None
     stage = _stage(config)
     folder = pretraining_folder(config)
-    if digest(stage) != config.pretrain.digest:
+    if config.pretrain.digest not in (digest(stage), digest(unpinned(stage))):
         raise ConfigError(
             f"pretrain.recipe = {config.pretrain.recipe!r} has digest {digest(stage)}, the run was prepared with "
             f"{config.pretrain.digest}",
@@ -89,7 +97,7 @@ def _stage(config: ExperimentConfig) -> ExperimentConfig:
     if stage.pretrain is not None:  # a stage may have a stage of its own; all lie side by side
         storage = config.pretrain.storage or f"{config.storage.rstrip('/')}/pretraining"
         stage = override(stage, {"pretrain.storage": storage})
-    return pin_pretraining(override(stage, config.pretrain.overrides))
+    return pin(override(stage, config.pretrain.overrides))
 
 
 @functools.lru_cache(maxsize=32)
@@ -101,7 +109,7 @@ def pretraining_folder(config: ExperimentConfig) -> RunFolder:
     """Returns where the pretraining of a run lies, whether it exists yet or not.
 
     Raises:
-        ConfigError: The run has none, or was not prepared by `pin_pretraining`.
+        ConfigError: The run has none, or was not prepared by `pin`.
     """
     if config.pretrain is None or not config.pretrain.digest or config.pretrain.storage is None:
         raise ConfigError("this run has no pretraining, or its digest is not filled in")
@@ -141,7 +149,7 @@ def pretraining_request(
     are those the user sees.
 
     Args:
-        config: Of the run, prepared by `pin_pretraining`.
+        config: Of the run, prepared by `pin`.
         base: Where relative paths in the stage's recipe start.
         tags: MLflow tags, such as `provenance_tags()`.
         watcher: See `RunRequest.watcher`.

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from ovos_ray.config import ExperimentConfig
+from ovos_ray.config.digest import digest, unpinned
+from ovos_ray.config.stored import read_stored
 from ovos_ray.errors import CheckpointError, ConfigError
 from ovos_ray.train.run_folder import RunFolder
 
@@ -35,10 +37,10 @@ def resume_state(config: ExperimentConfig, step: int, *, map_location: str | tor
         return RunFolder.of(config).checkpoints().load(step, map_location=map_location)
     parent = RunFolder.at(config.storage, segment.parent)
     state = parent.checkpoints().load(step, map_location=map_location)
-    if state["digest"] != segment.parent_digest:
+    held = digest(unpinned(read_stored(state["config"], state.get("schema", 1))))
+    if held != segment.parent_digest:
         raise CheckpointError(
-            f"{parent.storage.folder} holds a run with digest {state['digest']}, segment.parent_digest is "
-            f"{segment.parent_digest}",
+            f"{parent.storage.folder} holds a run with digest {held}, segment.parent_digest is {segment.parent_digest}",
             "give the study another name=…, or remove its folder",
         )
     return state

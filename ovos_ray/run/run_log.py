@@ -82,6 +82,11 @@ class RunLog:
         if self._first:
             self._request.post(step, event=event)
 
+    def changed_code(self, step: int, change: str) -> None:
+        """Says that a run goes on with other code than it was begun with."""
+        self.sink.set_tags({"ovos.code_changed": f"at step {step}: {change}"[:400]})
+        self.say(step, f"goes on with other code: {change}")
+
     def interval(self, step: int, record: Mapping[str, float], num_bad_samples: int) -> None:
         """Logs the means of a logging interval, as `IntervalMeter.flush` returns them."""
         if not self._first:

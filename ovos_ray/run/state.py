@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -12,10 +13,12 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest
 from ovos_ray.config.overrides import to_dict
+from ovos_ray.config.stored import SCHEMA
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.run.bad_samples import BadSamples
 from ovos_ray.run.initial import initial_network
 from ovos_ray.run.resume import resume_state
+from ovos_ray.track.provenance import code_versions
 from ovos_ray.train.optimizer import build_optimizer, load_moments
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.step import TrainingModule
@@ -36,6 +39,7 @@ class RunState:
         best: `step` and `val/jf` of the best validation so far, where the best checkpoint is to be chosen.
         validation: The last scores of the validation split, by name, in percent.
         seconds_before: Time that earlier launches took.
+        changed_code: What is not as it was when the checkpoint was written: commit and versions; empty if all is.
     """
 
     config: ExperimentConfig
@@ -46,6 +50,7 @@ class RunState:
     best: dict[str, float] | None = None
     validation: dict[str, float] = field(default_factory=dict)
     seconds_before: float = 0.0
+    changed_code: str = ""
     _began: float = field(default_factory=time.time)
 
     @classmethod
@@ -66,9 +71,10 @@ class RunState:
         load_moments(optimizer, stored["optimizer"])
         bad_samples = BadSamples(config.data, stored.get("bad_samples", ()))
         best, validation = stored.get("best"), stored.get("validation", {})
+        changed = _changed(stored.get("versions"))
         if averaged is not None:
             averaged.load_state_dict(stored["averaged"])
-        return cls(config, module, optimizer, bad_samples, averaged, best, validation, stored["seconds"])
+        return cls(config, module, optimizer, bad_samples, averaged, best, validation, stored["seconds"], changed)
 
     def after_step(self) -> None:
         """Takes the weights that a step has left into their average."""
@@ -108,8 +114,10 @@ class RunState:
             "validation": self.validation,
             "bad_samples": self.bad_samples.as_list(),
             "network_name": config.network.name,
+            "schema": SCHEMA,
             "config": to_dict(config),
             "digest": digest(config),
+            "versions": code_versions(),
         }
         store = RunFolder.of(config).checkpoints(config.train.keep_checkpoints)
         store.save(step, content, keep_step=None if self.best is None else int(self.best["step"]))
@@ -126,3 +134,9 @@ def _average_of(network: VOSNetwork, decay: float | None) -> AveragedModel | Non
     if decay is None:
         return None
     return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+
+
+def _changed(before: Mapping[str, str] | None) -> str:
+    now = code_versions()
+    changed = [name for name in {**(before or {}), **now} if before is not None and before.get(name) != now.get(name)]
+    return ", ".join(f"{name} {(before or {}).get(name, '–')} before, {now.get(name, '–')} now" for name in changed)

@@ -18,7 +18,7 @@ from ovos_ray.config.digest import digest
 from ovos_ray.config.recipes import make
 from ovos_ray.errors import ConfigError
 from ovos_ray.run.checks import check_backward
-from ovos_ray.run.pretraining import pin_pretraining
+from ovos_ray.run.pretraining import pin
 from ovos_ray.seeding import generator
 from ovos_ray.study.space import Range, SearchSpace, Skipped, Trial
 
@@ -125,7 +125,7 @@ def expand(
             config = space.adapt(config)
         if config.pretrain is not None and config.pretrain.storage is None:  # one place for all studies
             config = override(config, {"pretrain.storage": f"{config.storage.rstrip('/')}/pretraining"})
-        config = pin_pretraining(config)
+        config = pin(config)
         config = dataclasses.replace(config, storage=f"{config.storage.rstrip('/')}/{space.name}")
         if (refusal := _refusal(config)) is not None:
             skipped.append(Skipped(label, refusal.message, refusal.remedy))

@@ -47,6 +47,7 @@ def run_plain(
     tags: Mapping[str, str] | None = None,
     watcher: Callable[[_Record], None] | None = None,
     num_processes: int = 1,
+    replace: bool = False,
 ) -> SweepResult:
     """Runs a study to the end; failing trials are counted, not fatal.
 
@@ -59,6 +60,7 @@ def run_plain(
         watcher: Called in this process with every progress record; see `run/progress.py`.
         num_processes: Trials at a time, each on `train.num_threads` threads, and with `train.gpus_per_worker` on a
             GPU, which they take in turn.
+        replace: See `run_study`.
 
     Raises:
         ConfigError: A trial has settings that mean nothing, or the study needs Ray Tune.
@@ -69,7 +71,7 @@ def run_plain(
             "run it on Ray, or set scheduler=fifo searcher=random",
         )
     execute = functools.partial(_run_all, num_processes=num_processes)
-    return run_study(space, trials, execute, tags=tags, watcher=watcher)
+    return run_study(space, trials, execute, tags=tags, watcher=watcher, replace=replace)
 
 
 def _run_all(_: SearchSpace, __: Sequence[Trial], todo: Mapping[str, RunRequest], *, num_processes: int) -> None:

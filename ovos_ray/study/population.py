@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig, SegmentConfig, flatten, override
-from ovos_ray.config.digest import digest
+from ovos_ray.config.digest import digest, unpinned
 from ovos_ray.config.roles import Live
 from ovos_ray.config.settings import keys_of
 from ovos_ray.errors import ConfigError, DivergedError
@@ -96,7 +96,7 @@ def next_generation(space: SearchSpace, segments: Sequence[Trial], decided: Sequ
             start_step=before.stop_step,
             stop_step=next(end for end in generation_ends(parent) if end > before.stop_step),
             parent=parent.name,
-            parent_digest=digest(parent),
+            parent_digest=digest(unpinned(parent)),
             member=number,
             generation=before.generation + 1,
         )

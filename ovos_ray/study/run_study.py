@@ -17,12 +17,15 @@ from typing import Any
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.io import Storage
 from ovos_ray.run.checks import check_config
-from ovos_ray.run.lock import HeldError, hold
+from ovos_ray.run.lock import HeldError, hold, run_lock
+from ovos_ray.run.pin import pin_content
 from ovos_ray.run.pretraining import pretraining_request
 from ovos_ray.run.request import RunRequest, spool_folder
 from ovos_ray.run.run_log import open_sink
+from ovos_ray.run.set_aside import run_key, set_aside
 from ovos_ray.study.best import log_best_network
 from ovos_ray.study.checks import check_scheduler, check_searcher
+from ovos_ray.study.earlier import check_earlier, differing
 from ovos_ray.study.population import run_population, segment_tags
 from ovos_ray.study.pretraining import distinct_pretrainings, without_failed_pretraining
 from ovos_ray.study.space import SearchSpace, Trial
@@ -45,6 +48,7 @@ def run_study(
     check_room: Callable[[ExperimentConfig], None] | None = None,
     tags: Mapping[str, str] | None = None,
     watcher: Callable[[dict[str, Any]], None] | None = None,
+    replace: bool = False,
 ) -> SweepResult:
     """Runs a study to the end; failing trials are counted, not fatal.
 
@@ -55,14 +59,21 @@ def run_study(
         check_room: Raises a `ResourceError` if there will never be room for a run of this configuration.
         tags: More MLflow tags for parent and trials.
         watcher: See `RunRequest.watcher`.
+        replace: Set trials aside that were made with other settings, instead of refusing the study.
 
     Raises:
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
+        CheckpointError: Trials of this name have been made with other settings.
         ResourceError: See `check_room`; also where another process makes the same study.
     """
+    trials = [Trial(trial.name, trial.values, pin_content(trial.config)) for trial in trials]
     check_scheduler(space, trials)
     check_searcher(space)
+    if not replace:
+        check_earlier(space, trials)
     if space.scheduler == "pbt":
+        if replace:
+            _set_aside_others(space, trials, tags or {}, watcher)
         again = functools.partial(run_study, execute=execute, check_room=check_room, tags=tags, watcher=watcher)
         return run_population(space, trials, again, watcher)
     for trial in trials:
@@ -70,6 +81,8 @@ def run_study(
     if check_room is not None:
         for config in {trial.config.train: trial.config for trial in trials}.values():
             check_room(config)
+    if replace:
+        _set_aside_others(space, trials, tags or {}, watcher)
     requests = requests_of(space, trials, tags=tags or {}, watcher=watcher)
     first = next(iter(requests.values()))
     with hold(Storage(first.config.storage), f"study {space.name}", lambda event: first.post(0, event=event)):
@@ -88,6 +101,14 @@ def run_study(
         return _finish_parent(parent, trials)
 
 
+def _set_aside_others(space: SearchSpace, trials: Sequence[Trial], tags: Mapping[str, str], watcher: Any) -> None:
+    requests = requests_of(space, differing(space, trials), tags=tags, watcher=watcher)
+    for request in requests.values():
+        with run_lock(request):  # whoever trains it would lose its folder
+            pass
+        request.post(0, event=f"set aside: {set_aside(request)}")
+
+
 def sweep_key(space: SearchSpace, storage: str) -> str:
     """Returns the stable key of a study's parent run."""
     return f"sweep:{storage}:{space.name}"
@@ -103,7 +124,7 @@ def requests_of(
         requests[trial.name] = RunRequest(
             config=config,
             experiment=space.name,
-            run_key=f"trial:{config.storage}:{config.name}",
+            run_key=run_key("trial", config),
             parent_key=sweep_key(space, config.storage),
             tags={
                 **tags,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ import subprocess
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["git_environment", "provenance_tags"]
+__all__ = ["code_versions", "git_environment", "provenance_tags"]
 
 _PACKAGES = ("ovos-ray", "torch", "ray", "mlflow", "numpy")
 
@@ -46,6 +47,15 @@ def provenance_tags(
     }
     tags.update({f"ovos.version.{name}": _version(name) for name in _PACKAGES})
     return {key: value for key, value in tags.items() if value}
+
+
+@functools.cache
+def code_versions() -> dict[str, str]:
+    """Returns commit and versions of what this process runs, as they are kept in every checkpoint."""
+    commit, dirty = _git(Path(__file__).resolve().parents[2])
+    versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+    found = {"commit": f"{commit} with changes" if dirty == "true" else commit, **versions}
+    return {name: version for name, version in found.items() if version}
 
 
 def git_environment(root: Path | None = None) -> dict[str, str]:

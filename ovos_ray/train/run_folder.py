@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.config.digest import digest
-from ovos_ray.config.overrides import flatten, from_dict, to_dict
+from ovos_ray.config.digest import differences, is_pinned
+from ovos_ray.config.stored import read_stored, to_store
 from ovos_ray.errors import CheckpointError
 from ovos_ray.io import Storage
 from ovos_ray.train.checkpoint import CheckpointStore
@@ -55,26 +55,41 @@ class RunFolder:
         """Returns the store of the run's checkpoints."""
         return CheckpointStore(self.storage / "checkpoints", keep=keep)
 
-    def claim(self, config: ExperimentConfig) -> None:
-        """Writes the configuration, or checks that the folder belongs to the same one.
+    @property
+    def claimed(self) -> bool:
+        """Whether there is a run here, begun or finished."""
+        return self.storage.exists("config.json")
+
+    def differences(self, config: ExperimentConfig) -> list[str]:
+        """Returns how the run that is here differs in what it computes; nothing if it does not, or there is none."""
+        return differences(self.config(), config) if self.claimed else []
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Checks that the folder is free, or belongs to the same configuration.
 
         Raises:
-            CheckpointError: The folder holds a run that computes something else; says which keys differ.
+            CheckpointError: It holds a run that computes something else; says which settings differ.
         """
-        if not self.storage.exists("config.json"):
-            content = {"digest": digest(config), "config": to_dict(config)}
-            self.storage.write(json.dumps(content, indent=2).encode(), "config.json")
-            return
-        stored = self.config()
-        if digest(stored) != digest(config):
-            old, new = flatten(stored), flatten(config)
-            differing = [
-                f"{key}: {old.get(key)!r} there, {new.get(key)!r} here" for key in new if old.get(key) != new[key]
-            ]
+        if differing := self.differences(config):
             raise CheckpointError(
-                f"{self.storage.folder} holds another configuration ({'; '.join(differing[:5])})",
-                "give this run another name=…, or remove that folder",
+                f"{self.storage.folder} holds another run: {'; '.join(differing[:5])}",
+                "give this run another name=…, or set the other one aside with --replace",
             )
+
+    def claim(self, config: ExperimentConfig) -> bool:
+        """Makes the folder that of a configuration.
+
+        Returns:
+            Whether the run here is from before its data and weights were pinned, which they are from now on.
+
+        Raises:
+            CheckpointError: See `check`.
+        """
+        self.check(config)
+        older = self.claimed and is_pinned(config) and not is_pinned(self.config())
+        if older or not self.claimed:
+            self.storage.write(json.dumps(to_store(config), indent=2).encode(), "config.json")
+        return older
 
     def config(self) -> ExperimentConfig:
         """Returns the stored configuration.
@@ -83,7 +98,8 @@ class RunFolder:
             CheckpointError: It is damaged.
             ConfigError: It holds what no setting of this version is.
         """
-        return from_dict(ExperimentConfig, self._read("config.json").get("config", {}))
+        stored = self._read("config.json")
+        return read_stored(stored.get("config", {}), stored.get("schema", 1))
 
     def result(self) -> dict[str, Any] | None:
         """Returns what the finished run wrote, or None while it is not finished.

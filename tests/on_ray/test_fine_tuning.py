@@ -18,7 +18,7 @@ from ovos_ray.errors import WeightsError
 from ovos_ray.networks import export_weights
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.initial import initial_network
-from ovos_ray.run.pretraining import pin_pretraining
+from ovos_ray.run.pretraining import pin
 from ovos_ray.seeding import generator
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,7 +50,7 @@ def videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", ["stcn", "xmem", "cutie"])
 def test_recipes_start_from_a_file_and_say_so_when_it_is_not_there(name: str, videos: Path) -> None:
-    config = pin_pretraining(make(f"trainables.fine_tuning.{name}", ExperimentConfig))
+    config = pin(make(f"trainables.fine_tuning.{name}", ExperimentConfig))
     assert config.pretrain is None
     assert config.network.init.endswith(".pth")
     assert (
@@ -68,10 +68,10 @@ def test_any_recipe_starts_from_a_file_of_the_official_layout(name: str, suffix:
     export_weights(official, tmp_path / f"official{suffix}")
     config = ExperimentConfig(pretrain=override(ExperimentConfig(), {"pretrain.recipe": "x"}).pretrain)
     config = override(config, {"network.name": name, "network.init": str(tmp_path / f"official{suffix}")})
-    started = initial_network(pin_pretraining(config)).state_dict()
+    started = initial_network(pin(config)).state_dict()
     assert all(torch.equal(started[key], value) for key, value in official.state_dict().items())
     with pytest.raises(WeightsError, match="does not fit"):
-        initial_network(pin_pretraining(override(config, {"network.name": "xmem" if name != "xmem-tiny" else "stcn"})))
+        initial_network(pin(override(config, {"network.name": "xmem" if name != "xmem-tiny" else "stcn"})))
 
 
 @pytest.mark.ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import signal
@@ -93,6 +94,9 @@ def test_a_study_without_ray_survives_a_kill_and_a_failure_and_runs_again_only_w
     broken.mkdir()
     for path in Path(base.data.shards[0]).iterdir():
         (broken / path.name).write_bytes(path.read_bytes() if path.suffix == ".json" else b"PAR1 nothing PAR1")
+    # Not the other shards by another name: that would be the same trial twice.
+    index = json.loads((broken / "index.json").read_text())
+    (broken / "index.json").write_text(json.dumps({**index, "digest": index["digest"][::-1]}))
     space = SearchSpace(
         name="plain",
         trainable="none",
@@ -141,7 +145,8 @@ def test_a_study_without_ray_survives_a_kill_and_a_failure_and_runs_again_only_w
 
     # Again, with the broken shards mended: only that trial runs.
     for path in Path(base.data.shards[0]).iterdir():
-        (broken / path.name).write_bytes(path.read_bytes())
+        if path.suffix != ".json":
+            (broken / path.name).write_bytes(path.read_bytes())
     again: list[dict[str, Any]] = []
     assert not run_plain(space, trials, watcher=again.append).failed
     assert {event["run"] for event in again} == {trials[2].config.name}

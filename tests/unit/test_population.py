@@ -243,7 +243,7 @@ def test_a_population_goes_on_from_its_best_and_decides_the_same_again(base: Exp
 
     # What was decided otherwise is not taken for what is decided now, finished or not.
     for changed in (other, dataclasses.replace(space, quantile=0.5)):
-        with pytest.raises(CheckpointError, match=r"member-0\d-generation-01 holds another configuration \(.*learning"):
+        with pytest.raises(CheckpointError, match=r"member-0\d-generation-01 holds another run: .*learning"):
             run_population(changed, members, Trainer())
 
 

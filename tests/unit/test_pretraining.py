@@ -26,7 +26,7 @@ from ovos_ray.errors import ConfigError
 from ovos_ray.io import exclusive
 from ovos_ray.run.initial import initial_network
 from ovos_ray.run.labels import count_labels
-from ovos_ray.run.pretraining import pin_pretraining, pretraining_folder, pretraining_stage
+from ovos_ray.run.pretraining import pin, pretraining_folder, pretraining_stage
 from ovos_ray.study.expand import expand
 from ovos_ray.study.space import SearchSpace
 from ovos_ray.train.run_folder import RunFolder
@@ -72,7 +72,7 @@ def config_of(**changes: Any) -> ExperimentConfig:
 
 
 def test_a_stage_has_the_network_and_the_workers_of_its_run_and_the_rest_of_its_recipe(here: Path) -> None:
-    config = pin_pretraining(config_of(seed=7, storage="runs/study"))
+    config = pin(config_of(seed=7, storage="runs/study"))
     stage = pretraining_stage(config, here)
     assert stage is not None
     assert stage.network.name == "xmem-tiny"
@@ -83,10 +83,10 @@ def test_a_stage_has_the_network_and_the_workers_of_its_run_and_the_rest_of_its_
 
 def test_the_digest_of_a_run_has_that_of_its_pretraining_in_it() -> None:
     config = config_of()
-    pinned = pin_pretraining(config)
+    pinned = pin(config)
     assert pinned.pretrain is not None
     assert pinned.pretrain.digest == digest(pretraining_stage(pinned) or config)
-    longer = pin_pretraining(override(config, {"pretrain.overrides": "train.steps=9,data.batch_size=4"}))
+    longer = pin(override(config, {"pretrain.overrides": "train.steps=9,data.batch_size=4"}))
     stage = pretraining_stage(longer)
     assert stage is not None
     assert (stage.train.steps, stage.data.batch_size) == (9, 4)
@@ -94,19 +94,19 @@ def test_the_digest_of_a_run_has_that_of_its_pretraining_in_it() -> None:
     assert len({digest(pinned), digest(longer), digest(without)}) == 3
     # Where and how fast it is computed, and how its recipe is spelled, change nothing.
     same = {"pretrain.overrides": "train.steps=6", "pretrain.storage": "elsewhere", "train.num_workers": 2}
-    assert digest(pin_pretraining(override(config, same))) == digest(pinned)
-    assert pin_pretraining(pinned) == pinned
+    assert digest(pin(override(config, same))) == digest(pinned)
+    assert pin(pinned) == pinned
 
 
 def test_a_recipe_that_changed_in_between_is_refused() -> None:
-    pinned = override(pin_pretraining(config_of()), {"pretrain.digest": "0123456789ab"})
+    pinned = override(pin(config_of()), {"pretrain.digest": "0123456789ab"})
     with pytest.raises(ConfigError, match=r"prepared with 0123456789ab"):
         pretraining_stage(pinned)
 
 
 def test_weights_in_a_file_take_the_place_of_pretraining() -> None:
-    assert pin_pretraining(config_of(**{"network.init": "cutie-base.pth"})).pretrain is None
-    assert pin_pretraining(config_of(**{"network.init": "imagenet"})).pretrain is not None
+    assert pin(config_of(**{"network.init": "cutie-base.pth"})).pretrain is None
+    assert pin(config_of(**{"network.init": "imagenet"})).pretrain is not None
 
 
 def test_the_trials_of_all_studies_share_one_folder_and_one_stage_per_digest() -> None:
@@ -143,7 +143,7 @@ def test_a_study_runs_each_stage_once_and_no_trial_whose_stage_failed(here: Path
 
 @pytest.mark.parametrize("single_object", [True, False])
 def test_a_run_starts_from_the_weights_of_its_pretraining(single_object: bool) -> None:
-    config = pin_pretraining(config_of())
+    config = pin(config_of())
     weights = {name: value.contiguous() for name, value in networks.build("xmem-tiny", seed=5).state_dict().items()}
     first = "value_encoder.conv1.weight"
     if single_object:  # as official stage-0 files are: without the mask of the other objects
@@ -163,7 +163,7 @@ def test_labels_of_pretraining_and_validation_are_counted_apart(here: Path) -> N
     pack(source, here / "shards/videos", labels="first", split="train")
     pack(source, here / "shards/static", labels="all", split="val")
     config = override(config_of(), {"validation.root": str(here / "dataset"), "validation.num_videos": 1})
-    config = pin_pretraining(config)
+    config = pin(config)
     labels = count_labels(config, pretraining_stage(config))
     assert labels.as_dict() == {
         "training": 3,
@@ -194,7 +194,7 @@ def test_a_dry_run_prices_the_stage_and_counts_its_labels(here: Path, capsys: py
     )
     train("my_runs.my_run", dry_run=True)
     printed = " ".join(capsys.readouterr().out.split())
-    stage = pretraining_stage(pin_pretraining(make("my_runs.my_run", ExperimentConfig)))
+    stage = pretraining_stage(pin(make("my_runs.my_run", ExperimentConfig)))
     assert stage is not None
     named = f"pretraining {digest(stage)} (my_stages.stage)"
     assert f"label budget of {named}: 10 of 10 frames labelled" in printed

@@ -1,0 +1,56 @@
+"""What a run is made from, pinned: the content of its shards and of the weights file that it starts with.
+
+A path says where, not what: shards are packed anew, and every release is called `model.pth`. What is pinned is part of
+the digest, lies in `config.json` and in every checkpoint, and is compared when a run goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path, PurePosixPath
+
+from ovos_ray.config import INITS, ExperimentConfig, override
+from ovos_ray.data.shards.index import INDEX_NAME, ShardIndex, filesystem_of
+from ovos_ray.errors import DataError
+
+__all__ = ["pin_content"]
+
+
+def pin_content(config: ExperimentConfig) -> ExperimentConfig:
+    """Returns the configuration with the digests of its shards and its weights file as they are now.
+
+    What is not there is left open; `check_config` says what is wrong with it.
+    """
+    init = config.network.init
+    is_file = init not in INITS and Path(init).is_file()
+    try:
+        digests = tuple(_shard_digest(folder) for folder in config.data.shards)
+    except (DataError, OSError):
+        digests = ()
+    return override(config, {"data.digests": digests, "network.init_sha256": _sha256(init) if is_file else ""})
+
+
+def _shard_digest(folder: str) -> str:
+    filesystem, root = filesystem_of(folder)
+    info = filesystem.get_file_info(str(PurePosixPath(root) / INDEX_NAME))
+    return _digest_of_version(folder, info.mtime_ns, info.size)
+
+
+@functools.lru_cache(maxsize=256)
+def _digest_of_version(folder: str, mtime_ns: int | None, size: int | None) -> str:
+    return ShardIndex.load(folder).digest
+
+
+def _sha256(path: str) -> str:
+    status = Path(path).stat()
+    return _sha256_of_version(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256_of_version(path: str, mtime_ns: int, size: int) -> str:
+    found = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
+    return found.hexdigest()

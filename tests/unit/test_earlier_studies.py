@@ -1,0 +1,113 @@
+"""A study does not take results of other settings for its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ovos_ray.cli.app import app
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.data.folders import synthetic
+from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.pack import pack
+from ovos_ray.errors import CheckpointError
+from ovos_ray.run.request import RunRequest
+from ovos_ray.study.expand import expand
+from ovos_ray.study.run_study import run_study
+from ovos_ray.study.space import SearchSpace, Trial
+from ovos_ray.study.summary import SweepResult
+from ovos_ray.train.run_folder import RunFolder
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SPACE = SearchSpace(name="second", trainable="none", axes={"method.backward": ("2-step", "1-step")}, seeds=(0,))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("earlier")
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
+    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 2, "val": 1}, config=small)
+    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    return root
+
+
+def trials_of(data: Path, storage: Path, **changes: object) -> list[Trial]:
+    base = {"network.name": "stcn-tiny", "data.shards": str(data / "shards"), "storage": str(storage)}
+    trials, _ = expand(SPACE, override(ExperimentConfig(), {**base, "tracking_uri": "", **changes}))
+    return trials
+
+
+class Executor:
+    """Finishes every run at once."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def __call__(self, _: SearchSpace, __: Sequence[Trial], runs: Mapping[str, RunRequest]) -> None:
+        for name, request in runs.items():
+            folder = RunFolder.of(request.config)
+            folder.claim(request.config)
+            rate = request.config.optimizer.learning_rate
+            folder.finish({"scores": {"g": rate}, "digest": "", "seconds": 1.0, "label_percent": 1.0})
+            self.made.append(name)
+
+
+def run(trials: Sequence[Trial], *, replace: bool = False) -> tuple[SweepResult, list[str]]:
+    executor = Executor()
+    return run_study(SPACE, trials, executor, replace=replace), executor.made
+
+
+def test_results_of_other_settings_are_refused_before_anything_starts(data: Path, tmp_path: Path) -> None:
+    first = trials_of(data, tmp_path)
+    assert len(run(first)[1]) == 2
+    assert run(first)[1] == [], "its own trials are finished"
+    other = trials_of(data, tmp_path, **{"optimizer.learning_rate": 0.5})
+    executor = Executor()
+    with pytest.raises(CheckpointError) as error:
+        run_study(SPACE, other, executor)
+    assert not executor.made
+    assert (
+        "2 of 2 finished trials were made with other settings: optimizer.learning_rate 1e-05 there, 0.5 here"
+        in error.value.message
+    )
+    assert "name=…" in str(error.value.remedy)
+    assert "--replace" in str(error.value.remedy)
+
+
+def test_a_table_does_not_mix_what_is_left_with_what_is_new(data: Path, tmp_path: Path) -> None:
+    first = trials_of(data, tmp_path)
+    run(first)
+    (tmp_path / "second" / first[0].config.name / "result.json").unlink()
+    with pytest.raises(CheckpointError, match="2 of 2 trials that are there"):
+        run(trials_of(data, tmp_path, **{"train.steps": 7}))
+
+
+def test_what_is_replaced_is_set_aside_and_made_anew(data: Path, tmp_path: Path) -> None:
+    run(trials_of(data, tmp_path))
+    for number, rate in enumerate((0.5, 0.25), 1):
+        result, made = run(trials_of(data, tmp_path, **{"optimizer.learning_rate": rate}), replace=True)
+        assert len(made) == 2
+        assert {one["scores"]["g"] for one in result.results.values()} == {rate}
+        aside = sorted(path.name for path in (tmp_path / "second" / "replaced").iterdir())
+        assert len(aside) == 2 * number
+    stored = [json.loads((tmp_path / "second/replaced" / name / "result.json").read_text()) for name in aside]
+    assert sorted(one["scores"]["g"] for one in stored) == [1e-5, 1e-5, 0.5, 0.5]
+    assert run(trials_of(data, tmp_path, **{"optimizer.learning_rate": 0.25}), replace=True)[1] == [], "nothing differs"
+
+
+def test_a_dry_run_says_it_too(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    words = [
+        "train", "trainables.one_shot", f"data.shards={data / 'shards'}", "train.steps=4", "name=mine",
+        "tracking_uri=", "--dry-run",
+    ]  # fmt: skip
+    config = override(ExperimentConfig(), {"name": "mine", "storage": str(tmp_path / "runs")})
+    RunFolder.of(config).claim(config)
+    result = CliRunner().invoke(app, words)
+    assert isinstance(result.exception, CheckpointError)
+    assert "holds another run" in str(result.exception)
