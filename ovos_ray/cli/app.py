@@ -17,6 +17,7 @@ from ovos_ray.cli import (
     pack,
     predict,
     report,
+    score,
     show,
     submission,
     submit,
@@ -24,7 +25,7 @@ from ovos_ray.cli import (
     sync,
     train,
     verify,
-)  # fmt: skip
+)
 from ovos_ray.cli.console import errors, tell
 from ovos_ray.errors import OvosError
 
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 
 for module in (
-    pack, verify, train, sweep, show, ls, predict, evaluate, submission, report, submit, sync, demo, doctor,
+    pack, verify, train, sweep, show, ls, predict, evaluate, score, submission, report, submit, sync, demo, doctor,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     settings = {"allow_interspersed_args": False} if module is submit else None  # the job's options are not its own

@@ -22,7 +22,7 @@ from ovos_ray.track.servers import refuse_secrets
 from ovos_ray.track.spool import Spool
 from ovos_ray.track.sqlite_store import ensure_sqlite_store, sqlite_file
 
-__all__ = ["Sender", "connect", "find_run", "open_experiment"]
+__all__ = ["Sender", "connect", "find_run", "open_experiment", "run_of"]
 
 _log = logging.getLogger(__name__)
 _MAX_PARAMS = 100
@@ -91,6 +91,19 @@ def find_run(client: Any, experiment_id: str, run_key: str) -> str | None:
         max_results=1,
     )
     return str(runs[0].info.run_id) if runs else None
+
+
+def run_of(tracking_uri: str, run_id: str | None) -> tuple[str, str] | None:
+    """Returns the experiment and the key of a run by its id; None where the id is not known.
+
+    Raises:
+        Exception: Whatever MLflow raises where the server does not answer or has no such run.
+    """
+    if run_id is None:
+        return None
+    client = connect(tracking_uri)
+    run = client.get_run(run_id)
+    return str(client.get_experiment(run.info.experiment_id).name), str(run.data.tags["ovos.run_key"])
 
 
 class Sender:

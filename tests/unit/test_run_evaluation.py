@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from ovos_ray.cli.app import app
 from ovos_ray.config import (
     DataConfig,
     EvaluationConfig,
@@ -26,7 +28,7 @@ from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.pack import pack
-from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.errors import ConfigError, DataError, OvosError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.run.loop import train_run
@@ -52,7 +54,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(data: Path, storage: Path, **evaluation: Any) -> tuple[RunFolder, list[dict[str, Any]]]:
+def run(data: Path, storage: Path, tracking_uri: str = "", **evaluation: Any) -> tuple[RunFolder, list[dict[str, Any]]]:
     config = ExperimentConfig(
         name="run",
         network=NetworkConfig(name="stcn-tiny"),
@@ -60,12 +62,13 @@ def run(data: Path, storage: Path, **evaluation: Any) -> tuple[RunFolder, list[d
         train=TrainConfig(steps=1, num_threads=1),
         evaluation=override(EvaluationConfig(), evaluation),
         storage=str(storage),
-        tracking_uri="",
+        tracking_uri=tracking_uri,
     )
     config = resolve_paths(config, data)
     plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=1)
     events: list[dict[str, Any]] = []
     request = RunRequest(config=config, experiment="test", run_key="run", watcher=events.append)
+    RunFolder.of(config).claim(config)
     train_run(request, LocalStream(plan, ClipDecoder(config.data, all_labels=False)))
     return RunFolder.of(config), events
 
@@ -136,3 +139,48 @@ def test_further_datasets_count_in_the_digest_wherever_they_lie() -> None:
     )
     assert one == same
     assert one != other
+
+
+def test_finished_weights_are_scored_later_into_the_same_run(
+    root: Path, tmp_path: Path, store: str, client: Any
+) -> None:
+    together, _ = run(root, tmp_path / "together", root=str(root / "dataset"), also=(f"seen={root / 'dataset'}:train",))
+    folder, _ = run(root, tmp_path / "later", store)
+    before = folder.result()
+    assert before is not None
+    assert before["scores"] == {}
+    for words in (
+        ["evaluation.split=val", f"evaluation.root={root / 'dataset'}"],
+        [f"evaluation.root={root / 'dataset'}", f"evaluation.also=seen={root / 'dataset'}:train"],
+    ):
+        done = CliRunner().invoke(app, ["score", str(tmp_path / "later"), *words], catch_exceptions=False)
+        assert done.exit_code == 0
+    expected, result = together.result(), folder.result()
+    assert expected is not None
+    assert result == {**before, "scores": expected["scores"]}
+    for name in ("scores.csv", "scores-seen.csv"):
+        assert folder.storage.read(name) == together.storage.read(name)
+    logged = client.get_run(before["tracking_run"]).data.metrics
+    assert {f"final/{name}": value for name, value in result["scores"].items()}.items() <= logged.items()
+    assert len(client.get_metric_history(before["tracking_run"], "final/jf")) == 1, "what was scored before stays"
+    again = CliRunner().invoke(app, ["score", str(tmp_path / "later/run"), f"evaluation.root={root / 'dataset'}"])
+    assert "was scored on all of it before" in again.output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train.steps=5"], "a finished run stays what it is"),
+        ([], "nothing to score on"),
+        (["evaluation.root=nowhere"], "no such folder"),
+        (["evaluation.rooot=x"], "rooot"),
+    ],
+)
+def test_what_cannot_be_scored_later_is_refused(root: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    assert isinstance(CliRunner().invoke(app, ["score", str(tmp_path), *words]).exception, ConfigError)
+    folder, _ = run(root, tmp_path)
+    before = folder.storage.read("result.json")
+    error = CliRunner().invoke(app, ["score", str(tmp_path / "run"), *words]).exception
+    assert isinstance(error, OvosError)
+    assert said in error.message
+    assert folder.storage.read("result.json") == before

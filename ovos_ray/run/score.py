@@ -1,0 +1,128 @@
+"""Scores of finished runs, made later: on datasets that were not at hand, or not thought of, when the runs ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ovos_ray.config import EvaluationConfig, ExperimentConfig, override
+from ovos_ray.errors import ConfigError
+from ovos_ray.evaluate.evaluation import Benchmark, benchmarks, check_benchmarks, evaluate_network
+from ovos_ray.run.request import resolve, spool_folder
+from ovos_ray.track.sender import run_of
+from ovos_ray.track.sink import Sink
+from ovos_ray.train.load_network import load_network
+from ovos_ray.train.run_folder import RunFolder
+
+__all__ = ["finished_runs", "score_run"]
+
+
+def finished_runs(folder: Path) -> list[RunFolder]:
+    """Returns a run by its folder, or the finished runs of a study by its folder, in the order of their names.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    places = [folder] if (folder / "config.json").is_file() else sorted(folder.glob("*/"))
+    runs = [RunFolder.at(str(place.absolute().parent), place.name) for place in places]
+    finished = [run for run in runs if run.result() is not None]
+    if not finished:
+        raise ConfigError(f"{folder}: holds no finished run", "give the folder of a run or of a study")
+    return finished
+
+
+def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
+    """Scores the weights of a finished run, into its folder and its MLflow run; what was scored before stays.
+
+    Args:
+        folder: The run's.
+        overrides: What to score on, `evaluation.root=FOLDER` or `evaluation.also=NAME=FOLDER`, and how.
+        say: Told what is being done.
+
+    Returns:
+        The new scores by name, in percent; empty where all was scored before.
+
+    Raises:
+        ConfigError: Another setting than those of `evaluation` is given, or nothing to score on.
+        OvosError: The weights, or a dataset, cannot be used.
+    """
+    if other := [text for text in overrides if not text.startswith("evaluation.")]:
+        raise ConfigError(f"{other[0]}: a finished run stays what it is", "give settings of evaluation alone")
+    stored = folder.config()
+    config = resolve(override(dataclasses.replace(stored, evaluation=EvaluationConfig()), list(overrides)))
+    check_benchmarks(config.evaluation)
+    result = dict(folder.result() or {})
+    scores: dict[str, float] = dict(result.get("scores", {}))
+    wanted = list(benchmarks(config.evaluation))
+    if not wanted:
+        raise ConfigError("nothing to score on is given", "add evaluation.root=FOLDER")
+    new: dict[str, float] = {}
+    tables: dict[str, str] = {}
+    for weights, begin in (("network.safetensors", ""), ("network_ema.safetensors", "ema/")):
+        todo = [benchmark for benchmark in wanted if not _is_scored(scores, begin, benchmark)]
+        if not todo or not folder.storage.exists(weights):
+            continue
+        network = load_network(folder.storage.path(weights))
+        network = network.cuda() if torch.cuda.is_available() else network
+        for benchmark in todo:
+            say(f"{folder.name}: scoring {begin}{benchmark.split} of {benchmark.root}")
+            suffix = f"{'-ema' if begin else ''}{benchmark.suffix}"
+            table = evaluate_network(
+                network,
+                root=benchmark.root,
+                layout=benchmark.layout,
+                split=benchmark.split,
+                protocol=benchmark.protocol,
+                shortest_side=config.evaluation.shortest_side,
+                out=folder.storage / f"predictions{suffix}",
+            )
+            new |= {f"{begin}{benchmark.metric(key)}": value for key, value in table.headline().items()}
+            tables[f"scores{suffix}.csv"] = table.to_csv()
+    if new:
+        for name, content in tables.items():
+            folder.storage.write(content.encode(), name)
+        missing = {
+            root: why for root, why in result.get("not_scored", {}).items() if root not in {one.root for one in wanted}
+        }
+        changed = {**result, "scores": scores | new, "not_scored": missing}
+        folder.storage.write(json.dumps(changed, indent=2).encode(), "result.json")
+        _track(folder, stored, result, new, tables, say)
+    return new
+
+
+def _is_scored(scores: dict[str, float], begin: str, benchmark: Benchmark) -> bool:
+    names = [name.removeprefix(begin) for name in scores if name.startswith(begin)]
+    start = benchmark.metric("")
+    return any(name.startswith(start) if start else "/" not in name for name in names)
+
+
+def _track(
+    folder: RunFolder,
+    config: ExperimentConfig,
+    result: dict[str, Any],
+    scores: dict[str, float],
+    tables: dict[str, str],
+    say: Callable[[str], None],
+) -> None:
+    """Logs new scores into the run's own MLflow run; where that is not known or not reached, says so."""
+    try:
+        known = run_of(config.tracking_uri, result.get("tracking_run")) if config.tracking_uri else None
+    except Exception as error:  # whatever the server answers: the scores are in the run's folder
+        say(f"{folder.name}: not told to MLflow ({type(error).__name__}: {str(error).splitlines()[0][:200]})")
+        return
+    if known is None:
+        return
+    experiment, run_key = known
+    sink = Sink.open(config.tracking_uri, experiment, run_key, name=config.name, spool=spool_folder(config))
+    sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, 0)
+    for name, content in tables.items():
+        sink.log_artifact(content.encode(), name)
+    if "scores.csv" in tables:
+        sink.set_tags({"ovos.predictions": (folder.storage / "predictions").folder})
+    if not sink.finish():
+        say(f"{folder.name}: MLflow does not answer; `ovos-ray sync {config.storage}` sends the scores later")
