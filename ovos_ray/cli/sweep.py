@@ -36,10 +36,10 @@ def sweep(
     from ovos_ray.run.request import resolve
     from ovos_ray.study.draws import describe_draws
     from ovos_ray.study.expand import expand_study
-    from ovos_ray.track.servers import refuse_secrets
     from ovos_ray.study.population import describe_members
     from ovos_ray.study.price import group_trials, pretraining_groups
     from ovos_ray.study.space import SearchSpace, Trial
+    from ovos_ray.track.servers import refuse_secrets
 
     space, trials, skipped = expand_study(make(search_space, SearchSpace), overrides or [])
     refuse_secrets(trials[0].config.tracking_uri)
