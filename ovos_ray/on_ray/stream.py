@@ -20,7 +20,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovos_ray.config import DataConfig, ExperimentConfig
-from ovos_ray.data.clips.columns import batch_of
+from ovos_ray.data.clips.batches import batch_of, stack
 from ovos_ray.data.clips.plan import Plan, slice_for_rank
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import DataError
@@ -84,8 +84,6 @@ def _decode_block(
     block: Mapping[str, Any], *, spec: StreamSpec, rank: int, world_size: int, steps: range, steps_per_block: int
 ) -> dict[str, Any]:
     """Decodes one rank's clips of `steps_per_block` steps; the row of the block is its number. Runs as a Ray task."""
-    from ovos_ray.data.clips.decode import stack
-
     plan, decoder = load_plan(spec), _decoder(spec)
     first = int(block["id"][0]) * steps_per_block
     block_steps = steps[first : first + steps_per_block]

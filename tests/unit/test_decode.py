@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ovos_ray.config import AugmentationConfig, DataConfig
-from ovos_ray.data.clips.batches import LocalStream
-from ovos_ray.data.clips.decode import ClipDecoder, stack
+from ovos_ray.data.clips.batches import LocalStream, stack
+from ovos_ray.data.clips.decode import ClipDecoder
 from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset

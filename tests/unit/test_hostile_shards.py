@@ -66,7 +66,7 @@ def _video(**values: Any) -> Callable[[dict[str, Any]], object]:
         (_video(height=2**20, width=2**20), "width"),
         (_video(frame_names=["a/../../b"] * 6), "slash"),
         (_video(label_frames=[99]), "label frame"),
-        (_video(objects={"0": [[1, 5, 5, 5, 5, 3]]}), "x0"),
+        (_video(objects={"0": [[1, 5, 5, 5, 5, 3]]}), "object"),
         (_video(objects={"0": [[300, 0, 0, 5, 5, 3]]}), "object"),
         (_video(objects={"3": []}), "objects"),
         (lambda index: index.update(rows_per_group=0), "rows_per_group"),

@@ -1,18 +1,55 @@
-"""The same batches as `on_ray.stream`, decoded in this process: for tests, benchmarks and studies without Ray."""
+"""Batches: samples become columns, and columns tensors, alike on Ray and in one process (`LocalStream`)."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from ovos_ray.data.clips.columns import batch_of
-from ovos_ray.data.clips.decode import ClipDecoder, stack
-from ovos_ray.data.clips.plan import Plan
+if TYPE_CHECKING:  # decoding imports torchvision, which costs a second of processor time
+    from ovos_ray.data.clips.decode import ClipDecoder, Sample
+    from ovos_ray.data.clips.plan import Plan
 
-__all__ = ["LocalStream"]
+__all__ = ["NO_LABEL", "LocalStream", "batch_of", "stack"]
+
+NO_LABEL = 255
+"""What the label of a frame is filled with where the shards hold none."""
+
+
+def stack(samples: Sequence[Sample]) -> dict[str, npt.NDArray[np.generic]]:
+    """Stacks samples into the columns of a batch."""
+    return {
+        "position": np.array([sample.position for sample in samples], np.int64),
+        "frames": np.stack([sample.frames for sample in samples]),
+        "labels": np.stack([sample.labels for sample in samples]),
+        "num_objects": np.array([sample.num_objects for sample in samples], np.int64),
+        "weight": np.array([sample.weight for sample in samples], np.float32),
+        "problem": np.array([sample.problem for sample in samples], np.str_),
+    }
+
+
+def batch_of(columns: Mapping[str, npt.NDArray[Any]], *, copy: bool = False) -> dict[str, torch.Tensor]:
+    """Returns a batch: `label` (B, S, S) of the reference frames, and `labels` (B, L, S, S) of them or of all frames.
+
+    Args:
+        columns: From `stack`.
+        copy: Whether the tensors need memory of their own.
+    """
+    batch = {
+        name: torch.from_numpy(np.array(column) if copy else column)
+        for name, column in columns.items()
+        if name != "problem"
+    }
+    batch["label"] = batch["labels"][:, 0]
+    # A label that is not there fills all of its frame.
+    if bool((batch["labels"][:, :, 0, 0] == NO_LABEL).any()):
+        batch["labels"] = batch["labels"][:, :1]
+    return batch
 
 
 @dataclass

@@ -16,7 +16,7 @@ from ovos_ray import seeding
 from ovos_ray.config import AugmentationConfig, DataConfig
 from ovos_ray.data import masks
 from ovos_ray.data.clips import augment as transforms
-from ovos_ray.data.clips.columns import NO_LABEL
+from ovos_ray.data.clips.batches import NO_LABEL
 from ovos_ray.data.clips.merging import paste_objects
 from ovos_ray.data.clips.plan import Clip
 from ovos_ray.data.shards.reader import FrameRow, ShardReader
@@ -91,17 +91,22 @@ class ClipDecoder:
             )
 
     def _decode(self, clip: Clip) -> Sample:
-        rows = self._readers[clip.source].read(*_place(clip))
+        rows = self._rows(clip)
         if clip.static:
             return self._decode_static(clip, rows[0])
         frames, labels = self._augmented(clip, rows)
         order = clip.object_order
         if clip.merged is not None and len(np.unique(labels[0][labels[0] > 0])) < self.data.max_objects:
-            other = self._augmented(clip.merged, self._readers[clip.merged.source].read(*_place(clip.merged)))
+            other = self._augmented(
+                clip.merged, self._readers[clip.merged.source].read(clip.merged.video, clip.merged.frames)
+            )
             frames, labels = paste_objects(frames, labels, *other)
             ids = np.unique(labels[0][labels[0] > 0])
             order = tuple(seeding.generator(clip.seed, 0, "merged objects").permutation(ids).tolist())
         return self._sample(clip, order, frames, labels)
+
+    def _rows(self, clip: Clip) -> list[FrameRow]:
+        return self._readers[clip.source].read(clip.video, clip.frames)
 
     def _augmented(self, clip: Clip, rows: Sequence[FrameRow]) -> tuple[UInt8Array, UInt8Array]:
         """Returns frames (T, 3, S, S) and labels (L, S, S), with the ids of the dataset."""
@@ -167,10 +172,6 @@ class ClipDecoder:
         )
 
 
-def _place(clip: Clip) -> tuple[str, tuple[int, ...]]:
-    return clip.video, clip.frames
-
-
 def _label_of(row: FrameRow) -> UInt8Array:
     if row.label is None:
         raise DataError(
@@ -178,16 +179,3 @@ def _label_of(row: FrameRow) -> UInt8Array:
             "the fully supervised method needs shards packed with --labels all",
         )
     return masks.decode_mask(row.label)
-
-
-def stack(samples: Sequence[Sample]) -> dict[str, npt.NDArray[np.generic]]:
-    """Stacks samples into the columns of a batch; `label` is the reference frame's."""
-    labels = np.stack([sample.labels for sample in samples])
-    return {
-        "position": np.array([sample.position for sample in samples], np.int64),
-        "frames": np.stack([sample.frames for sample in samples]),
-        "labels": labels,
-        "num_objects": np.array([sample.num_objects for sample in samples], np.int64),
-        "weight": np.array([sample.weight for sample in samples], np.float32),
-        "problem": np.array([sample.problem for sample in samples], np.str_),
-    }

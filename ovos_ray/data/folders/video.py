@@ -153,7 +153,8 @@ class Video:
             DataError: The frame has no mask, or one that is damaged or of another size than the frame.
         """
         if index not in self.masks:
-            raise DataError(f"video {self.name!r}: frame {index} has no mask (masks at {_some(self.masks)})")
+            some = ", ".join(map(str, itertools.islice(self.masks, 5)))
+            raise DataError(f"video {self.name!r}: frame {index} has no mask (masks at {some or 'none'})")
         path = self.masks[index]
         mask = decode_binary_mask(path) if self.masks_hold == "saliency" else decode_mask(path)
         size = self.size if self.file is not None else image_size(self.frames[index])
@@ -220,9 +221,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-
-
-def _some(values: Any, limit: int = 5) -> str:
-    """Lists the first few of some values for a message."""
-    shown = list(itertools.islice(values, limit + 1))
-    return (", ".join(map(str, shown[:limit])) + (" …" if len(shown) > limit else "")) or "none"

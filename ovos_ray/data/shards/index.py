@@ -114,12 +114,10 @@ class VideoEntry:
         _require(list(self.label_frames) == sorted(set(self.label_frames)), f"label_frames of {name!r}", "not rising")
         _require(set(self.objects) == set(self.label_frames), f"objects of {name!r}", sorted(self.objects))
         for box in itertools.chain.from_iterable(self.objects.values()):
-            _whole(f"object of {name!r}", box.object_id, 1, 255)
-            _whole(f"x1 of {name!r}", box.x1, 1, self.width)
-            _whole(f"y1 of {name!r}", box.y1, 1, self.height)
-            _whole(f"x0 of {name!r}", box.x0, 0, box.x1 - 1)
-            _whole(f"y0 of {name!r}", box.y0, 0, box.y1 - 1)
-            _whole(f"area of {name!r}", box.area, 1, (box.x1 - box.x0) * (box.y1 - box.y0))
+            inside = 0 <= box.x0 < box.x1 <= self.width and 0 <= box.y0 < box.y1 <= self.height
+            fits = inside and 1 <= box.area <= (box.x1 - box.x0) * (box.y1 - box.y0)
+            whole = all(type(number) is int for number in vars(box).values())
+            _require(whole and 1 <= box.object_id <= 255 and fits, f"object of {name!r}", box)
 
 
 def _require(fine: bool, what: str, value: object) -> None:
