@@ -149,7 +149,9 @@ def test_a_roll_out_captured_as_a_graph_trains_as_without(name: str, precision: 
         found, captured = steps(settings(**changes), name, batch, 4)
     assert captured.graphs.failed is None
     assert (len(captured.graphs), len(eager.graphs)) == (1, 0)
-    np.testing.assert_allclose(found, expected, rtol=1e-5 if precision == "float32" else 2e-2)
+    # Cutie's queries look where an object is the likeliest: rounding can turn single pixels over.
+    exact = 1e-3 if name == "cutie-tiny" else 1e-5
+    np.testing.assert_allclose(found, expected, rtol=exact if precision == "float32" else 2e-2)
 
 
 @pytest.mark.parametrize("name", TINY)
