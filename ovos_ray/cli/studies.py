@@ -13,7 +13,7 @@ from rich.text import Text
 from ovos_ray.cli.console import console, printable, tell
 from ovos_ray.errors import ConfigError, OvosError
 from ovos_ray.run.resources import max_concurrent
-from ovos_ray.study.checks import check_scheduler, check_searcher
+from ovos_ray.study.checks import check_metric, check_scheduler, check_searcher
 from ovos_ray.study.earlier import check_earlier
 from ovos_ray.study.population import generation_ends
 from ovos_ray.study.price import Group, price
@@ -212,8 +212,14 @@ def print_failures(failures: Sequence[Failure], command: str) -> None:
         console.print(f"then run the same again, it makes only what is missing: {command}")
 
 
-def problems_of(space: SearchSpace, groups: Sequence[Group]) -> list[OvosError]:
-    """Returns what would keep runs from being made or scored, found before any starts; equal problems once."""
+def problems_of(space: SearchSpace, groups: Sequence[Group], *, unscored: bool = False) -> list[OvosError]:
+    """Returns what would keep runs from being made or scored, found before any starts; equal problems once.
+
+    Args:
+        space: The study.
+        groups: Its configurations.
+        unscored: Whether nothing is to be scored, on purpose.
+    """
     from ovos_ray.evaluate.evaluation import check_benchmarks
     from ovos_ray.run.checks import check_config
 
@@ -221,6 +227,8 @@ def problems_of(space: SearchSpace, groups: Sequence[Group]) -> list[OvosError]:
     try:
         check_searcher(space)
         check_scheduler(space, [group.trials[0] for group in groups])
+        if not unscored:
+            check_metric(space, [group.trials[0] for group in groups])
     except OvosError as error:
         problems[error.message] = error
     for config in (group.config for group in groups):

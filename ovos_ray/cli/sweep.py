@@ -47,13 +47,16 @@ def sweep(
     studies.print_study(space, groups, skipped)
     stages = pretraining_groups(groups)
     problems = studies.print_label_budgets([*stages, *groups])
-    problems += studies.problems_of(space, groups)
+    unscored = {"evaluation.root=", "evaluation.root=none"} & {word.lower() for word in overrides or []}
+    problems += studies.problems_of(space, groups, unscored=bool(unscored))
     if not replace:
         problems += studies.earlier_problems(space, trials)
     if dry_run:
         studies.print_cost(space, [*stages, *groups])
         for problem in problems:
             tell("it cannot run yet:", problem, style="yellow")
+        if problems:
+            raise typer.Exit(1)
         return
     if problems:
         raise problems[0]

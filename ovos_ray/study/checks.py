@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from ovos_ray.errors import ConfigError, MissingExtraError
+from ovos_ray.config import ExperimentConfig
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.errors import ConfigError, DataError, MissingExtraError
 from ovos_ray.run.checks import check_validation
 from ovos_ray.study.population import check_population
 from ovos_ray.study.space import SearchSpace, Trial
 
-__all__ = ["check_scheduler", "check_searcher"]
+__all__ = ["check_metric", "check_scheduler", "check_searcher"]
 
 
 def check_scheduler(space: SearchSpace, trials: Sequence[Trial]) -> None:
@@ -39,6 +42,42 @@ def check_scheduler(space: SearchSpace, trials: Sequence[Trial]) -> None:
         check_validation(trial.config, chooses=True)
     if space.scheduler == "pbt":
         check_population(space, trials)
+
+
+def check_metric(space: SearchSpace, trials: Sequence[Trial]) -> None:
+    """Checks that the trials will have the score that the study compares them by.
+
+    Raises:
+        ConfigError: Some will have none; proposes the dataset that the shards were packed from.
+    """
+    stage, *name, _ = space.metric.split("/")
+    for trial in trials:
+        config = trial.config
+        if stage == "val" and config.validation.root is None:
+            key, remedy = "validation.root", "a labelled split that is not the reported one"
+        elif stage == "final" and name and name[0] not in {one.name for one in config.evaluation.also}:
+            key, remedy = "evaluation.also", f"{name[0]}=FOLDER"
+        elif stage == "final" and not name and config.evaluation.root is None:
+            key, remedy = "evaluation.root", _packed_from(config) or "DATASET"
+        else:
+            continue
+        raise ConfigError(
+            f"study {space.name} compares by {space.metric}, which will not come: {key} is not set "
+            f"(trial {trial.name!r})",
+            f"add {key}={remedy}; to train unscored on purpose, evaluation.root=none",
+        )
+
+
+def _packed_from(config: ExperimentConfig) -> str | None:
+    """Returns the dataset that the shards were packed from, where it is still there."""
+    for folder in config.data.shards:
+        try:
+            root = ShardIndex.load(folder).root
+        except DataError:
+            continue
+        if root and Path(root).is_dir():
+            return root
+    return None
 
 
 def check_searcher(space: SearchSpace) -> None:

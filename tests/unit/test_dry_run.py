@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+import typer
 
 from ovos_ray.cli.console import console
 from ovos_ray.cli.sweep import sweep
@@ -62,6 +63,12 @@ def plan(*words: str) -> None:
     sweep("dry_run_study.large", list(words), dry_run=True)
 
 
+def refused(*words: str) -> None:
+    with pytest.raises(typer.Exit) as ended:
+        plan(*words)
+    assert ended.value.exit_code == 1
+
+
 def test_a_plan_of_500_trials_says_what_runs_what_does_not_and_what_it_costs(
     printed: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,13 +93,30 @@ def test_a_plan_of_500_trials_says_what_runs_what_does_not_and_what_it_costs(
 
 
 def test_a_plan_says_what_is_still_missing(printed: io.StringIO) -> None:
-    plan("num_samples=1", "evaluation.root=nowhere", "data.shards=absent")
+    refused("num_samples=1", "evaluation.root=nowhere", "data.shards=absent")
     text = " ".join(printed.getvalue().split())
     assert text.count("it cannot run yet") == 2
     assert "absent" in text
     assert "nowhere: no such folder" in text
-    plan("num_samples=1", "data.shards=shards", "scheduler=asha")
+    refused("num_samples=1", "data.shards=shards", "scheduler=asha")
     assert "metric = 'final/jf' is only known at the end" in printed.getvalue()
+
+
+def test_a_study_whose_score_cannot_come_is_refused_and_told_where_its_videos_are(
+    printed: io.StringIO, tmp_path: Path
+) -> None:
+    one = ["num_samples=1", "data.shards=shards", "network.name=stcn-tiny", "method.backward=1-step"]
+    refused(*one)
+    text = " ".join(printed.getvalue().split())
+    assert "compares by final/jf, which will not come: evaluation.root is not set" in text
+    assert f"add evaluation.root={tmp_path / 'dataset'};" in text
+    refused(*one, "metric=final/davis2016/jf", "evaluation.root=dataset")
+    assert "add evaluation.also=davis2016=FOLDER" in " ".join(printed.getvalue().split())
+    refused(*one, "metric=val/jf", "evaluation.root=dataset")
+    assert "validation.root is not set" in " ".join(printed.getvalue().split())
+    before = len(printed.getvalue())
+    plan(*one, "evaluation.root=none")
+    assert "cannot run yet" not in printed.getvalue()[before:], "on purpose"
 
 
 def test_the_plan_of_a_population_says_its_generations_and_costs_all_members_to_the_last_step(
@@ -107,13 +131,14 @@ def test_the_plan_of_a_population_says_its_generations_and_costs_all_members_to_
     assert "4 trials: " in text
     assert "at most" not in text
     assert "cannot run yet" not in text
-    plan(*words, "seeds=0")
+    refused(*words, "seeds=0")
     assert "which network.name cannot be" in " ".join(printed.getvalue().split())
 
 
 def test_a_job_address_gives_no_concurrency(printed: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://head:8265")
-    plan("num_samples=1", "data.shards=shards", "network.name=stcn-tiny", "method.backward=1-step")
+    one = ["num_samples=1", "data.shards=shards", "network.name=stcn-tiny", "method.backward=1-step"]
+    plan(*one, "evaluation.root=dataset")
     assert "trials at a time: unknown (http://head:8265" in printed.getvalue()
 
 

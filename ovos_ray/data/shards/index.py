@@ -156,6 +156,7 @@ class ShardIndex:
         rows_per_group: Rows in every row group but the last of a file.
         files: The Parquet files.
         videos: Sorted by name.
+        root: The folder that was packed, for proposals alone; empty where an earlier version packed it.
     """
 
     dataset: str
@@ -171,6 +172,7 @@ class ShardIndex:
     rows_per_group: int
     files: tuple[ShardFile, ...]
     videos: tuple[VideoEntry, ...]
+    root: str = ""
 
     @functools.cached_property
     def _by_name(self) -> dict[str, VideoEntry]:

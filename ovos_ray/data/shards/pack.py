@@ -109,6 +109,7 @@ def pack(
                 rows_per_group=rows_per_group,
                 files=tuple(writer.files),
                 videos=tuple(writer.videos),
+                root=str(Path(source.root).absolute()),
             )
             index.check()
             index.save(folder / INDEX_NAME)
