@@ -1,71 +1,28 @@
 """Does a study bear out a claim? Differences paired over videos and seeds, their intervals, and a verdict in a word.
 
-A claim says that a mean difference is at least some bound. It is *reproduced* where the whole 95 % interval is at or
-above the bound, *contradicted* where the whole interval is below it, and *inconclusive* otherwise. Three seeds say
-little about seeds: `Interval` holds the interval over seeds alone beside the one over videos and seeds.
+A claim says that a mean difference is at least some bound. It is *reproduced* where the mean is above the bound and
+*not reached at this budget* where it is below, each only if chance is ruled out at 5 % for all claims together (Holm);
+else *inconclusive*. *Contradicted* needs the budget that the claim speaks of. Intervals are those of the report
+(`ovos_ray.report.numbers.intervals`): over seeds and videos, and with three seeds as wide as three seeds leave them.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from ovos_ray.seeding import generator
+from ovos_ray.report.numbers.intervals import Interval, holm, interval
 
 __all__ = ["Interval", "Verdict", "difference", "interval", "judge"]
 
-Verdict = Literal["reproduced", "contradicted", "inconclusive"]
+Verdict = Literal["reproduced", "not reached at this budget", "contradicted", "inconclusive"]
 Scores = Mapping[int, Mapping[str, float]]
 """From seed to video to score."""
 
-_RESAMPLES = 10_000
-_T_97_5 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""97.5 % quantiles of Student's t for 1, 2, … degrees of freedom."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean and its 95 % intervals.
-
-    Attributes:
-        mean: Over videos and seeds.
-        low: Lower end over videos and seeds: both are drawn anew, with replacement (crossed bootstrap, percentiles).
-        high: Upper end.
-        seeds: Half the width of Student's interval over the seeds' means, which takes the videos as given; None for
-            fewer than two seeds.
-        num_seeds: Seeds.
-        num_videos: Videos.
-    """
-
-    mean: float
-    low: float
-    high: float
-    seeds: float | None
-    num_seeds: int
-    num_videos: int
-
-    def __str__(self) -> str:
-        over_seeds = "" if self.seeds is None else f"; over seeds ±{self.seeds:.1f}"
-        return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]{over_seeds}"
-
-
-def interval(values: npt.NDArray[np.float64]) -> Interval:
-    """Returns the mean of values (seeds, videos) and its intervals."""
-    num_seeds, num_videos = values.shape
-    rng = generator(0, values.size, "bootstrap over videos and seeds")
-    seeds = rng.integers(0, num_seeds, (_RESAMPLES, num_seeds, 1))
-    videos = rng.integers(0, num_videos, (_RESAMPLES, 1, num_videos))
-    low, high = np.percentile(values[seeds, videos].mean((1, 2)), [2.5, 97.5])
-    by_seed = values.mean(1).tolist()
-    over_seeds = None
-    if 2 <= num_seeds <= len(_T_97_5) + 1:
-        over_seeds = _T_97_5[num_seeds - 2] * statistics.stdev(by_seed) / num_seeds**0.5
-    return Interval(float(values.mean()), float(low), float(high), over_seeds, num_seeds, num_videos)
+_LEVEL = 0.05
 
 
 def difference(one: Scores, other: Scores) -> npt.NDArray[np.float64]:
@@ -75,8 +32,16 @@ def difference(one: Scores, other: Scores) -> npt.NDArray[np.float64]:
     return np.array([[one[seed][video] - other[seed][video] for video in videos] for seed in seeds])
 
 
-def judge(found: Interval, at_least: float) -> Verdict:
-    """Returns whether a mean is shown to be at least `at_least`, or below it, or neither."""
-    if found.low >= at_least:
-        return "reproduced"
-    return "contradicted" if found.high < at_least else "inconclusive"
+def judge(claims: Sequence[tuple[Interval, float]], *, at_the_papers_budget: bool = False) -> list[Verdict]:
+    """Returns whether each mean is shown to be at least its bound, or below it, or neither; corrected together.
+
+    Args:
+        claims: (mean with its interval, bound).
+        at_the_papers_budget: Whether the runs had the steps that the claims speak of.
+    """
+    below: Verdict = "contradicted" if at_the_papers_budget else "not reached at this budget"
+    corrected = holm([found.p(bound) for found, bound in claims])
+    return [
+        "inconclusive" if p > _LEVEL else "reproduced" if found.mean >= bound else below
+        for (found, bound), p in zip(claims, corrected, strict=True)
+    ]

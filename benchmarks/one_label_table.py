@@ -128,5 +128,5 @@ def _mean(values: Sequence[float], *, signed: bool = False) -> str:
     """The mean and, of two seeds and more, half the width of Student's 95 % interval."""
     if not values:
         return ""
-    half = interval(np.array(values)[:, None]).seeds
+    half = interval(np.array(values)[:, None]).half_width(0.05) if len(values) > 1 else None
     return f"{statistics.mean(values):{'+' if signed else ''}.1f}" + ("" if half is None else f" ± {half:.1f}")

@@ -48,6 +48,8 @@ class TrainConfig:
     snapshot_every: Annotated[int, AtLeast(0), Bookkeeping] = 0
     """Steps between snapshots: masks of two videos of the validation (or else evaluation) split, kept for the report's
     pictures of how masks emerge (Figure 6); 0: none."""
+    snapshot_videos: Annotated[tuple[str, ...], Bookkeeping] = ()
+    """The videos whose masks are kept, such as `motocross-jump,drift-chicane`; empty: the first two of the split."""
     max_failures: Annotated[int, Bookkeeping, Inherited] = 3
     """Worker or node failures survived before the run is given up."""
     max_nonfinite_steps: Annotated[int, Computes] = 10

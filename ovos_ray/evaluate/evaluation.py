@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 import torch.distributed
@@ -64,7 +65,7 @@ def check_benchmarks(config: EvaluationConfig) -> None:
 
     Raises:
         DataError: A dataset or split cannot be opened.
-        ConfigError: Two have the same name.
+        ConfigError: Two have the same name, or one has the name of a protocol that it is not scored with.
     """
     seen = set()
     for benchmark in benchmarks(config):
@@ -72,10 +73,18 @@ def check_benchmarks(config: EvaluationConfig) -> None:
             raise ConfigError(f"evaluation.also names {benchmark.name!r} twice", "give each dataset a name of its own")
         seen.add(benchmark.name)
         try:
-            open_dataset(benchmark.root, layout=benchmark.layout).video_names(benchmark.split)
+            folder = open_dataset(benchmark.root, layout=benchmark.layout)
+            folder.video_names(benchmark.split)
         except DataError as error:
             key = "evaluation.also" if benchmark.name else "evaluation.root"
             raise DataError(f"{key}: {error.message}", error.remedy or f"correct {key}, or leave it out") from error
+        protocol = protocol_for(folder.description.layout)
+        if benchmark.name in get_args(Protocol) and benchmark.name != protocol:
+            raise ConfigError(
+                f"evaluation.also={benchmark.name}={benchmark.root}: that dataset is scored as {protocol}, and its "
+                f"scores would stand under the name of {benchmark.name}",
+                f"write {protocol}={benchmark.root}, or give the folder of {benchmark.name}",
+            )
 
 
 def evaluate_network(

@@ -16,6 +16,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import DAVIS_PALETTE, encode_mask
+from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor
 from ovos_ray.evaluate.infer.overlay import grid, tile
 from ovos_ray.io import Storage
@@ -24,7 +25,7 @@ from ovos_ray.networks.base import VOSNetwork
 __all__ = ["keep_snapshot", "snapshot_videos"]
 
 _VIDEOS, _FRAMES, _WINDOW = 2, 5, 25
-"""Of the first two videos, five frames spread over the first 25."""
+"""Of the first two videos, or those asked for, five frames spread over the first 25."""
 _TILE_WIDTH = 240
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -35,11 +36,19 @@ def snapshot_videos(config: ExperimentConfig) -> list[Video]:
 
     Raises:
         DataError: The dataset cannot be opened.
+        ConfigError: It has no video of a name in `train.snapshot_videos`.
     """
     for part in (config.validation, config.evaluation):
         if part.root is not None:
             folder = open_dataset(part.root, layout=part.layout)
-            return [folder.video(part.split, name) for name in folder.video_names(part.split)[:_VIDEOS]]
+            names = folder.video_names(part.split)
+            wanted = config.train.snapshot_videos
+            if unknown := [name for name in wanted if name not in names]:
+                raise ConfigError(
+                    f"train.snapshot_videos: {part.split} of {part.root} has no {', '.join(unknown)}",
+                    f"choose from {', '.join(names[:8])}{', …' if len(names) > 8 else ''}",
+                )
+            return [folder.video(part.split, name) for name in wanted or names[:_VIDEOS]]
     return []
 
 

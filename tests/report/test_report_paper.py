@@ -11,8 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from synthetic_study import memory_run
+from synthetic_study import memory_run, write_videos
 
+from ovos_ray.config import EvaluationConfig
+from ovos_ray.config.run_settings import ScoredSplit
+from ovos_ray.errors import ConfigError
+from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.paper import paper
 from ovos_ray.report.paper.exports import paper_csv, paper_latex, paper_markdown
@@ -178,3 +182,54 @@ def test_youtube_vos_numbers_come_from_the_scores_of_seen_and_unseen_categories(
     assert metrics == pytest.approx({**by_hand, "final/g": sum(by_hand.values()) / 4})
     (tmp_path / "scores.csv").write_text("\n".join([header, *(",".join(map(str, row)) for row in rows if row[9])]))
     assert seen_and_unseen("final", read_scores(tmp_path / "scores.csv")) == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"train.steps": "400"}, "not comparable: 400 steps, not 110,000"),
+        ({"data.clip_length": "5"}, "not comparable: 5 frames a clip, not 8"),
+        ({"data.batch_size": "4"}, "not comparable: 4 clips a batch, not 8"),
+        ({"network.init": "random"}, "not comparable: initialised from random weights, not ImageNet weights"),
+        ({"network.init": ""}, "not comparable: what it started from is not known"),
+    ],
+)
+def test_no_difference_is_given_unless_the_training_agrees(changes: dict[str, str], reason: str) -> None:
+    full = {(name, 1): (80.0, 86.0) for name in DAVIS_2017_VAL.split()}
+    run = memory_run("2-step", 0, full, params={**PARAMS, "method.backward": "2-step", **changes})
+    (ours,) = next(line.ours for line in table_of(Study("s", "1", "uri", (run,)), 4).lines if line.ours)
+    assert (ours.differences, ours.reason) == ((None, None, None), reason)
+
+
+def test_a_weights_file_is_a_class_of_its_own_unless_it_is_declared_to_be_stage_0() -> None:
+    full = {(name, 1): (80.0, 86.0) for name in DAVIS_2017_VAL.split()}
+
+    def tables(init: str, stage_0: tuple[str, ...] = (), **changes: str) -> tuple[PaperTable, ...]:
+        params = {**PARAMS, "method.backward": "2-step", "network.init": init, **changes}
+        return paper_tables(compare(Study("s", "1", "uri", (memory_run("2-step", 0, full, params=params),))), stage_0)
+
+    def ours(table: PaperTable) -> list[tuple[str, float | None, str]]:
+        return [(line.section, o.differences[-1], o.reason) for line in table.lines for o in line.ours]
+
+    mega = tables("/weights/XMem.pth")
+    why = "not comparable: initialised from XMem.pth, not static-image pretraining"
+    assert ours(mega[2]) == [("with pretraining", None, why)]
+    assert ours(mega[3]) == [], "Table 4 is from scratch"
+    official, declared = tables("/weights/XMem-s0.pth"), tables("/weights/mine.pth", ("weights/mine.pth",))
+    for found in (official, declared):
+        assert ours(found[2]) == [("with pretraining", pytest.approx(86.0 - 85.5), "")]
+        assert ours(found[0])[0][1] == pytest.approx(86.0 - 85.4), "Table 1 is pretrained"
+    shorter = {"pretrain.recipe": "trainables.static_pretraining.xmem", "pretrain.overrides": '["train.steps=10"]'}
+    ((_, gap, reason),) = ours(tables("imagenet", **shorter)[2])
+    assert gap is None
+    assert "train.steps=10" in reason
+
+
+def test_a_benchmark_is_not_scored_under_the_name_of_another(tmp_path: Path) -> None:
+    def scored(*also: str) -> EvaluationConfig:
+        return EvaluationConfig(also=tuple(map(ScoredSplit.from_text, also)))
+
+    write_videos(tmp_path / "DAVIS", ["a"])
+    with pytest.raises(ConfigError, match=r"scored as davis2017, and its scores .* under the name of davis2016"):
+        check_benchmarks(scored(f"davis2016={tmp_path}/DAVIS"))
+    check_benchmarks(scored(f"davis2017={tmp_path}/DAVIS", f"mine={tmp_path}/DAVIS"))

@@ -25,6 +25,7 @@ from ovos_ray.config import (
     flatten,
     override,
 )
+from ovos_ray.config.recipes import make
 from ovos_ray.data.clips.batches import LocalStream
 from ovos_ray.data.clips.decode import ClipDecoder
 from ovos_ray.data.clips.plan import Plan
@@ -33,12 +34,14 @@ from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import decode_mask
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.pack import pack
+from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.infer.inference import predict_video
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.pictures.emergence import emergence_galleries
 from ovos_ray.report.runs import Study
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
+from ovos_ray.run.snapshots import snapshot_videos
 
 FRAMES = [f"{t:05d}.png" for t in range(5)]
 
@@ -133,3 +136,23 @@ def test_report_shows_masks_after_more_and_more_steps(trained: ExperimentConfig)
 
     gone = replace(tagged, tags={"ovos.snapshots": "/gone/snapshots"})
     assert emergence_galleries(compare(Study("s", "1", "uri", (gone,))).rows) == ()
+
+
+def test_figure_6_has_its_command() -> None:
+    """`train trainables.empty_reference.cutie` keeps masks of the figure's two sequences, of objects without holes."""
+    config = make("trainables.empty_reference.cutie", ExperimentConfig)
+    assert config.method.empty_objects == "merge"
+    assert config.evaluation.root is not None
+    assert config.train.snapshot_every
+    assert config.train.snapshot_videos == ("motocross-jump", "drift-chicane")
+
+
+def test_the_videos_asked_for_are_kept_and_a_name_that_is_not_there_is_refused(data: Path) -> None:
+    def videos(*names: str) -> list[str]:
+        changes = {"evaluation.root": str(data / "dataset"), "train.snapshot_videos": names}
+        return [video.name for video in snapshot_videos(override(ExperimentConfig(), changes))]
+
+    assert videos() == ["val-000", "val-001"]
+    assert videos("val-002") == ["val-002"]
+    with pytest.raises(ConfigError, match="has no camel"):
+        videos("val-001", "camel")
