@@ -153,7 +153,7 @@ class Video:
             DataError: The frame has no mask, or one that is damaged or of another size than the frame.
         """
         if index not in self.masks:
-            some = ", ".join(map(str, itertools.islice(self.masks, 5)))
+            some = ", ".join(map(str, itertools.islice(self.masks, 5))) or "none"
             raise DataError(f"video {self.name!r}: frame {index} has no mask (masks at {some or 'none'})")
         path = self.masks[index]
         mask = decode_binary_mask(path) if self.masks_hold == "saliency" else decode_mask(path)
