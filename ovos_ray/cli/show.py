@@ -28,6 +28,7 @@ def show(
     from ovos_ray.cli.studies import print_study
     from ovos_ray.config import ExperimentConfig, override
     from ovos_ray.config.recipes import make
+    from ovos_ray.run.checks import check_settings
     from ovos_ray.run.pretraining import pin
     from ovos_ray.study.expand import expand_study
     from ovos_ray.study.price import group_trials
@@ -37,9 +38,12 @@ def show(
     if isinstance(made, SearchSpace):
         space, trials, skipped = expand_study(made, overrides or [])
         print_study(space, group_trials(trials), skipped)
+        check_settings(trials[0].config)
         print_config(trials[0].config)
     elif isinstance(made, ExperimentConfig):
-        print_config(pin(override(made, overrides or [])))
+        config = pin(override(made, overrides or []))
+        check_settings(config)
+        print_config(config)
     else:
         raise ConfigError(
             f"{recipe} makes a {type(made).__name__}, neither a configuration nor a study",

@@ -24,7 +24,7 @@ from ovos_ray.run.labels import validated_videos
 from ovos_ray.run.resume import check_segment
 from ovos_ray.track.servers import refuse_secrets
 
-__all__ = ["check_backward", "check_config", "check_validation"]
+__all__ = ["check_backward", "check_config", "check_settings", "check_validation"]
 
 
 def check_config(config: ExperimentConfig) -> None:
@@ -35,9 +35,7 @@ def check_config(config: ExperimentConfig) -> None:
         WeightsError: The weights to start from are not there.
         DataError: Shards or a split cannot be read.
     """
-    check_ranges(ExperimentConfig, flatten(config))
-    checked_name(config.name, "run", "name=", nested=True)
-    refuse_secrets(config.tracking_uri)
+    check_settings(config)
     data = config.data
     max_skip_at(data.max_skip, 0, config.train.steps)
     is_static_step(data.static_share, config.seed, 0, config.train.steps)
@@ -49,7 +47,6 @@ def check_config(config: ExperimentConfig) -> None:
     _check_beyond(config)
     check_split(data.batch_size, config.train.num_workers)
     _check_elastic(config.train)
-    check_backward(config)
     needs_labels = [key for key in ("clip_merging", "time_reversal") if getattr(data, key)]
     if needs_labels and (not config.method.needs_all_labels or data.source == "static"):
         keys = " and ".join(f"data.{key}" for key in needs_labels)
@@ -73,6 +70,25 @@ def check_config(config: ExperimentConfig) -> None:
             raise DataError(f"validation.root: {error.message}", remedy) from error
     check_validation(config)
     check_segment(config)
+
+
+def check_settings(config: ExperimentConfig) -> None:
+    """Checks what can be known of a configuration before its data is there: for `ovos-ray show`.
+
+    Raises:
+        ConfigError: A value is out of range, or the method cannot train the network.
+        WeightsError: The network has no such initial weights.
+    """
+    check_ranges(ExperimentConfig, flatten(config))
+    checked_name(config.name, "run", "name=", nested=True)
+    refuse_secrets(config.tracking_uri)
+    check_backward(config)
+    network = config.network
+    if network.init == "imagenet" and config.pretrain is None and not networks.has_imagenet(_structure(network.name)):
+        raise WeightsError(
+            f"network.init = 'imagenet': there are no ImageNet weights for {network.name}",
+            "set network.init=random, or auto, which takes them where there are some",
+        )
 
 
 def check_backward(config: ExperimentConfig) -> None:

@@ -49,6 +49,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"network.name": "xmem-tinny"}, "unknown network 'xmem-tinny'"),
         ({"method.backward": "1-step"}, "without gradient"),
         ({"method.backward": "9-step"}, "needs clips of 10 frames, they have 5"),
+        ({"network.init": "imagenet"}, "there are no ImageNet weights for xmem-tiny"),
         ({"validation.root": "nowhere"}, r"validation\.root: .*nowhere: no such folder"),
     ],
 )
@@ -96,3 +97,20 @@ def test_a_dry_run_refuses_what_the_run_would(
     assert re.search(message, result.exception.message)
     assert result.exception.remedy
     assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("train.steps=-5", r"train\.steps = -5 is out of range"),
+        ("method.backward=foo", "'foo'"),
+        ("name=", "name"),
+        ("network.init=imagenet", "no ImageNet weights for"),
+    ],
+)
+def test_show_refuses_what_no_run_could_be(monkeypatch: pytest.MonkeyPatch, word: str, message: str) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    result = CliRunner().invoke(app, ["show", "trainables.one_shot", word])
+    assert isinstance(result.exception, OvosError)
+    assert re.search(message, result.exception.message)
