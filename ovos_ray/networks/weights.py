@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -22,7 +22,8 @@ from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.networks.resnet import ImageEncoder, MaskEncoder
 from ovos_ray.networks.weight_files import read_weights_file, state_dict_of
 
-__all__ = ["LoadReport", "export_weights", "has_imagenet", "load_imagenet", "load_weights"]
+__all__ = ["LoadReport", "export_weights", "find_imagenet_file", "has_imagenet", "imagenet_files", "load_imagenet"]
+__all__ += ["load_weights"]
 
 _log = logging.getLogger(__name__)
 
@@ -181,6 +182,26 @@ def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = N
     if not loaded:
         raise WeightsError(f"{type(network).__name__} has no ResNet encoders", "set network.init=random")
     return LoadReport(loaded=loaded, missing=tuple(missing))
+
+
+def imagenet_files(network: VOSNetwork) -> tuple[str, ...]:
+    """Returns the names of the files that `load_imagenet` reads for a network; none where there are none."""
+    known = [_imagenet_file(encoder) for _, encoder in _encoders(network)]
+    return tuple(sorted({PurePath(file[1]).name for file in known if file is not None}))
+
+
+def find_imagenet_file(name: str) -> Path:
+    """Returns where one of `imagenet_files` lies on this machine, and fetches it where it does not.
+
+    Raises:
+        WeightsError: It is not in the folder that `OVOS_IMAGENET` names, or cannot be fetched.
+    """
+    kind, url = next(file for file in _IMAGENET.values() if PurePath(file[1]).name == name)
+    folder = os.environ.get("OVOS_IMAGENET")
+    _imagenet(kind, url, folder)
+    if folder is not None:
+        return sorted(Path(folder).glob(f"{kind}*.pth"))[0]
+    return Path(torch.hub.get_dir(), "checkpoints", name)
 
 
 def has_imagenet(network: VOSNetwork) -> bool:

@@ -1,13 +1,18 @@
-"""The weights that training starts from."""
+"""The weights that training starts from, and what the driver provides for them."""
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 from ovos_ray import networks
 from ovos_ray.config import INITS, ExperimentConfig
+from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.weights import find_imagenet_file, imagenet_files
 from ovos_ray.run.pretraining import pretrained_weights
 
-__all__ = ["initial_network"]
+__all__ = ["initial_network", "provide_initial"]
 
 
 def initial_network(config: ExperimentConfig) -> VOSNetwork:
@@ -23,5 +28,36 @@ def initial_network(config: ExperimentConfig) -> VOSNetwork:
     elif init not in INITS:
         networks.load_weights(network, init, strict=True)
     elif init == "imagenet" or (init == "auto" and networks.has_imagenet(network)):
-        networks.load_imagenet(network)
+        _load_imagenet(network, _provided(config))
     return network
+
+
+def provide_initial(config: ExperimentConfig) -> None:
+    """Puts ImageNet weights where workers find them: into the run's storage. The driver does so before anything starts.
+
+    Nodes without internet then train, and a file that cannot be had fails here and not on each of them.
+
+    Raises:
+        WeightsError: The files are neither there nor to be fetched.
+    """
+    if config.pretrain is not None or config.network.init not in ("auto", "imagenet"):
+        return
+    place = _provided(config)
+    for name in imagenet_files(networks.build(config.network.name)):
+        if not place.exists(name):
+            place.write(find_imagenet_file(name).read_bytes(), name)
+
+
+def _provided(config: ExperimentConfig) -> Storage:
+    return Storage(config.storage) / "imagenet"
+
+
+def _load_imagenet(network: VOSNetwork, place: Storage) -> None:
+    names = imagenet_files(network)
+    if not names or not all(place.exists(name) for name in names):
+        networks.load_imagenet(network)
+        return
+    with tempfile.TemporaryDirectory(prefix="ovos-imagenet-") as folder:
+        for name in names:
+            Path(folder, name).write_bytes(place.read(name))
+        networks.load_imagenet(network, folder)

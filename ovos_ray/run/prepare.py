@@ -15,6 +15,7 @@ from ovos_ray.errors import ConfigError, ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.disk import check_disk
+from ovos_ray.run.initial import provide_initial
 from ovos_ray.run.lock import run_lock
 from ovos_ray.run.pin import pin_content
 from ovos_ray.run.pretraining import pretraining_folder
@@ -66,6 +67,7 @@ def make_run(
         check_room(config)
     check_disk(config)
     check_benchmarks(config.evaluation)
+    provide_initial(config)
     if folder.claim(config):  # only now: what cannot be run must not keep the name
         request.post(0, event="begun by an earlier version; its data and weights are part of its identity from now on")
     if config.train.snapshot_every and not snapshot_videos(config):

@@ -12,7 +12,7 @@ from torchvision.models import resnet18, resnet50
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import WeightsError
 from ovos_ray.networks import build, export_weights, load_imagenet, load_weights, recognise
-from ovos_ray.run.initial import initial_network
+from ovos_ray.run.initial import initial_network, provide_initial
 
 
 def _state(name: str, **options) -> dict[str, torch.Tensor]:
@@ -241,3 +241,22 @@ def test_a_published_network_is_recognised_by_its_parameters_and_no_other(name: 
         keys = set(build(name).state_dict())
     assert recognise(keys) == name
     assert recognise({"weight", "bias"}) is None
+
+
+def test_the_driver_puts_imagenet_files_where_workers_without_internet_find_them(
+    tmp_path: Path, imagenet_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = override(ExperimentConfig(), {"network.name": "cutie-small", "storage": str(tmp_path / "runs")})
+    monkeypatch.setenv("OVOS_IMAGENET", str(imagenet_folder))
+    provide_initial(config)
+    expected = initial_network(config).state_dict()
+    monkeypatch.setenv("OVOS_IMAGENET", str(tmp_path))  # a worker that has no files of its own
+    assert [path.name for path in (tmp_path / "runs" / "imagenet").iterdir()] == ["resnet18-f37072fd.pth"]
+    found = initial_network(config).state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in expected.items())
+    provide_initial(config)
+    with pytest.raises(WeightsError, match="holds no resnet18"):
+        provide_initial(override(config, {"storage": str(tmp_path / "other")}))
+    for change in ({"network.name": "xmem-tiny"}, {"network.init": "random"}):
+        provide_initial(override(config, {**change, "storage": str(tmp_path / "none")}))
+    assert not (tmp_path / "none").exists()
