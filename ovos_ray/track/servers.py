@@ -70,7 +70,7 @@ def is_known(tracking_uri: str) -> bool:
         return True
     try:
         return _server(tracking_uri) in _remembered().read_text(encoding="utf-8").splitlines()
-    except (OSError, ValueError):
+    except (OSError, ValueError, RuntimeError):  # the last where a user has no home, as in some containers
         return False
 
 
@@ -78,12 +78,12 @@ def remember(tracking_uri: str) -> None:
     """Notes that this user has chosen a server. Where nothing can be noted, `ovos-ray sync` will ask."""
     if is_known(tracking_uri):
         return
-    path = _remembered()
     try:
+        path = _remembered()
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
             file.write(f"{_server(tracking_uri)}\n")
-    except OSError:
+    except (OSError, RuntimeError):
         pass
 
 

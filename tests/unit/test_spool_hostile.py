@@ -25,6 +25,7 @@ from ovos_ray.track.bucket import sync_bucket
 from ovos_ray.track.leftovers import backlog, sync
 from ovos_ray.track.records import Record, RunIdentity
 from ovos_ray.track.sender import Sender
+from ovos_ray.track.servers import is_known, remember
 from ovos_ray.track.sink import Sink
 from ovos_ray.track.spool import Spool, find_spools
 
@@ -167,6 +168,16 @@ def test_agreeing_once_is_enough_and_so_is_having_run_there(
     sync(tmp_path / "two")
     assert set(connected) == {"http://other:5000/path"}
     assert oct((tmp_path / "state" / "ovos_ray").stat().st_mode)[-3:] == "700"
+
+
+def test_a_user_without_a_home_is_asked_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    remember("http://mine:5000")
+    assert not is_known("http://mine:5000")
 
 
 @pytest.mark.parametrize(
