@@ -66,7 +66,13 @@ def differences(stored: ExperimentConfig, config: ExperimentConfig) -> list[str]
     if digest(stored) == digest(config):
         return []
     there, here, settings = flatten(stored), flatten(config), settings_of(ExperimentConfig)
-    keys = [key for key in {**there, **here} if settings[key].role.digested and there.get(key) != here.get(key)]
+
+    def differs(key: str) -> bool:
+        values = there.get(key), here.get(key)
+        one, other = map(_last_parts, values) if Located in settings[key] else values
+        return settings[key].role.digested and one != other
+
+    keys = [key for key in {**there, **here} if differs(key)]
     # The same data may lie elsewhere, and other data at the same place; where it is known, the content tells.
     if there["data.digests"]:
         keys = [key for key in keys if key != "data.shards"]

@@ -180,6 +180,8 @@ def test_only_what_both_have_pinned_is_compared(shards: Path, tmp_path: Path) ->
     other = pin_content(config_of(shards / "b" / "shards", tmp_path))
     assert not differences(written, other), "the name of the folder was all that was known"
     assert [line.partition(" ")[0] for line in differences(pin_content(written), other)] == ["data.digests"]
+    elsewhere = override(written, {"data.shards": "/other/machine/shards", "method.backward": "T-step"})
+    assert differences(written, elsewhere) == ["method.backward 2-step there, T-step here"]
 
 
 def test_a_name_is_kept_only_by_what_can_run(shards: Path, tmp_path: Path) -> None:
