@@ -109,7 +109,11 @@ def test_a_failing_trial_is_counted_and_the_others_finish(base: ExperimentConfig
     for path in Path(base.data.shards[0]).iterdir():
         (broken / path.name).write_bytes(path.read_bytes() if path.suffix == ".json" else b"PAR1 nothing PAR1")
     space = SearchSpace(
-        name="failing", trainable="none", axes={"data.shards": ((str(broken),), base.data.shards)}, seeds=(0,)
+        name="failing",
+        trainable="none",
+        # Shards with the same index are the same data: what else differs makes them two trials.
+        axes={"data.shards method.backward": (((str(broken),), "2-step"), (base.data.shards, "T-step"))},
+        seeds=(0,),
     )
     trials, _ = expand(space, override(base, {"evaluation.root": None}))
     result = run_sweep(space, trials)

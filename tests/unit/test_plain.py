@@ -104,7 +104,7 @@ def test_a_study_without_ray_survives_a_kill_and_a_failure_and_runs_again_only_w
             "method.backward data.shards": (
                 ("2-step", base.data.shards),
                 ("1-step", base.data.shards),
-                ("1-step", (str(broken),)),
+                ("T-step", (str(broken),)),
             )
         },
         seeds=(0,),
