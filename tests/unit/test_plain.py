@@ -243,7 +243,7 @@ def test_a_study_without_ray_does_not_import_it(base: ExperimentConfig, tmp_path
     )
     code = (
         "import sys\nfrom ovos_ray.cli.sweep import sweep\n"
-        "sweep('tiny.study', ['train.steps=1', 'evaluation.root=null', 'tracking_uri='], no_ray=True)\n"
+        "sweep('tiny.study', ['train.steps=1', 'evaluation.root=none', 'tracking_uri='], no_ray=True)\n"
         "print('ray' in sys.modules, [name for name in sys.modules if name.startswith('ovos_ray.on_ray')])"
     )
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[2])])
