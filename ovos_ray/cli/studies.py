@@ -186,6 +186,8 @@ def print_results(
         seeds = f"{row.num_finished}" + (f" of {row.num_trials}" if row.num_finished < row.num_trials else "")
         if row.num_stopped:
             seeds += f" ({row.num_stopped} stopped early)"
+        if row.num_taken_over:
+            seeds += f" ({row.num_taken_over} taken over)"
         table.add_row(
             (names or {}).get(row.name, row.name),
             *scores,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ovos_ray.cli.console import console, tell
-from ovos_ray.cli.options import Overrides, Replace, Verbose, WaitForNodes, patience_s
+from ovos_ray.cli.options import Again, Overrides, Replace, Verbose, WaitForNodes, patience_s
 
 if TYPE_CHECKING:
     from ovos_ray.study.space import SearchSpace, Trial
@@ -27,6 +27,7 @@ def sweep(
     no_ray: Annotated[bool, typer.Option("--no-ray", help="In processes on this machine, without Ray.")] = False,
     num_processes: Annotated[int, typer.Option(help="With --no-ray: trials at a time.")] = 1,
     replace: Replace = False,
+    again: Again = False,
     wait_for_nodes: WaitForNodes = 15.0,
     verbose: Verbose = False,
 ) -> None:
@@ -62,9 +63,10 @@ def sweep(
         raise problems[0]
     trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
     if no_ray:
-        result = _run_here(space, trials, num_processes, replace)
+        result = _run_here(space, trials, num_processes, replace=replace, take_over_same=not again)
     else:
         on_ray = {"max_concurrent": max_concurrent, "wait_s": patience_s(wait_for_nodes), "replace": replace}
+        on_ray["take_over_same"] = not again
         several = any(group.config.train.num_workers > 1 for group in [*stages, *groups])
         result = _run_on_ray(space, trials, several, verbose, **on_ray)
     names = describe_draws(space, trials) if space.searcher == "optuna" else None
@@ -80,14 +82,14 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _run_here(space: SearchSpace, trials: list[Trial], num_processes: int, replace: bool) -> SweepResult:
+def _run_here(space: SearchSpace, trials: list[Trial], num_processes: int, **options: bool) -> SweepResult:
     from ovos_ray.run.progress import print_record
     from ovos_ray.study.here import run_plain
     from ovos_ray.track.provenance import provenance_tags
 
     printer = functools.partial(print_record, console, show_run=True)
     tags = provenance_tags(kind="trial")
-    return run_plain(space, trials, tags=tags, watcher=printer, num_processes=num_processes, replace=replace)
+    return run_plain(space, trials, tags=tags, watcher=printer, num_processes=num_processes, **options)
 
 
 def _run_on_ray(space: SearchSpace, trials: list[Trial], several: bool, verbose: bool, **options: Any) -> SweepResult:

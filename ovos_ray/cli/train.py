@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ovos_ray.cli.console import console
-from ovos_ray.cli.options import Overrides, Replace, Verbose, WaitForNodes, patience_s
+from ovos_ray.cli.options import Again, Overrides, Replace, Verbose, WaitForNodes, patience_s
 from ovos_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def train(
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and cost, train nothing.")] = False,
     replace: Replace = False,
+    again: Again = False,
     wait_for_nodes: WaitForNodes = 15.0,
     verbose: Verbose = False,
 ) -> None:
@@ -47,9 +48,11 @@ def train(
     if dry_run:
         return
     began = time.perf_counter()
-    result = _fit(trainable, resolve(config), several, wait_for_nodes, verbose, replace)
+    result = _fit(trainable, resolve(config), several, wait_for_nodes, verbose, replace, again)
     if result.resumed_finished:
         console.print(f"{config.name} was finished before; nothing to do (another name=… starts another run)")
+    elif there := result.values.get("taken_over"):
+        console.print(f"{config.name} is the same as the finished run {there}, and was not trained (--again does)")
     else:
         console.print(f"finished in {time.perf_counter() - began:.0f} s")
     if (choice := result.values.get("checkpoint", {})).get("rule") == "best":
@@ -89,7 +92,13 @@ def _print_plan(config: ExperimentConfig) -> bool:
 
 
 def _fit(
-    trainable: str, config: ExperimentConfig, several: bool, wait_for_nodes: float, verbose: bool, replace: bool
+    trainable: str,
+    config: ExperimentConfig,
+    several: bool,
+    wait_for_nodes: float,
+    verbose: bool,
+    replace: bool,
+    again: bool,
 ) -> RunResult:
     from pathlib import Path
 
@@ -111,6 +120,7 @@ def _fit(
             tags=tags,
             watcher=watcher,
             pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
+            same_below=None if again else config.storage,
         )
         if replace and RunFolder.of(config).differences(config):
             console.print(f"set aside: {set_aside(request)}")

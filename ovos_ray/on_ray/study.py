@@ -34,6 +34,7 @@ def run_sweep(
     max_concurrent: int | None = None,
     wait_s: float = 0.0,
     replace: bool = False,
+    take_over_same: bool = False,
 ) -> SweepResult:
     """Runs a study to the end; failing trials are counted, not fatal.
 
@@ -45,6 +46,7 @@ def run_sweep(
         max_concurrent: Trials at a time; None: as many as fit on the cluster.
         wait_s: How long to wait for nodes that are not there yet; see `room.await_room`.
         replace: See `run_study`.
+        take_over_same: See `run_study`.
 
     Raises:
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
@@ -57,7 +59,16 @@ def run_sweep(
 
     room = functools.partial(await_room, wait_s=wait_s, say=say)
     execute = functools.partial(_tune, at_a_time=max_concurrent)
-    return run_study(space, trials, execute, check_room=room, tags=tags, watcher=watcher, replace=replace)
+    return run_study(
+        space,
+        trials,
+        execute,
+        check_room=room,
+        tags=tags,
+        watcher=watcher,
+        replace=replace,
+        take_over_same=take_over_same,
+    )
 
 
 def _tune(

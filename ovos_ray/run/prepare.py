@@ -20,6 +20,7 @@ from ovos_ray.run.lock import run_lock
 from ovos_ray.run.pin import pin_content
 from ovos_ray.run.pretraining import pretraining_folder
 from ovos_ray.run.request import RunRequest
+from ovos_ray.run.same import finished_below, same_run, take_over
 from ovos_ray.run.snapshots import snapshot_videos
 from ovos_ray.train.run_folder import RunFolder
 
@@ -67,6 +68,9 @@ def make_run(
         check_room(config)
     check_disk(config)
     check_benchmarks(config.evaluation)
+    if request.same_below is not None and (same := same_run(config, finished_below(request.same_below))) is not None:
+        with run_lock(request):
+            return RunResult(folder, take_over(request, same))
     provide_initial(config)
     if folder.claim(config):  # only now: what cannot be run must not keep the name
         request.post(0, event="begun by an earlier version; its data and weights are part of its identity from now on")

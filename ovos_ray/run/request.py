@@ -36,6 +36,7 @@ class RunRequest:
         watcher: Called with every progress record (see `progress.py`); must return at once. None: nobody watches.
         pretraining: The stage that comes first, if any (`pretraining.pretraining_request`).
         shared: Whether others may ask for the same run at the same time; then one trains it and the others wait.
+        same_below: Storage whose finished runs of the same digest are taken over; None: it is trained (`run/same.py`).
     """
 
     config: ExperimentConfig
@@ -46,6 +47,7 @@ class RunRequest:
     watcher: Callable[[dict[str, Any]], None] | None = None
     pretraining: RunRequest | None = None
     shared: bool = False
+    same_below: str | None = None
 
     def post(self, step: int, **values: Any) -> None:
         """Tells the watcher, if there is one; never waits."""

@@ -48,6 +48,7 @@ def run_plain(
     watcher: Callable[[_Record], None] | None = None,
     num_processes: int = 1,
     replace: bool = False,
+    take_over_same: bool = False,
 ) -> SweepResult:
     """Runs a study to the end; failing trials are counted, not fatal.
 
@@ -61,6 +62,7 @@ def run_plain(
         num_processes: Trials at a time, each on `train.num_threads` threads, and with `train.gpus_per_worker` on a
             GPU, which they take in turn.
         replace: See `run_study`.
+        take_over_same: See `run_study`.
 
     Raises:
         ConfigError: A trial has settings that mean nothing, or the study needs Ray Tune.
@@ -71,7 +73,7 @@ def run_plain(
             "run it on Ray, or set scheduler=fifo searcher=random",
         )
     execute = functools.partial(_run_all, num_processes=num_processes)
-    return run_study(space, trials, execute, tags=tags, watcher=watcher, replace=replace)
+    return run_study(space, trials, execute, tags=tags, watcher=watcher, replace=replace, take_over_same=take_over_same)
 
 
 def _run_all(_: SearchSpace, __: Sequence[Trial], todo: Mapping[str, RunRequest], *, num_processes: int) -> None:

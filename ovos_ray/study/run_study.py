@@ -22,6 +22,7 @@ from ovos_ray.run.pin import pin_content
 from ovos_ray.run.pretraining import pretraining_request
 from ovos_ray.run.request import RunRequest, spool_folder
 from ovos_ray.run.run_log import open_sink
+from ovos_ray.run.same import finished_below, same_run, take_over
 from ovos_ray.run.set_aside import run_key, set_aside
 from ovos_ray.study.best import log_best_network
 from ovos_ray.study.checks import check_scheduler, check_searcher
@@ -49,6 +50,7 @@ def run_study(
     tags: Mapping[str, str] | None = None,
     watcher: Callable[[dict[str, Any]], None] | None = None,
     replace: bool = False,
+    take_over_same: bool = False,
 ) -> SweepResult:
     """Runs a study to the end; failing trials are counted, not fatal.
 
@@ -60,6 +62,7 @@ def run_study(
         tags: More MLflow tags for parent and trials.
         watcher: See `RunRequest.watcher`.
         replace: Set trials aside that were made with other settings, instead of refusing the study.
+        take_over_same: Take over finished runs of the same digest from other studies beside it (`run/same.py`).
 
     Raises:
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
@@ -91,6 +94,8 @@ def run_study(
             forget_failure(request.config)
         parent = _open_parent(space, trials, tags=tags or {})
         try:
+            if take_over_same and space.searcher != "optuna":  # what is to be computed is not drawn yet
+                todo = _without_same(space, todo)
             if stages := distinct_pretrainings(todo):
                 execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages)
             if runs := without_failed_pretraining(todo):
@@ -99,6 +104,21 @@ def run_study(
             parent.finish("KILLED")
             raise
         return _finish_parent(parent, trials)
+
+
+def _without_same(space: SearchSpace, todo: Mapping[str, RunRequest]) -> dict[str, RunRequest]:
+    """Takes over what is finished elsewhere below the storage that the study lies in; returns what is to be trained."""
+    left: dict[str, RunRequest] = {}
+    finished: Mapping[str, RunFolder] | None = None
+    for name, request in todo.items():
+        if finished is None:
+            finished = finished_below(request.config.storage.removesuffix(f"/{space.name}"))
+        if (same := same_run(request.config, finished)) is None:
+            left[name] = request
+        else:
+            with run_lock(request):
+                take_over(request, same)
+    return left
 
 
 def _set_aside_others(space: SearchSpace, trials: Sequence[Trial], tags: Mapping[str, str], watcher: Any) -> None:

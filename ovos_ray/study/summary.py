@@ -52,6 +52,7 @@ class SummaryRow:
         num_trials: Seeds asked for.
         num_finished: Seeds that ran to the end.
         num_stopped: Seeds that the scheduler stopped early.
+        num_taken_over: Seeds that another study had trained (`run/same.py`).
         label_percent: Labelled frames in percent of all training frames.
         seconds: Mean time of a trial.
     """
@@ -61,6 +62,7 @@ class SummaryRow:
     num_trials: int
     num_finished: int
     num_stopped: int
+    num_taken_over: int
     label_percent: float
     seconds: float
 
@@ -113,6 +115,7 @@ def summarise(
                 len(group.trials),
                 len(finished),
                 len(found) - len(finished),
+                sum("taken_over" in result for result in found),
                 statistics.fmean(result["label_percent"] for result in found),
                 statistics.fmean(result["seconds"] for result in found),
             )
