@@ -287,7 +287,7 @@ def as_shown(values: Sequence[float]) -> str:
 def similarities(predicted: Path, dataset: Path) -> tuple[float, float]:
     """Mean J of stored masks against the truth and against the first mask, in percent, by object, frame and video."""
     means = []
-    for video in sorted(path for path in predicted.iterdir() if path.is_dir()):
+    for video in sorted(path for path in predicted.iterdir() if path.is_dir() and path.name[0] != "."):
         true, pred = (
             np.stack([np.asarray(Image.open(path)) for path in sorted((root / video.name).glob("*.png"))])
             for root in (dataset / "Annotations" / "480p", predicted)
