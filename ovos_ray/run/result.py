@@ -79,8 +79,9 @@ def _score(
             )
         except EvaluationError as error:
             # What was trained is not lost for a score: YouTube-VOS keeps its annotations on a server.
-            scores.missing[benchmark.root] = error.message
-            log.say(stop, f"not scored, masks kept in {out.folder}: {error.message}")
+            why = f"{error.message}; {error.remedy}" if error.remedy else error.message
+            scores.missing[benchmark.root] = why
+            log.say(stop, f"not scored, masks kept in {out.folder}: {why}")
             continue
         scores.values |= {f"{begin}{benchmark.metric(key)}": value for key, value in table.headline().items()}
         scores.tables[f"scores{prefix}{benchmark.suffix}.csv"] = table.to_csv()

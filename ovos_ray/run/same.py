@@ -15,6 +15,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest, is_pinned
 from ovos_ray.errors import OvosError
 from ovos_ray.evaluate.evaluation import benchmarks
+from ovos_ray.evaluate.score.server import SERVER_TAG
 from ovos_ray.io import Storage
 from ovos_ray.networks.weight_files import DIGEST_KEY
 from ovos_ray.run.request import RunRequest
@@ -62,8 +63,12 @@ def same_run(config: ExperimentConfig, finished: Mapping[str, RunFolder]) -> Run
     folder = finished.get(digest(config)) if is_pinned(config) else None
     if folder is None or RunFolder.of(config).claimed:
         return None
-    result = folder.result() or {}
-    unscored = [one for one in benchmarks(config.evaluation) if one.metric("jf") not in result.get("scores", {})]
+    result = {"scores": {}, **(folder.result() or {})}
+    unscored = [
+        one
+        for one in benchmarks(config.evaluation)
+        if not {one.metric("jf"), one.metric("g")} & result["scores"].keys()
+    ]
     missing = any(one.root not in _for_a_server(result) for one in unscored)
     whole = all(folder.storage.exists(name) for name in result.get(DIGEST_KEY, {"network.safetensors": ""}))
     return folder if whole and not missing else None
@@ -101,6 +106,7 @@ def take_over(request: RunRequest, source: RunFolder) -> dict[str, Any]:
     tags = {"ovos.taken_over": where, "ovos.taken_over_run": result.get("tracking_run") or ""}
     if source.storage.exists("scores.csv"):
         tags["ovos.predictions"] = (source.storage / "predictions").folder
+    tags |= {SERVER_TAG + name: dataset for name, dataset in result.get("servers", {}).items()}
     if choice := result.get("checkpoint"):
         tags["ovos.checkpoint"] = f"{choice['rule']}, step {choice['step']}"
     log.sink.set_tags({**tags, "ovos.checkpoints": source.checkpoints().storage.folder})

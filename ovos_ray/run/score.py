@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,14 @@ import torch
 from ovos_ray.config import EvaluationConfig, ExperimentConfig, override
 from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.evaluation import Benchmark, benchmarks, check_benchmarks, evaluate_network
+from ovos_ray.evaluate.score.server import SERVER_TAG, ServerScores
 from ovos_ray.run.request import resolve, spool_folder
 from ovos_ray.track.sender import run_of
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.load_network import load_network
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["finished_runs", "score_run"]
+__all__ = ["enter_scores", "finished_runs", "score_run"]
 
 
 def finished_runs(folder: Path) -> list[RunFolder]:
@@ -95,6 +96,40 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
     return new
 
 
+def enter_scores(folder: RunFolder, answer: ServerScores, say: Callable[[str], None]) -> dict[str, float]:
+    """Enters what a benchmark's server has answered, into the run's `result.json` and its MLflow run.
+
+    Args:
+        folder: Of the finished run whose masks were submitted.
+        answer: From `read_server_scores`.
+        say: Told where something else stood before.
+
+    Returns:
+        The scores by name, in percent.
+
+    Raises:
+        ConfigError: The run was not to be scored on a dataset of the answer's name.
+    """
+    stored, result = folder.config(), dict(folder.result() or {})
+    known = {one.name: one.root for one in stored.evaluation.also}
+    if answer.name != answer.benchmark and answer.name not in known:
+        raise ConfigError(
+            f"dataset {answer.name}: {folder.name} has no such entry in evaluation.also",
+            f"name one of {', '.join(known)}" if known else "leave that line out",
+        )
+    scores = {f"{answer.name}/{key}": value for key, value in answer.scores.items()}
+    before: dict[str, float] = result.get("scores", {})
+    for name in sorted(name for name in scores if before.get(name, scores[name]) != scores[name]):
+        say(f"{folder.name}: {name} was {before[name]:.2f}")
+    missing = {root: why for root, why in result.get("not_scored", {}).items() if root != known.get(answer.name)}
+    servers = {**result.get("servers", {}), answer.name: answer.dataset}
+    changed = {**result, "scores": {**before, **scores}, "not_scored": missing, "servers": servers}
+    folder.storage.write(json.dumps(changed, indent=2).encode(), "result.json")
+    tags = {SERVER_TAG + answer.name: answer.dataset, "ovos.not_scored": "; ".join(missing.values())[:400]}
+    _track(folder, stored, result, scores, {}, say, tags)
+    return scores
+
+
 def _is_scored(scores: dict[str, float], begin: str, benchmark: Benchmark) -> bool:
     names = [name.removeprefix(begin) for name in scores if name.startswith(begin)]
     start = benchmark.metric("")
@@ -108,6 +143,7 @@ def _track(
     scores: dict[str, float],
     tables: dict[str, str],
     say: Callable[[str], None],
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Logs new scores into the run's own MLflow run; where that is not known or not reached, says so."""
     try:
@@ -122,6 +158,8 @@ def _track(
     sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, 0)
     for name, content in tables.items():
         sink.log_artifact(content.encode(), name)
+    if tags:
+        sink.set_tags(tags)
     if "scores.csv" in tables:
         sink.set_tags({"ovos.predictions": (folder.storage / "predictions").folder})
     if not sink.finish():

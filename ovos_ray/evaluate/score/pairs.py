@@ -78,6 +78,12 @@ def plan_sequences(
     return [_plan_davis(name, found / name, truth / name, protocol) for name in names], notes
 
 
+_ON_A_SERVER = (
+    "if the rest is kept on the benchmark's server, zip the masks with `ovos-ray submission` and enter its answer with "
+    "`ovos-ray score RUN --server FILE`"
+)
+
+
 def load_seen(path: str | Path) -> frozenset[str]:
     """Reads the seen categories: a training set's `meta.json`, or a text file with one category a line."""
     path = Path(path)
@@ -98,7 +104,9 @@ def _plan_davis(name: str, pred: Path, gt: Path, protocol: Protocol) -> Sequence
     if len(files) < 3:
         raise EvaluationError(
             f"{gt}: {len(files)} annotated frames; the first and last are not scored, so at least 3 are needed",
-            "leave the sequence out with --sequences, or annotate more of its frames",
+            _ON_A_SERVER
+            if len(files) == 1
+            else "leave the sequence out with --sequences, or annotate more of its frames",
         )
     first = read_mask(files[0])
     if protocol == "davis2016":
@@ -139,7 +147,7 @@ def _plan_youtube(name: str, pred: Path, gt: Path, meta: dict[str, Any] | None) 
     later = {stem: tuple(sorted(i for i, own in frames.items() if stem in own[1:])) for stem in files}
     pairs = tuple(FramePair(pred / file.name, file, later[stem]) for stem, file in files.items() if later[stem])
     if not pairs:
-        raise EvaluationError(f"{gt}: no object is annotated in more than one frame", "leave the sequence out")
+        raise EvaluationError(f"{gt}: no object is annotated in more than one frame", _ON_A_SERVER)
     _require_frames(name, pred, pairs)
     return SequencePlan(name, pairs, tuple(sorted(frames)), categories)
 

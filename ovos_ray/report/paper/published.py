@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ovos_ray.evaluate.score.server import SERVER_TAG
 from ovos_ray.io import read_json
 from ovos_ray.report.numbers.rows import Row
 from ovos_ray.report.runs import Scores
@@ -52,10 +53,15 @@ def evaluated_on(row: Row) -> tuple[str, str]:
 def benchmark_metrics(row: Row) -> dict[str, str]:
     """Returns, by official dataset/split, how the metrics of a configuration's scores there begin.
 
-    The sequences that were scored decide, not what `evaluation.also` calls the dataset.
+    The sequences that were scored decide, not what `evaluation.also` calls the dataset; of what a server has answered,
+    what was entered with it (`ovos-ray score --server`).
     """
     found = {}
     for name in {name for run in row.finished for name in run.also}:
+        said = {run.tags.get(SERVER_TAG + name, "") for run in row.finished} - {""}
+        if len(said) == 1:
+            found[said.pop()] = f"final/{name}"
+            continue
         places = {_official(run.also.get(name, {}), _protocol(run.also.get(name, {}))) for run in row.finished}
         if len(places) == 1:
             found[places.pop()] = f"final/{name}"
