@@ -64,6 +64,8 @@ def _supervised(config: ExperimentConfig, name: str) -> ExperimentConfig:
         {
             "name": name,
             "method.name": "supervised",
+            "method.shared_intermediate": True,
+            "method.rollout_memory": "training",
             "data.shards": tuple(f"{path}_all" for path in config.data.shards),
             "note": config.note.replace("1-shot ", ""),
         },

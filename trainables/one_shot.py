@@ -8,6 +8,10 @@ Open in the paper, and therefore switches:
 - soft or hard predicted masks as the backward reference: `method.reference_mask` (soft);
 - how frames are drawn within D: as the network's own code does where that can start at the labelled frame (XMem and
   Cutie), with gaps uniform up to D for STCN, whose code cannot: `data.frame_sampling`;
+- frames between T and 0: each clip draws its own, as section 3.4 says, or one draw serves a batch:
+  `method.shared_intermediate`;
+- what the forward walk reads: all frames before, as in equation 1, or as many as in training: `method.rollout_memory`;
+- objects that are gone by frame T: compared with their label all the same, or left out: `method.vanished`;
 - STCN's batch of 4: per process on two GPUs, as in its published code, or in all (`data.batch_size=4`);
 - the last change of STCN's D at 0.8 as printed, or at 0.9 as in its published main stage: `data.max_skip`;
 - XMem's fractions of D, of all 110,000 steps here, of the first 100,000 in its published code: `data.max_skip`.
@@ -85,7 +89,12 @@ def stcn() -> ExperimentConfig:
             max_objects=2,
             augmentation=augmentation.STCN,
         ),
-        method=MethodConfig(backward="T-step", loss=LossConfig(cross_entropy="bootstrapped", dice=False)),
+        method=MethodConfig(
+            backward="T-step",
+            shared_intermediate=False,
+            rollout_memory="all",
+            loss=LossConfig(cross_entropy="bootstrapped", dice=False),
+        ),
         optimizer=OptimizerConfig(name="adam", learning_rate=1e-5, weight_decay=1e-7, decay_steps=(125_000,)),
         train=TrainConfig(steps=150_000, num_workers=2, cpus_per_worker=4, gpus_per_worker=1, deterministic=False),
         pretrain=PretrainConfig(recipe="trainables.static_pretraining.stcn"),
@@ -110,7 +119,12 @@ def xmem() -> ExperimentConfig:
             max_objects=3,
             augmentation=augmentation.XMEM,
         ),
-        method=MethodConfig(backward="T-step", loss=LossConfig(cross_entropy="bootstrapped", dice=True)),
+        method=MethodConfig(
+            backward="T-step",
+            shared_intermediate=False,
+            rollout_memory="all",
+            loss=LossConfig(cross_entropy="bootstrapped", dice=True),
+        ),
         optimizer=OptimizerConfig(learning_rate=1e-5, weight_decay=0.05, decay_steps=(80_000,)),
         train=TrainConfig(steps=110_000, num_workers=2, cpus_per_worker=4, gpus_per_worker=1, deterministic=False),
         pretrain=PretrainConfig(recipe="trainables.static_pretraining.xmem"),
@@ -138,7 +152,12 @@ def cutie() -> ExperimentConfig:
             max_objects=3,
             augmentation=augmentation.CUTIE,
         ),
-        method=MethodConfig(backward="T-step", loss=LossConfig(cross_entropy="points", dice=True)),
+        method=MethodConfig(
+            backward="T-step",
+            shared_intermediate=False,
+            rollout_memory="all",
+            loss=LossConfig(cross_entropy="points", dice=True),
+        ),
         optimizer=OptimizerConfig(
             learning_rate=1e-4,
             weight_decay=0.001,

@@ -25,6 +25,8 @@ _STATIC = {
     "data.crop_size": 384,
     "data.batch_size": 16,
     "method.name": "supervised",
+    "method.shared_intermediate": True,
+    "method.rollout_memory": "training",
     "pretrain": None,
     "note": "stage 0 of the pretrained rows",
 }

@@ -85,6 +85,16 @@ class MethodConfig:
     """Samples whose predicted reference is less confident have no part in the loss: the mean probability of the pixels
     that it calls foreground, 0 where it finds none. Needs `data.static_share`, without which nothing may ever begin to
     learn; 0: all take part, as in the paper."""
+    vanished: Annotated[Literal["keep", "leave_out"], Computes, Live, Added(before="keep")] = "keep"
+    """What becomes of an object that the forward mask of frame T does not show: `keep` compares it with the label of
+    frame 0 all the same, as the paper does; `leave_out` counts it as right. That mask alone decides, since frame T has
+    no label: an object that the network lost counts as gone too. No matter where the reference is empty."""
+    shared_intermediate: Annotated[bool, Computes, Live, Priced, Added(before=True)] = True
+    """Whether the frames that `k-step` draws between T and 0 are the same for the whole global batch. False: each
+    sample has its own, as the paper says (section 3.4), for the price of encoding them once more."""
+    rollout_memory: Annotated[Literal["training", "all"], Computes, Live, Priced, Added(before="training")] = "training"
+    """What the forward walk reads: `training` as many frames, drawn at random, as the network reads when it is trained
+    (XMem and Cutie: 3); `all` those before, as in equation 1 and at test time."""
     share_features: Annotated[bool, Computes, Live, Priced] = True
     """Encode each frame once per step; False is the plain two-pass version, equal and slower."""
     loss: LossConfig = field(default_factory=LossConfig)

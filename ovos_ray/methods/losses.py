@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ovos_ray.config import LossConfig
 from ovos_ray.methods.schedules import top_fraction_at
 from ovos_ray.networks.base import AuxiliaryLogits
+from ovos_ray.networks.blocks import EMPTY_LOGIT
 from ovos_ray.networks.graphs import send
 from ovos_ray.networks.precision import full_precision
 
@@ -24,6 +25,7 @@ __all__ = [
     "cross_entropy",
     "dice",
     "frame_losses",
+    "give_objects",
     "mask_confidence",
     "mask_iou",
     "one_hot",
@@ -32,6 +34,8 @@ __all__ = [
     "total_loss",
 ]
 __all__ += ["uses_auxiliary", "weighted_mean"]
+
+_CERTAIN = -2 * EMPTY_LOGIT  # twice as sure as a network can be, so that nothing it says comes near
 
 
 def frame_losses(
@@ -81,6 +85,25 @@ def frame_losses(
 def uses_auxiliary(config: LossConfig) -> bool:
     """Whether the loss looks at auxiliary heads, where a network has them (Cutie)."""
     return config.cross_entropy == "points" and config.auxiliary_weight > 0
+
+
+def give_objects(logits: Tensor, label: Tensor, given: Tensor) -> Tensor:
+    """Returns logits that say of some objects what the label says, so that these have no part in the loss.
+
+    Their pixels count as right and carry no gradient, and so do their channels everywhere. Cutie's points lie between
+    pixels: those on the edge of such an object still see its neighbours.
+
+    Args:
+        logits: (B, C, h, w), or (L, B, C, h, w) of auxiliary heads; of any resolution, to which the label is brought.
+        label: (B, H, W) object indices.
+        given: (B, C-1), which objects.
+    """
+    if label.shape[-2:] != logits.shape[-2:]:
+        label = F.interpolate(label[:, None].float(), logits.shape[-2:], mode="nearest")[:, 0].to(label.dtype)
+    wanted = one_hot(label, logits.shape[-3])
+    channels = torch.cat([torch.zeros_like(given[:, :1]), given], 1)[..., None, None]
+    pixels = (wanted & channels).any(1, keepdim=True)
+    return torch.where(channels | pixels, torch.where(wanted, _CERTAIN, -_CERTAIN), logits)
 
 
 def total_loss(parts: Mapping[str, Tensor], weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -21,7 +21,15 @@ from torch import Tensor
 from ovos_ray.config import MethodConfig
 from ovos_ray.errors import ConfigError
 from ovos_ray.methods.batch import ClipBatch
-from ovos_ray.methods.losses import frame_losses, mask_confidence, mask_iou, one_hot, total_loss, uses_auxiliary
+from ovos_ray.methods.losses import (
+    frame_losses,
+    give_objects,
+    mask_confidence,
+    mask_iou,
+    one_hot,
+    total_loss,
+    uses_auxiliary,
+)
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.propagation import Walk, encode_frames, pad_objects, propagate, walk_along
 from ovos_ray.networks.base import AuxiliaryLogits, FrameFeatures, VOSNetwork
@@ -62,10 +70,12 @@ def one_shot_loss(
     numerics = numerics or Numerics()
     clip = ClipBatch.of(batch, network, max_objects, rng)
     check_strategy(network, config, clip.num_frames)
-    order = backward_order(config.backward, clip.num_frames, clip.draws.shared)
+    walked, order = _backward_walk(clip, config)
     if config.reference == "empty":
         clip = clip.with_one_object(config.empty_objects)
-    features = _encode_once(network, clip, order, numerics) if config.share_features else None
+    back_features, forward_features = None, None
+    if config.share_features:
+        back_features, forward_features = _encode_once(network, clip, walked, order, numerics)
 
     described: dict[str, Tensor] = {}
     weight = clip.weight
@@ -74,7 +84,7 @@ def one_shot_loss(
     elif config.reference == "true":
         reference = one_hot(_label_of_last(batch, clip), 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
     else:
-        reference = _walk_forward(network, clip, features, config.reference_mask, numerics)
+        reference = _walk_forward(network, clip, forward_features, config, numerics)
         confidence = mask_confidence(reference)
         described = _describe_reference(reference, confidence, batch, clip)
         if config.smallest_confidence:
@@ -86,23 +96,29 @@ def one_shot_loss(
     with numerics.for_gradient(clip.frames.device):
         backward = propagate(
             network,
-            clip.frames,
+            walked,
             reference,
             order,
-            features=features,
+            features=back_features,
             selector=clip.selector,
             num_kept=clip.num_kept,
             rng=clip.draws,
             aux=heads,
             recompute=numerics.recompute,
         )
+    logits, auxiliary = backward[-1], heads[-1] if heads else None
+    if config.vanished == "leave_out" and config.reference != "empty":
+        gone = _gone(reference) & clip.selector
+        described["vanished_objects"] = clip.mean(gone.sum(1) / clip.num_objects.clamp(min=1))
+        logits = give_objects(logits, clip.label, gone)
+        auxiliary = auxiliary and {name: give_objects(head, clip.label, gone) for name, head in auxiliary.items()}
     parts = frame_losses(
-        backward[-1],
+        logits,
         clip.label,
         clip.num_objects,
         config.loss,
         step=step,
-        auxiliary=heads[-1] if heads else None,
+        auxiliary=auxiliary,
         generators=clip.draws.per_sample,
     )
     loss, scalars = total_loss(parts, weight)
@@ -113,22 +129,27 @@ def _walk_forward(
     network: VOSNetwork,
     clip: ClipBatch,
     features: Mapping[int, FrameFeatures] | None,
-    kind: str,
+    config: MethodConfig,
     numerics: Numerics,
 ) -> Tensor:
     """Infers the masks (B, N, H, W) of the last frame from the label of the first (section 3.3), without gradient."""
+    read_all = config.rollout_memory == "all"
     with torch.no_grad():
         if numerics.graphs is None:
-            logits = _roll_out(network, clip, features, numerics)
+            logits = _roll_out(network, clip, features, numerics, read_all)
         else:
-            logits = _roll_out_as_graph(network, clip, numerics, numerics.graphs)
-        if kind == "hard":
+            logits = _roll_out_as_graph(network, clip, numerics, numerics.graphs, read_all)
+        if config.reference_mask == "hard":
             return one_hot(logits.max(1).indices, logits.shape[1])[:, 1:].to(clip.frames.dtype)
         return logits.softmax(1)[:, 1:].detach()
 
 
 def _roll_out(
-    network: VOSNetwork, clip: ClipBatch, features: Mapping[int, FrameFeatures] | None, numerics: Numerics
+    network: VOSNetwork,
+    clip: ClipBatch,
+    features: Mapping[int, FrameFeatures] | None,
+    numerics: Numerics,
+    read_all: bool,
 ) -> Tensor:
     """Returns the logits (B, 1+N, H, W) of the last frame."""
     if features is not None:
@@ -143,14 +164,17 @@ def _roll_out(
             selector=clip.selector,
             num_kept=clip.num_kept,
             rng=clip.draws,
+            read_all=read_all,
         )[-1]
 
 
-def _roll_out_as_graph(network: VOSNetwork, clip: ClipBatch, numerics: Numerics, graphs: Graphs) -> Tensor:
+def _roll_out_as_graph(
+    network: VOSNetwork, clip: ClipBatch, numerics: Numerics, graphs: Graphs, read_all: bool
+) -> Tensor:
     """Returns the same from one graph, which encodes all frames by itself; see `networks.graphs`."""
     kept, device = clip.num_kept, clip.frames.device
     masks = clip.masks[:, :kept].to(torch.promote_types(clip.frames.dtype, torch.float32))
-    walk = Walk.drawn(network, range(clip.num_frames), clip.draws, device)
+    walk = Walk.drawn(network, range(clip.num_frames), clip.draws, device, read_all=read_all)
     inputs = [clip.frames, masks, full_precision(clip.selector[:, :kept]), send(torch.tensor(walk.deep), device)]
     inputs += [] if walk.references is None else [walk.references]
     key = (id(network), next(network.parameters()).data_ptr(), numerics.rollout)
@@ -174,21 +198,46 @@ def _rolled_out(
         return (walk_along(network, walk, features, masks, selector)[-1],)
 
 
+def _backward_walk(clip: ClipBatch, config: MethodConfig) -> tuple[Tensor, list[int]]:
+    """Returns frames (B, T, 3, H, W) and the order in which they are walked back, one for all samples.
+
+    Where every sample has frames of its own between the last and the first, they are gathered in the order of the walk.
+    """
+    order = backward_order(config.backward, clip.num_frames, clip.draws.shared)
+    nothing_drawn = len(order) in (2, clip.num_frames)
+    if config.shared_intermediate or nothing_drawn:
+        return clip.frames, order
+    own = [backward_order(config.backward, clip.num_frames, rng) for rng in clip.draws.per_sample]
+    samples = torch.arange(len(own), device=clip.frames.device)[:, None]
+    return clip.frames[samples, send(torch.tensor(own), clip.frames.device)], list(range(len(order)))
+
+
 def _encode_once(
-    network: VOSNetwork, clip: ClipBatch, order: Sequence[int], numerics: Numerics
-) -> dict[int, FrameFeatures]:
+    network: VOSNetwork, clip: ClipBatch, walked: Tensor, order: Sequence[int], numerics: Numerics
+) -> tuple[dict[int, FrameFeatures], dict[int, FrameFeatures]]:
     """Encodes every frame once: those of the backward order with gradient, the others without.
 
     A roll-out that is a graph encodes all frames again, in one batch: that costs less than copying features into it.
+    So are, without a graph, the frames between where every sample has its own.
+
+    Returns:
+        Features for the way back, by index into `walked`, and for the way there, by index into the clip.
     """
-    device = clip.frames.device
+    device, last = clip.frames.device, clip.num_frames - 1
     with numerics.for_gradient(device):
-        features = encode_frames(network, clip.frames, order)
-    others = [t for t in range(clip.num_frames) if t not in features]
+        back = encode_frames(network, walked, order)
+    there = dict(back) if walked is clip.frames else {last: back[order[0]], 0: back[order[-1]]}
+    others = [t for t in range(clip.num_frames) if t not in there]
     if others and numerics.graphs is None:
         with torch.no_grad(), numerics.for_rollout(device):
-            features |= encode_frames(network, clip.frames, others)
-    return features
+            there |= encode_frames(network, clip.frames, others)
+    return back, there
+
+
+def _gone(reference: Tensor) -> Tensor:
+    """Returns which objects are the likeliest at no pixel of masks (B, N, H, W), (B, N)."""
+    likeliest = torch.cat([1 - reference.sum(1, keepdim=True), reference], 1).max(1).indices
+    return ~one_hot(likeliest, 1 + reference.shape[1])[:, 1:].flatten(2).any(2)
 
 
 def _label_of_last(batch: Mapping[str, Tensor], clip: ClipBatch) -> Tensor:

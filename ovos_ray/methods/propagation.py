@@ -34,6 +34,7 @@ def propagate(
     selector: Tensor | None = None,
     num_kept: int | None = None,
     rng: np.random.Generator | BatchRng | None = None,
+    read_all: bool = False,
     aux: list[AuxiliaryLogits] | None = None,
     recompute: bool = False,
 ) -> list[Tensor]:
@@ -55,6 +56,7 @@ def propagate(
             selector, which waits for the device.
         rng: Source of deep updates (one draw for the batch) and of reference frames (one draw per sample). A
             generator must be in the same state on all ranks. None: a fixed one.
+        read_all: Read all memorised frames, as at test time, instead of the network's number of reference frames.
         aux: A list that receives the auxiliary logits of each frame segmented, where the network has them.
         recompute: Recompute each frame in the backward pass instead of storing its activations.
 
@@ -69,7 +71,7 @@ def propagate(
         raise ConfigError("masks of no objects (N = 0) cannot be propagated", "give at least one, all zero if need be")
     order = [int(index) for index in order]
     masks = masks.to(torch.promote_types(frames.dtype, torch.float32))
-    walk = Walk.drawn(network, order, BatchRng.of(rng, range(batch)), frames.device, deep_update)
+    walk = Walk.drawn(network, order, BatchRng.of(rng, range(batch)), frames.device, deep_update, read_all=read_all)
     if features is None:
         features = encode_frames(network, frames, order)
     kept = num_kept or (num_objects if selector is None else _last_real(selector))
@@ -105,6 +107,8 @@ class Walk:
         draws: BatchRng,
         device: torch.device,
         deep_update: Callable[[int], bool] | None = None,
+        *,
+        read_all: bool = False,
     ) -> Walk:
         """Draws a walk; `propagate` describes the arguments."""
         memorised = range(len(order) - 1)
@@ -112,7 +116,7 @@ class Walk:
             deep = [position == 0 or _draw_deep_update(network, draws) for position in memorised]
         else:
             deep = [position == 0 or deep_update(position) for position in memorised]
-        chosen = [_references(network, position, draws) for position in range(len(order))]
+        chosen = [None if read_all else _references(network, position, draws) for position in range(len(order))]
         none = [[0] * (network.num_reference_frames or 0)] * len(draws.per_sample)
         references = torch.tensor([none if c is None else c for c in chosen]) if any(chosen) else None
         return cls(order, deep, None if references is None else send(references, device))
