@@ -5,6 +5,7 @@ Nothing is ever unpickled but tensors and plain values (see `weight_files`), and
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import zlib
@@ -28,10 +29,11 @@ __all__ += ["load_weights"]
 _log = logging.getLogger(__name__)
 
 _BACKBONE = ("conv1.", "bn1.", "res2.", "layer")
-# torchvision's names of the files with which the published networks were initialised (IMAGENET1K_V1).
+# torchvision's files with which the published networks were initialised (IMAGENET1K_V1); a name ends in the first eight
+# hex digits of the file's SHA-256.
 _IMAGENET = {
-    (3, 4, 6): ("resnet50", "https://download.pytorch.org/models/resnet50-0676ba61.pth"),
-    (2, 2, 2): ("resnet18", "https://download.pytorch.org/models/resnet18-f37072fd.pth"),
+    (3, 4, 6): "https://download.pytorch.org/models/resnet50-0676ba61.pth",
+    (2, 2, 2): "https://download.pytorch.org/models/resnet18-f37072fd.pth",
 }
 
 
@@ -149,14 +151,15 @@ def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = N
 
     Args:
         network: A network with ResNet-50 or ResNet-18 encoders.
-        folder: Where `resnet50*.pth` and `resnet18*.pth` lie. None: the folder named by the environment variable
-            `OVOS_IMAGENET`, else torchvision's cache, else they are fetched.
+        folder: Where `resnet50-0676ba61.pth` and `resnet18-f37072fd.pth` lie. None: the folder named by the
+            environment variable `OVOS_IMAGENET`, else torchvision's cache, else they are fetched.
 
     Returns:
         What was loaded; `missing` are encoder tensors that ImageNet networks do not have (biases).
 
     Raises:
-        WeightsError: The network has other encoders, or the files are neither there nor to be fetched.
+        WeightsError: The network has other encoders, or the files are neither there nor to be fetched, or not those of
+            torchvision by their SHA-256.
     """
     folder = folder if folder is not None else os.environ.get("OVOS_IMAGENET")
     loaded, missing = 0, []
@@ -168,7 +171,7 @@ def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = N
                 "set network.init=random: tiny networks start from random weights",
             )
         first = "res2" if isinstance(encoder, ImageEncoder) else "layer1"
-        given = {key.replace("layer1.", f"{first}."): value for key, value in _imagenet(*known, folder).items()}
+        given = {key.replace("layer1.", f"{first}."): value for key, value in _imagenet(known, folder).items()}
         backbone = {key: own for key, own in encoder.state_dict().items() if key.startswith(_BACKBONE)}
         # Mask channels are not in the file; they keep their initialisation.
         fitting = {
@@ -187,21 +190,19 @@ def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = N
 def imagenet_files(network: VOSNetwork) -> tuple[str, ...]:
     """Returns the names of the files that `load_imagenet` reads for a network; none where there are none."""
     known = [_imagenet_file(encoder) for _, encoder in _encoders(network)]
-    return tuple(sorted({PurePath(file[1]).name for file in known if file is not None}))
+    return tuple(sorted({PurePath(url).name for url in known if url is not None}))
 
 
 def find_imagenet_file(name: str) -> Path:
     """Returns where one of `imagenet_files` lies on this machine, and fetches it where it does not.
 
     Raises:
-        WeightsError: It is not in the folder that `OVOS_IMAGENET` names, or cannot be fetched.
+        WeightsError: It is not in the folder that `OVOS_IMAGENET` names, or another file there, or cannot be fetched.
     """
-    kind, url = next(file for file in _IMAGENET.values() if PurePath(file[1]).name == name)
+    url = next(url for url in _IMAGENET.values() if PurePath(url).name == name)
     folder = os.environ.get("OVOS_IMAGENET")
-    _imagenet(kind, url, folder)
-    if folder is not None:
-        return sorted(Path(folder).glob(f"{kind}*.pth"))[0]
-    return Path(torch.hub.get_dir(), "checkpoints", name)
+    _imagenet(url, folder)
+    return Path(torch.hub.get_dir(), "checkpoints", name) if folder is None else Path(folder, name)
 
 
 def has_imagenet(network: VOSNetwork) -> bool:
@@ -214,17 +215,25 @@ def _encoders(network: VOSNetwork) -> list[tuple[str, ImageEncoder | MaskEncoder
     return [(name, part) for name, part in network.named_children() if isinstance(part, ImageEncoder | MaskEncoder)]
 
 
-def _imagenet_file(encoder: ImageEncoder | MaskEncoder) -> tuple[str, str] | None:
+def _imagenet_file(encoder: ImageEncoder | MaskEncoder) -> str | None:
     plain = encoder.config.norm == "batch" and encoder.config.width == 64
     return _IMAGENET.get(encoder.config.depths) if plain else None
 
 
-def _imagenet(name: str, url: str, folder: str | os.PathLike[str] | None) -> dict[str, Tensor]:
+def _imagenet(url: str, folder: str | os.PathLike[str] | None) -> dict[str, Tensor]:
     if folder is not None:
-        files = sorted(Path(folder).glob(f"{name}*.pth"))
-        if not files:
-            raise WeightsError(f"{folder} holds no {name}*.pth", f"download {url} into it")
-        return state_dict_of(read_weights_file(files[0]), str(files[0]))
+        path = Path(folder, PurePath(url).name)
+        if not path.is_file():
+            raise WeightsError(f"{folder} holds no {path.name}", f"download {url} into it")
+        expected = path.stem.rpartition("-")[2]
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if not found.startswith(expected):
+            raise WeightsError(
+                f"{path} is not torchvision's: its SHA-256 begins with {found[:8]}, not with {expected}",
+                f"download {url} again",
+            )
+        return state_dict_of(read_weights_file(path), str(path))
     try:
         return dict(torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True))
     except (OSError, RuntimeError) as error:

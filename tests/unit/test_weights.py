@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models import resnet18, resnet50
+from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18, resnet50
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import WeightsError
-from ovos_ray.networks import build, export_weights, load_imagenet, load_weights, recognise
+from ovos_ray.networks import build, export_weights, load_imagenet, load_weights, recognise, weights
 from ovos_ray.run.initial import initial_network, provide_initial
+
+_FILES = tuple(weights._IMAGENET.values())  # as they are before the fixture puts others in their place
 
 
 def _state(name: str, **options) -> dict[str, torch.Tensor]:
@@ -166,13 +170,40 @@ def test_absent_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def imagenet_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Files with torchvision's names, keys and shapes; random values."""
+def imagenet_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Files with torchvision's keys and shapes, named as it names files, and random values; they stand for its own."""
     folder = tmp_path_factory.mktemp("imagenet")
     torch.manual_seed(0)
-    torch.save(resnet50().state_dict(), folder / "resnet50-0676ba61.pth")
-    torch.save(resnet18().state_dict(), folder / "resnet18-f37072fd.pth")
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        for depths, network in (((3, 4, 6), resnet50()), ((2, 2, 2), resnet18())):
+            torch.save(network.state_dict(), folder / "new.pth")
+            digest = hashlib.sha256((folder / "new.pth").read_bytes()).hexdigest()
+            name = f"resnet{50 if depths == (3, 4, 6) else 18}-{digest[:8]}.pth"
+            (folder / "new.pth").rename(folder / name)
+            patch.setitem(weights._IMAGENET, depths, f"https://torchvision/{name}")
+        yield folder
+
+
+def test_another_file_under_the_name_of_torchvisions_is_refused(imagenet_folder: Path, tmp_path: Path) -> None:
+    network = build("cutie-small")
+    original = next(imagenet_folder.glob("resnet18-*.pth"))
+    path = tmp_path / original.name
+    state = torch.load(original, weights_only=True)
+    torch.save({**state, "conv1.weight": 2 * state["conv1.weight"]}, path)  # every key and shape is right
+    found = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    wrong = (
+        rf"(?s)begins with {found}, not with {original.stem[-8:]}.*download https://torchvision/{original.name} again"
+    )
+    with pytest.raises(WeightsError, match=wrong):
+        load_imagenet(network, tmp_path)
+    path.rename(tmp_path / "resnet18.pth")
+    with pytest.raises(WeightsError, match=f"holds no {original.name}"):
+        load_imagenet(network, tmp_path)
+
+
+def test_the_files_of_imagenet_are_those_that_torchvision_names() -> None:
+    urls = {ResNet50_Weights.IMAGENET1K_V1.url, ResNet18_Weights.IMAGENET1K_V1.url}
+    assert set(_FILES) == urls
 
 
 def _biased(key: str, module: torch.nn.Module) -> bool:
@@ -205,7 +236,7 @@ def test_imagenet_weights_for_tiny_networks_do_not_exist(imagenet_folder: Path) 
 
 def test_imagenet_weights_out_of_reach_say_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = build("cutie-small")
-    with pytest.raises(WeightsError, match=r"(?s)holds no resnet18\*\.pth.*https://"):
+    with pytest.raises(WeightsError, match=r"(?s)holds no resnet18-\w{8}\.pth.*https://"):
         load_imagenet(network, tmp_path)
 
     def offline(*args: object, **kwargs: object) -> None:
@@ -222,7 +253,7 @@ def test_published_networks_start_from_random_weights_only_when_asked(
 ) -> None:
     config = override(ExperimentConfig(), {"network.name": "cutie-small"})
     monkeypatch.setenv("OVOS_IMAGENET", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"holds no resnet18\*\.pth"):
+    with pytest.raises(WeightsError, match=r"holds no resnet18-\w{8}\.pth"):
         initial_network(config)
     random = initial_network(override(config, {"network.init": "random"})).state_dict()
     assert all(torch.equal(value, random[key]) for key, value in _state("cutie-small").items())
@@ -230,7 +261,7 @@ def test_published_networks_start_from_random_weights_only_when_asked(
     assert all(torch.equal(value, tiny[key]) for key, value in _state("cutie-tiny").items())
     monkeypatch.setenv("OVOS_IMAGENET", str(imagenet_folder))
     key, own = "pixel_encoder.res2.1.conv2.weight", "layer1.1.conv2.weight"
-    given = torch.load(imagenet_folder / "resnet18-f37072fd.pth", weights_only=True)[own]
+    given = torch.load(next(imagenet_folder.glob("resnet18-*.pth")), weights_only=True)[own]
     assert torch.equal(initial_network(config).state_dict()[key], given)
     assert not torch.equal(random[key], given)
 
@@ -251,7 +282,8 @@ def test_the_driver_puts_imagenet_files_where_workers_without_internet_find_them
     provide_initial(config)
     expected = initial_network(config).state_dict()
     monkeypatch.setenv("OVOS_IMAGENET", str(tmp_path))  # a worker that has no files of its own
-    assert [path.name for path in (tmp_path / "runs" / "imagenet").iterdir()] == ["resnet18-f37072fd.pth"]
+    names = [path.name for path in imagenet_folder.glob("resnet18-*.pth")]
+    assert [path.name for path in (tmp_path / "runs" / "imagenet").iterdir()] == names
     found = initial_network(config).state_dict()
     assert all(torch.equal(value, found[key]) for key, value in expected.items())
     provide_initial(config)
