@@ -23,9 +23,10 @@ DEFAULT_LIMIT_MIB = 100
 _NUM_NAMED = 5
 _SECRET_FOLDERS = frozenset({".aws", ".azure", ".docker", ".gcloud", ".gnupg", ".kube", ".ssh"})
 _SECRET_FILES = (
-    ".env", ".env.*", "*.env", ".netrc", "_netrc", ".pgpass", ".git-credentials", ".pypirc", ".npmrc", ".databrickscfg",
-    "token", "*.token", ".token", "credentials", "credentials.json", "*.pem", "*.key", "*.p12", "*.pfx", "id_rsa*",
-    "id_dsa*", "id_ecdsa*", "id_ed25519*", "kubeconfig", "secrets.*", "service-account*.json", "service_account*.json",
+    ".env", ".env.*", "*.env", ".netrc", "_netrc", ".pgpass", ".git-credentials", ".pypirc", ".npmrc",
+    ".databrickscfg", "token", "*.token", "*_token", ".boto", ".htpasswd", "credentials", "*credentials.json", "*.pem",
+    "*.key", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "kubeconfig", "secrets.*",
+    "service-account*.json", "service_account*.json",
 )  # fmt: skip
 
 
@@ -138,10 +139,14 @@ def _reason_to_keep(folder: Path, relative: Path, secrets: set[Path]) -> tuple[s
             return outer.as_posix(), "a link that leads elsewhere"
         if part in _SECRET_FOLDERS and depth < len(relative.parts):
             return outer.as_posix(), "secrets"
-    name = relative.name.lower()
-    code = relative.suffix in (".py", ".pyi", ".md")
-    if (folder / relative).resolve() in secrets or (
-        not code and any(fnmatch.fnmatchcase(name, pattern) for pattern in _SECRET_FILES)
-    ):
+    there = (folder / relative).resolve()  # another file of the folder, where this is a link
+    if there in secrets or _is_secret(relative) or _is_secret(there.relative_to(base)):
         return relative.as_posix(), "a secret"
     return None
+
+
+def _is_secret(path: Path) -> bool:
+    if not _SECRET_FOLDERS.isdisjoint(path.parent.parts):
+        return True
+    name = path.name.lower()
+    return path.suffix not in (".py", ".pyi", ".md") and any(fnmatch.fnmatchcase(name, p) for p in _SECRET_FILES)

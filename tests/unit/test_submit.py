@@ -80,6 +80,8 @@ def test_secrets_and_what_links_bring_in_are_not_sent(
         ".aws/credentials",
         "recipes/.ssh/config",
         "a.pem",
+        ".ray/auth_token",
+        "ray_token",
     ]
     for name in [*secrets, "token.py", "recipes/environment.py", "tokens.txt", "the-cluster's"]:
         (folder / name).parent.mkdir(exist_ok=True)
@@ -87,6 +89,8 @@ def test_secrets_and_what_links_bring_in_are_not_sent(
     (folder / "link").symlink_to(elsewhere)
     (folder / "notes/diary.txt").symlink_to(elsewhere / "private.txt")
     (folder / "notes/mine.py").symlink_to(folder / "recipes/mine.py")
+    (folder / "notes/settings.txt").symlink_to(folder / ".env")
+    (folder / "notes/cloud").symlink_to(folder / ".aws")
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(folder / "the-cluster's"))
 
     package = JobPackage.of(folder)
@@ -96,10 +100,10 @@ def test_secrets_and_what_links_bring_in_are_not_sent(
     assert sent == package.sizes.keys()
     assert {"token.py", "tokens.txt", "recipes/environment.py", "notes/mine.py", "recipes/mine.py"} <= sent
     assert not {*secrets, "the-cluster's"} & sent
-    assert not any(name.startswith(("link", "notes/diary")) for name in sent)
-    said = package.left_out_text()
-    assert ".env (a secret)" in said
-    assert "link (a link that leads elsewhere)" in said
+    assert not any(name.startswith(("link", "notes/diary", "notes/settings", "notes/cloud")) for name in sent)
+    assert package.left_out[".env"] == "a secret"
+    assert package.left_out["link"] == "a link that leads elsewhere"
+    assert package.left_out_text().count(" (") == 10
 
 
 def test_package_of_the_checkout_is_small_and_holds_all_code() -> None:
