@@ -67,7 +67,7 @@ def whole_folder(
     Args:
         path: The folder; links are followed.
         kind: What it holds, such as `predictions`; a folder that does not say so is never replaced.
-        evidence: Names of other files, such as `index.json`, any of which says as much as the marker.
+        evidence: Patterns of names that together say as much as the marker, see `paths.require_replaceable`.
         marker: Where the marker lies, if not in the folder; it holds `note` only while the whole folder is there.
         note: A line on what is in it, see `paths.note_of`.
 

@@ -6,6 +6,7 @@ once, where they enter; what is written is checked once more, where it lands.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -163,7 +164,8 @@ def require_replaceable(folder: str | os.PathLike[str], kind: str, *evidence: st
     Args:
         folder: The folder, which may be absent or empty.
         kind: What it is to hold, such as `predictions`.
-        evidence: Names of other files, such as `index.json`, any of which says as much as the marker.
+        evidence: Patterns of names, such as `index.json` and `frames-*.parquet`. A folder that holds some of each, and
+            nothing else, says as much as the marker: those of version 0.1 have none.
         marker: Where its marker lies, if not in it.
 
     Raises:
@@ -176,9 +178,15 @@ def require_replaceable(folder: str | os.PathLike[str], kind: str, *evidence: st
         return
     if path.is_dir() and marker is not None and note_of(marker, kind) is not None:
         return
-    if path.is_dir() and any((path / name).is_file() for name in evidence):
+    if path.is_dir() and evidence and _holds_only(path, evidence):
         return
     raise DataError(
         f"{path}: exists, and ovos-ray did not make it as a folder of {kind}; it is not replaced",
         "give another folder, or move this one away",
     )
+
+
+def _holds_only(folder: Path, patterns: Iterable[str]) -> bool:
+    """Whether a folder holds files of every pattern, and nothing that fits none."""
+    found = [{path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, pattern)} for pattern in patterns]
+    return all(found) and set().union(*found) == set(folder.iterdir())

@@ -72,6 +72,37 @@ def test_an_overlay_never_replaces_the_video_it_shows(tmp_path: Path) -> None:
     assert (tmp_path / "clip.mp4").read_bytes() == b"a film"
 
 
+def test_an_overlay_never_replaces_a_film_of_the_user_s(davis: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    films = tmp_path / "films"
+    films.mkdir()
+    (films / "v1.mp4").write_bytes(b"a film")
+    arguments = ["--root", davis, "--split", "train", "--out", tmp_path / "out", "--overlay"]
+    assert "v1.mp4: exists" in predict(*arguments, films)
+    assert files(tmp_path / "films") == {"v1.mp4": b"a film"}
+    assert not (tmp_path / "out").exists()
+
+    def again() -> None:
+        result = CliRunner().invoke(app, ["predict", "--baseline", "copy", *map(str, [*arguments, tmp_path / "ours"])])
+        assert result.exit_code == 0, result.output
+
+    again()
+    whole = files(tmp_path / "ours")
+    (tmp_path / "out/v1/00003.png").unlink()  # so that v1 and its overlay are made again
+    again()
+    assert files(tmp_path / "ours").keys() == whole.keys()
+
+
+def test_a_project_with_an_index_of_its_own_is_not_replaced_by_shards(davis: Path, tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/index.json").write_text("{}")
+    (tmp_path / "project/thesis.tex").write_text("years of work")
+    before = files(tmp_path)
+    arguments = ["pack", "davis2017", "--root", davis, "--split", "train", "--overwrite", "--out"]
+    assert "did not make it" in refused(*arguments, tmp_path / "project")
+    assert files(tmp_path) == before
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_list_that_leads_elsewhere_is_refused(davis: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "project/thesis").mkdir(parents=True)

@@ -81,7 +81,11 @@ def test_only_what_we_made_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="did not make it"), whole_folder(out, "predictions"):
         pass
     assert (out / "thesis.tex").read_text() == "mine"
-    require_replaceable(out, "predictions", "thesis.tex")
+    (out / "index.json").write_text("{}")
+    for evidence in (("index.json",), ("index.json", "frames-*.parquet"), ("index.json", "frames-*.parquet", "*.tex")):
+        with pytest.raises(DataError, match="did not make it"):
+            require_replaceable(out, "predictions", *evidence)
+    require_replaceable(out, "predictions", "index.json", "thesis*")
     mark(out, "predictions")
     require_replaceable(out, "predictions")
     with pytest.raises(DataError, match="did not make it"):

@@ -22,6 +22,7 @@ __all__ = ["LabelFrame", "Progress", "content_digest", "pack"]
 Progress: TypeAlias = Callable[[int, int], None]
 
 _KIND = "shards"
+_UNMARKED = (INDEX_NAME, "frames-*.parquet")  # what shards of version 0.1 are known by
 _ROWS_PER_GROUP = 4
 _SHARD_BYTES = 256 * 2**20
 _SHOWN_PROBLEMS = 10
@@ -77,14 +78,14 @@ def pack(
     _raise(problems, source)
     options = [source.description.name, split, labels, shortest_side, str(label_frame), rows_per_group, shard_bytes]
     source_digest = _source_digest(videos, options)
-    restore_folder(out.resolve(), _KIND, INDEX_NAME)
+    restore_folder(out.resolve(), _KIND, *_UNMARKED)
     if not overwrite and (done := _already_packed(out, source_digest)) is not None:
         return done
 
     frames = frames_of(videos, labels, label_frame, shortest_side)
     threads = num_threads or min(8, os.cpu_count() or 1)
     try:
-        with whole_folder(out, _KIND, INDEX_NAME) as folder, ThreadPoolExecutor(threads) as pool:
+        with whole_folder(out, _KIND, *_UNMARKED) as folder, ThreadPoolExecutor(threads) as pool:
             writer = ShardWriter(folder, source.description.name, rows_per_group, shard_bytes)
             for position, (video, rows) in enumerate(by_video(map_in_order(pool, prepare, frames, 4 * threads))):
                 problems += writer.add(video, rows, one_frame_allowed=source.of_images)

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -112,7 +113,7 @@ def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], obje
             suffix: stack.enter_context(written_behind(folder, KINDS[suffix], job.marker(suffix), job.note))
             for suffix, folder in job.folders.items()
         }
-        video = None if job.overlay is None else stack.enter_context(_Overlay(job.overlay))
+        video = None if job.overlay is None else stack.enter_context(_Overlay(job, job.overlay))
         frames: deque[npt.NDArray[np.uint8]] = deque()
         images = stack.enter_context(ReadAhead(job.video.images()))
         for name, prediction in zip(names, predictor(_kept(images, frames, job.video), references), strict=False):
@@ -132,10 +133,16 @@ def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], obje
 class _Overlay(OverlayWriter):
     """An overlay video that is thrown away if the block fails."""
 
+    def __init__(self, job: VideoJob, path: Path) -> None:
+        super().__init__(path)
+        self._job = job
+
     def __enter__(self) -> _Overlay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._job.mark_overlay()  # before it appears: a kill in between leaves nothing that is not known as ours
         self.close(keep=kind is None)
 
 

@@ -24,8 +24,8 @@ from ovos_ray.paths import MARKER, below, checked_name, note_of, require_disjoin
 
 __all__ = ["KINDS", "VideoJob", "claim", "fingerprint", "plan_jobs"]
 
-KINDS = {".png": "predictions", ".npz": "probabilities"}
-"""What a video's folder holds, by the suffix of its files."""
+KINDS = {".png": "predictions", ".npz": "probabilities", ".mp4": "overlays"}
+"""What is made of a video, by the suffix of its files."""
 _MARK = ".predictions.json"
 _PNG_END = b"IEND\xaeB`\x82"
 
@@ -63,11 +63,33 @@ class VideoJob:
     def marker(self, suffix: str) -> Path:
         """The file that says that a folder is ours and what it was made from; outside, where only frames belong.
 
+        That of an overlay says where the one lies that we made.
+
         Raises:
             DataError: It would lie outside of the base.
         """
         base = self.soft if suffix == ".npz" and self.soft is not None else self.out
         return below(base, MARKER, KINDS[suffix], f"{self.video.name}.txt")
+
+    def mark_overlay(self) -> None:
+        """Notes that the overlay is ours, so that it may be made anew."""
+        marker = self.marker(".mp4")
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        write_marker(marker, KINDS[".mp4"], os.path.realpath(self.overlay or ""))
+
+    def require_own_overlay(self) -> None:
+        """Makes sure that no film of the user's has the overlay's name.
+
+        Raises:
+            DataError: There is a file that this program did not make.
+        """
+        if self.overlay is None or self.finished or not os.path.lexists(self.overlay):
+            return
+        if note_of(self.marker(".mp4"), KINDS[".mp4"]) != os.path.realpath(self.overlay):
+            raise DataError(
+                f"{self.overlay}: exists, and was not made with the predictions in {self.out}; it is not replaced",
+                "give another --overlay, or move this one away",
+            )
 
     @property
     def finished(self) -> bool:
@@ -161,6 +183,8 @@ def claim(out: Path, jobs: Collection[VideoJob], origin: str, *, overwrite: bool
     if inner := next((path for path in sorted(targets) if not targets.isdisjoint(path.parents)), None):
         raise DataError(f"{inner}: lies in the folder of another video", "rename one of the two videos")
     claimed = [replace(job, note=f"{origin} {_digest_of_masks(job.video)}", redo=overwrite) for job in jobs]
+    for job in claimed:
+        job.require_own_overlay()
     write_json(note, {"origin": origin})
     return claimed
 
