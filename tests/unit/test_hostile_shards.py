@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from davis_folder import make_davis
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.pack import pack
-from ovos_ray.data.shards.reader import ShardReader
+from ovos_ray.data.shards.reader import SCHEMA, ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError
 
@@ -96,6 +98,24 @@ def test_what_is_no_index_is_refused(shards: Path, text: str) -> None:
     (shards / "index.json").write_text(text)
     with pytest.raises(DataError, match="index"):
         ShardIndex.load(shards)
+
+
+@pytest.mark.parametrize("options", [{"compression": "zstd", "use_dictionary": False}, {"compression": "none"}])
+def test_a_shard_that_expands_is_refused_before_it_is_read(shards: Path, options: dict[str, Any]) -> None:
+    """A few hundred bytes for each of these frames, or one frame that is said once."""
+    file = shards / "frames-00000.parquet"
+    table = pq.read_table(file)
+    at = table.schema.get_field_index("jpeg")
+    frames = pa.array([bytes(2**20)] * table.num_rows, pa.binary())
+    pq.write_table(table.set_column(at, SCHEMA.field("jpeg"), frames), file, **options)
+    assert file.stat().st_size < 2 * 2**20
+    video = ShardIndex.load(shards).videos[0].name
+    allocated = pa.total_allocated_bytes()
+    with pytest.raises(DataError, match="may take any memory"):
+        ShardReader(shards).read(video, [0])
+    (problem,) = verify(shards)
+    assert "may take any memory" in str(problem)
+    assert pa.total_allocated_bytes() - allocated < 2**20
 
 
 _JSON = st.recursive(

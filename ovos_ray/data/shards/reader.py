@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ovos_ray.data.shards.index import ShardIndex, filesystem_of
 from ovos_ray.errors import DataError
 
-__all__ = ["SCHEMA", "FrameRow", "ShardReader", "open_shard", "row_checksum"]
+__all__ = ["SCHEMA", "FrameRow", "ShardReader", "open_shard", "require_plain", "row_checksum"]
 
 SCHEMA = pa.schema(
     [
@@ -29,6 +29,7 @@ SCHEMA = pa.schema(
         pa.field("checksum", pa.string(), nullable=False),
     ]
 )
+_PLAIN = frozenset({"PLAIN", "RLE"})  # RLE: which labels are there
 _READ = ["video", "frame", "name", "jpeg", "label", "checksum"]
 
 
@@ -70,6 +71,23 @@ def open_shard(folder: str | Path, name: str) -> pq.ParquetFile:
         ) from error
 
 
+def require_plain(parquet: pq.ParquetFile, group: int, file: str) -> None:
+    """Makes sure that a row group is no larger in memory than in its file: stored plainly, as all that `pack` writes.
+
+    Raises:
+        DataError: It is compressed, or says once what it repeats.
+    """
+    rows = parquet.metadata.row_group(group)
+    for position in range(rows.num_columns):
+        column = rows.column(position)
+        if column.compression != "UNCOMPRESSED" or not _PLAIN.issuperset(column.encodings):
+            raise DataError(
+                f"{file}: row group {group} is stored as {column.compression} {', '.join(column.encodings)}, which may "
+                "take any memory; `pack` writes plain rows",
+                _REMEDY,
+            )
+
+
 class ShardReader:
     """Reads frames of one shard folder. Keeps its files open; can be pickled (they are opened anew).
 
@@ -105,6 +123,8 @@ class ShardReader:
         if entry.shard not in self._files:
             self._files[entry.shard] = open_shard(self.folder, name)
         try:
+            for group in groups:
+                require_plain(self._files[entry.shard], group, f"{self.folder}/{name}")
             table = self._files[entry.shard].read_row_groups(groups, columns=_READ, use_threads=False)
             start = {group: position * size for position, group in enumerate(groups)}
             found = [table.slice(start[row // size] + row % size, 1).to_pylist()[0] for row in rows]

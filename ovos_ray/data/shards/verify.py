@@ -12,7 +12,7 @@ import pyarrow as pa
 from ovos_ray.data.masks import boxes, decode_mask, jpeg_size
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry
 from ovos_ray.data.shards.pack import content_digest
-from ovos_ray.data.shards.reader import SCHEMA, open_shard, row_checksum
+from ovos_ray.data.shards.reader import SCHEMA, open_shard, require_plain, row_checksum
 from ovos_ray.errors import DataError
 
 __all__ = ["Problem", "verify"]
@@ -87,7 +87,11 @@ def _check_file(
         if num_rows != index.rows_per_group and group < metadata.num_row_groups - 1:
             yield Problem(name, f"row group {group} has {num_rows} rows, the index has {index.rows_per_group}", row)
         try:
+            require_plain(parquet, group, f"{folder}/{name}")
             rows = parquet.read_row_group(group).to_pylist()
+        except DataError as error:
+            yield Problem(name, error.message, row)
+            return
         except (OSError, pa.ArrowException) as error:
             yield Problem(name, f"row group {group} cannot be read ({error})", row)
             rows = []
