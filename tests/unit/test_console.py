@@ -21,6 +21,8 @@ from ovos_ray.cli.console import console, errors, printable, progress_bar, tell
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import encode_jpeg, encode_mask
 from ovos_ray.data.shards.pack import pack
+from ovos_ray.track.records import RunIdentity
+from ovos_ray.track.spool import Spool
 
 NAMES = ["[red]x", "[/b]", "[link=file:///etc]y[/link]", ":smile:", "a[1]b", "\\[bold]"]
 
@@ -97,6 +99,31 @@ def test_predict_verify_and_evaluate_show_such_names_and_do_their_work(tmp_path:
     paths = ["--predictions", str(pred), "--annotations", str(truth), "--csv", str(tmp_path / "s.csv")]
     done = CliRunner().invoke(program.app, ["evaluate", *paths])
     assert (done.exit_code, name in done.output, (tmp_path / "s.csv").is_file()) == (0, True, True)
+
+
+@pytest.mark.parametrize("verb", ["sync", "doctor", "submit"])
+def test_names_of_spools_and_files_are_text_to_the_verbs_of_a_cluster(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("[/b]", "[red]x"):
+        spool = Spool(tmp_path / "runs/tracking", RunIdentity("http://evil.example:9", name, name, name))
+        spool.records_path.write_text('{"kind": "tags", "time_ms": 1, "data": {"a": "b"}}\n')
+    (tmp_path / "[red]\x1b[2J.token").write_text("s3cret")
+    arguments = {
+        "sync": ["sync", "runs"],
+        "doctor": ["doctor"],
+        "submit": ["submit", "--address", "http://127.0.0.1:1", "--", "verify", "[/b]\x1b[2J"],
+    }[verb]
+    output = io.StringIO()
+    for where in (console, errors):
+        monkeypatch.setattr(where, "_file", output)
+    monkeypatch.setattr("sys.argv", ["ovos-ray", *arguments])
+    with pytest.raises(SystemExit):
+        program.run()
+    shown = {"sync": "[/b], [/b]: 1 records", "doctor": "[red]\\x1b[2J.token", "submit": "[/b]\\x1b[2J"}[verb]
+    assert shown in output.getvalue()
+    assert "\x1b" not in output.getvalue()
 
 
 def test_an_error_shows_names_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
