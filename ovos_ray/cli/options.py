@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["Again", "Overrides", "Replace", "Verbose", "WaitForNodes", "patience_s"]
+from ovos_ray.errors import ConfigError
+
+__all__ = ["Again", "On", "Overrides", "Replace", "Verbose", "WaitForNodes", "patience_s", "require_dry_run"]
 
 Overrides = Annotated[
     list[str] | None,
@@ -15,8 +17,19 @@ Overrides = Annotated[
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Set aside what has this name and other settings.")]
 Again = Annotated[bool, typer.Option("--again", help="Train what another finished run has computed, too.")]
+On = Annotated[str | None, typer.Option(help="With --dry-run: price for a GPU elsewhere, such as h100.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Ray's own log.")]
 WaitForNodes = Annotated[float, typer.Option(help="Minutes to wait for nodes of a cluster that may grow.")]
+
+
+def require_dry_run(on: str | None, dry_run: bool) -> None:
+    """Refuses a price for elsewhere where something would be trained here.
+
+    Raises:
+        ConfigError: `--on` is given without `--dry-run`.
+    """
+    if on is not None and not dry_run:
+        raise ConfigError(f"--on {on} prices a run and trains nothing", "add --dry-run, or leave --on out")
 
 
 def patience_s(minutes: float) -> float:

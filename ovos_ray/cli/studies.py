@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +13,8 @@ from rich.text import Text
 
 from ovos_ray.cli.console import console, printable, tell
 from ovos_ray.errors import ConfigError, OvosError
-from ovos_ray.run.resources import max_concurrent
+from ovos_ray.run.resources import check_gpu, max_concurrent
+from ovos_ray.run.stored_times import describe_stored, stored_cost
 from ovos_ray.study.checks import check_metric, check_scheduler, check_searcher
 from ovos_ray.study.earlier import check_earlier
 from ovos_ray.study.population import generation_ends
@@ -21,6 +23,7 @@ from ovos_ray.study.space import SearchSpace, Skipped, Trial
 from ovos_ray.study.summary import Failure, summarise
 
 __all__ = [
+    "dry_run_problems",
     "earlier_problems",
     "print_cost",
     "print_failures",
@@ -101,25 +104,34 @@ def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
     return problems
 
 
-def print_cost(space: SearchSpace, groups: Sequence[Group]) -> None:
+def print_cost(space: SearchSpace, groups: Sequence[Group], on: str | None = None) -> None:
     """Measures and prints what each configuration and the whole study cost, and how many trials run at a time.
 
     Args:
         space: The study; where a scheduler stops trials early, the cost is an upper bound.
         groups: Its configurations, pretrainings included.
+        on: Price for this GPU with stored step times; None: measure here.
     """
     at_most = "at most " if space.scheduler in _STOPPING else ""
     each = "a trial and generation" if space.scheduler == "pbt" else "a trial"
     with console.status("measuring a few steps of each kind of configuration") as status:
-        cost = price(groups, lambda name: status.update(Text(printable(f"measuring a few steps of {name}"))))
+        cost = price(groups, lambda name: status.update(Text(printable(f"measuring a few steps of {name}"))), on=on)
     name = Column("estimate for", no_wrap=True)
     table = Table(name, "per trial", "GiB each worker", "trials", title="cost", title_justify="left")
     for kind in cost.kinds:
         more = f" and {kind.num_configurations - 1} more" if kind.num_configurations > 1 else ""
-        memory = f"{kind.cost.memory_gib:.1f}"
+        if kind.cost is None:
+            table.add_row(kind.name + more, "not stored", "–", str(kind.num_trials))
+            continue
+        memory = "–" if math.isnan(kind.cost.memory_gib) else f"{kind.cost.memory_gib:.1f}"
         table.add_row(kind.name + more, _duration(kind.cost.seconds), memory, str(kind.num_trials))
     console.print(table)
     num_trials = sum(kind.num_trials for kind in cost.kinds)
+    if on is not None:
+        known = sum(kind.num_trials for kind in cost.kinds if kind.cost is not None)
+        console.print(f"{known} of {num_trials} trials: {at_most}{cost.processor_hours:,.1f} {on.upper()}-hours")
+        console.print(describe_stored(on))
+        return
     wants_gpus = any(group.config.train.gpus_per_worker for group in groups)
     remark = " (no GPU here: GPU-hours are not measured)" if wants_gpus and cost.unit == "CPU-hours" else ""
     console.print(
@@ -241,6 +253,31 @@ def problems_of(space: SearchSpace, groups: Sequence[Group], *, unscored: bool =
             check_benchmarks(config.evaluation)
         except OvosError as error:
             problems.setdefault(error.message, error)
+    return list(problems.values())
+
+
+def dry_run_problems(groups: Sequence[Group], on: str | None) -> list[OvosError]:
+    """Returns what a run would find out only when it starts: no GPU, no ImageNet weights; says which it will fetch.
+
+    Args:
+        groups: Configurations, pretrainings included.
+        on: The GPU elsewhere that they are priced for; None: they are to run here, or on the cluster of `RAY_ADDRESS`.
+    """
+    from ovos_ray.run.initial import describe_initial
+
+    problems: dict[str, OvosError] = {}
+    said: set[str] = set()
+    for config in (group.config for group in groups):
+        try:
+            if on is not None:
+                stored_cost(config, on)
+            elif "RAY_ADDRESS" not in os.environ:
+                check_gpu(config.train)
+            said.add(describe_initial(config))
+        except OvosError as error:
+            problems.setdefault(error.message, error)
+    for line in sorted(said - {""}):
+        console.print(line)
     return list(problems.values())
 
 

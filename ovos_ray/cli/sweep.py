@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ovos_ray.cli.console import console, tell
-from ovos_ray.cli.options import Again, Overrides, Replace, Verbose, WaitForNodes, patience_s
+from ovos_ray.cli.options import Again, On, Overrides, Replace, Verbose, WaitForNodes, patience_s, require_dry_run
+from ovos_ray.errors import ResourceError
 
 if TYPE_CHECKING:
     from ovos_ray.study.space import SearchSpace, Trial
@@ -23,6 +24,7 @@ def sweep(
     search_space: Annotated[str, typer.Argument(help="A study, such as search_spaces.backward_strategy.")],
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost.")] = False,
+    on: On = None,
     max_concurrent: Annotated[int | None, typer.Option(help="Trials at a time.")] = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="In processes on this machine, without Ray.")] = False,
     num_processes: Annotated[int, typer.Option(help="With --no-ray: trials at a time.")] = 1,
@@ -42,6 +44,7 @@ def sweep(
     from ovos_ray.study.space import SearchSpace, Trial
     from ovos_ray.track.servers import refuse_secrets
 
+    require_dry_run(on, dry_run)
     space, trials, skipped = expand_study(make(search_space, SearchSpace), overrides or [])
     refuse_secrets(trials[0].config.tracking_uri)
     groups = group_trials(trials)
@@ -53,7 +56,9 @@ def sweep(
     if not replace:
         problems += studies.earlier_problems(space, trials)
     if dry_run:
-        studies.print_cost(space, [*stages, *groups])
+        problems += studies.dry_run_problems([*stages, *groups], on)
+        if not any(isinstance(problem, ResourceError) for problem in problems):  # a GPU's work is not priced on a CPU
+            studies.print_cost(space, [*stages, *groups], on)
         for problem in problems:
             tell("it cannot run yet:", problem, style="yellow")
         if problems:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ovos_ray.cli.console import console
-from ovos_ray.cli.options import Again, Overrides, Replace, Verbose, WaitForNodes, patience_s
+from ovos_ray.cli.options import Again, On, Overrides, Replace, Verbose, WaitForNodes, patience_s, require_dry_run
 from ovos_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def train(
     trainable: Annotated[str, typer.Argument(help="A recipe, such as trainables.one_shot.")],
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and cost, train nothing.")] = False,
+    on: On = None,
     replace: Replace = False,
     again: Again = False,
     wait_for_nodes: WaitForNodes = 15.0,
@@ -44,7 +45,8 @@ def train(
     print_config(config)
     if not replace:
         RunFolder.of(config).check(config)
-    several = _print_plan(config)
+    require_dry_run(on, dry_run)
+    several = _print_plan(config, dry_run=dry_run, on=on)
     if dry_run:
         return
     began = time.perf_counter()
@@ -62,15 +64,16 @@ def train(
     console.print(f"run folder: {result.folder.storage.folder}")
 
 
-def _print_plan(config: ExperimentConfig) -> bool:
+def _print_plan(config: ExperimentConfig, *, dry_run: bool, on: str | None) -> bool:
     """Prints label budget, epochs and the estimated cost of a run and its pretraining; refuses what cannot be run.
 
     Returns whether any of them has several workers.
     """
-    from ovos_ray.cli.studies import print_label_budgets
+    from ovos_ray.cli.studies import dry_run_problems, print_label_budgets
     from ovos_ray.evaluate.evaluation import check_benchmarks
     from ovos_ray.run.checks import check_config
     from ovos_ray.run.estimate import estimate
+    from ovos_ray.run.stored_times import describe_stored, stored_cost
     from ovos_ray.study.price import Group, pretraining_groups
     from ovos_ray.study.space import Trial
 
@@ -87,7 +90,17 @@ def _print_plan(config: ExperimentConfig) -> bool:
     for group in groups:
         if problems := print_label_budgets([group]):
             raise problems[0]
-        console.print(f"estimate for {group.name}: {estimate(group.config)}")
+    if dry_run and (found := dry_run_problems(groups, on)):
+        raise found[0]
+    for group in groups:
+        if on is None:
+            console.print(f"estimate for {group.name}: {estimate(group.config)}")
+        elif (cost := stored_cost(group.config, on)) is None:
+            console.print(f"estimate for {group.name}: no such step is stored for {on}")
+        else:
+            console.print(f"estimate for {group.name}: {cost.seconds / 3600:,.1f} h")
+    if on is not None:
+        console.print(describe_stored(on))
     return any(group.config.train.num_workers > 1 for group in groups)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import urllib.request
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ __all__ += ["load_weights"]
 _log = logging.getLogger(__name__)
 
 _BACKBONE = ("conv1.", "bn1.", "res2.", "layer")
+_ANSWER_S = 5.0
 # torchvision's files with which the published networks were initialised (IMAGENET1K_V1); a name ends in the first eight
 # hex digits of the file's SHA-256.
 _IMAGENET = {
@@ -191,6 +193,31 @@ def imagenet_files(network: VOSNetwork) -> tuple[str, ...]:
     """Returns the names of the files that `load_imagenet` reads for a network; none where there are none."""
     known = [_imagenet_file(encoder) for _, encoder in _encoders(network)]
     return tuple(sorted({PurePath(url).name for url in known if url is not None}))
+
+
+def imagenet_at_hand(name: str) -> bool:
+    """Returns whether one of `imagenet_files` lies on this machine; else `find_imagenet_file` would fetch it.
+
+    Raises:
+        WeightsError: `OVOS_IMAGENET` names a folder without it, or the machine that has it does not answer.
+    """
+    url = next(url for url in _IMAGENET.values() if PurePath(url).name == name)
+    folder = os.environ.get("OVOS_IMAGENET")
+    if folder is not None:
+        if not Path(folder, name).is_file():
+            raise WeightsError(f"{folder} holds no {name}", f"download {url} into it")
+        return True
+    if Path(torch.hub.get_dir(), "checkpoints", name).is_file():
+        return True
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_ANSWER_S):
+            return False
+    except OSError as error:
+        raise WeightsError(
+            f"the ImageNet weights {url} are not at hand and cannot be fetched from here: {error}",
+            f"put the file into {torch.hub.get_dir()}/checkpoints, or into a folder named by OVOS_IMAGENET; or set "
+            "network.init=random",
+        ) from error
 
 
 def find_imagenet_file(name: str) -> Path:

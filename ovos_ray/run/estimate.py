@@ -19,7 +19,7 @@ from ovos_ray.run.out_of_memory import out_of_memory
 from ovos_ray.train.numerics import set_numerics
 from ovos_ray.train.step import TrainingModule
 
-__all__ = ["Cost", "checkpoint_bytes", "estimate"]
+__all__ = ["Cost", "checkpoint_bytes", "estimate", "num_parameters"]
 
 _PROCESS_GIB = 0.82  # interpreter, torch and Ray in one worker, seen on CPU
 _OPTIMISER_COPIES = 4  # weights, gradients, and Adam's two moments
@@ -88,6 +88,12 @@ def checkpoint_bytes(config: ExperimentConfig) -> int:
         network = networks.build(config.network.name)
     state = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     return int(state + 8 * sum(p.numel() for p in network.parameters() if p.requires_grad))
+
+
+def num_parameters(config: ExperimentConfig) -> int:
+    """Returns the number of trained parameters."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in networks.build(config.network.name).parameters() if p.requires_grad)
 
 
 def _measure_on_gpu(

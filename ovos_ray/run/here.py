@@ -11,10 +11,10 @@ from ovos_ray.data.clips.batches import LocalStream
 from ovos_ray.data.clips.decode import ClipDecoder
 from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.errors import ResourceError
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.prepare import RunResult, make_run
 from ovos_ray.run.request import RunRequest
+from ovos_ray.run.resources import check_gpu
 from ovos_ray.run.resume import resume_step
 
 __all__ = ["fit_here", "local_stream"]
@@ -53,11 +53,7 @@ def _train_here(request: RunRequest, *, index: int) -> None:
 def _device(train: TrainConfig, index: int) -> torch.device:
     if not train.gpus_per_worker:
         return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ResourceError(
-            f"train.gpus_per_worker={train.gpus_per_worker:g}, and this machine has no GPU that torch can use",
-            "set train.gpus_per_worker=0, or run it where one is",
-        )
+    check_gpu(train)
     device = torch.device("cuda", index % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device

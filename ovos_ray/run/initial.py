@@ -9,10 +9,10 @@ from ovos_ray import networks
 from ovos_ray.config import INITS, ExperimentConfig
 from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
-from ovos_ray.networks.weights import find_imagenet_file, imagenet_files
+from ovos_ray.networks.weights import find_imagenet_file, imagenet_at_hand, imagenet_files
 from ovos_ray.run.pretraining import pretrained_weights
 
-__all__ = ["initial_network", "provide_initial"]
+__all__ = ["describe_initial", "initial_network", "provide_initial"]
 
 
 def initial_network(config: ExperimentConfig) -> VOSNetwork:
@@ -46,6 +46,21 @@ def provide_initial(config: ExperimentConfig) -> None:
     for name in imagenet_files(networks.build(config.network.name)):
         if not place.exists(name):
             place.write(find_imagenet_file(name).read_bytes(), name)
+
+
+def describe_initial(config: ExperimentConfig) -> str:
+    """Returns, for a dry run, whether the ImageNet weights of a run are at hand; empty where it takes none.
+
+    Raises:
+        WeightsError: They are neither there nor to be fetched, as `provide_initial` would find.
+    """
+    if config.pretrain is not None or config.network.init not in ("auto", "imagenet"):
+        return ""
+    place, names = _provided(config), imagenet_files(networks.build(config.network.name))
+    fetched = [name for name in names if not place.exists(name) and not imagenet_at_hand(name)]
+    if not names:
+        return ""
+    return f"ImageNet weights: {', '.join(fetched)} will be fetched" if fetched else "ImageNet weights are at hand"
 
 
 def _provided(config: ExperimentConfig) -> Storage:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from ovos_ray.config import TrainConfig
 from ovos_ray.errors import ResourceError
 
-__all__ = ["check_fits", "decoders_of_worker", "max_concurrent", "workers_that_fit"]
+__all__ = ["check_fits", "check_gpu", "decoders_of_worker", "max_concurrent", "workers_that_fit"]
 
 
 def check_fits(train: TrainConfig, nodes: Sequence[Mapping[str, float]], ceiling: Mapping[str, float]) -> None:
@@ -42,6 +42,21 @@ def check_fits(train: TrainConfig, nodes: Sequence[Mapping[str, float]], ceiling
             f"{workers} workers of {train.cpus_per_worker:g} CPUs + {train.gpus_per_worker:g} GPUs are asked "
             f"for, {places} fit on the nodes of the cluster ({have_each})",
             "a worker cannot span nodes: lower train.cpus_per_worker or train.gpus_per_worker, or add nodes",
+        )
+
+
+def check_gpu(train: TrainConfig) -> None:
+    """Checks that this machine has a GPU where the configuration asks for one.
+
+    Raises:
+        ResourceError: It has none.
+    """
+    import torch
+
+    if train.gpus_per_worker and not torch.cuda.is_available():
+        raise ResourceError(
+            f"train.gpus_per_worker={train.gpus_per_worker:g}, and this machine has no GPU that torch can use",
+            "set train.gpus_per_worker=0, or run it where one is; a dry run prices it for one elsewhere with --on h100",
         )
 
 

@@ -44,13 +44,13 @@ class KindCost:
         name: The first of them.
         num_configurations: How many there are.
         num_trials: Trials of all of them.
-        cost: Of one trial.
+        cost: Of one trial; None where it is asked for a GPU of which no such step is stored.
     """
 
     name: str
     num_configurations: int
     num_trials: int
-    cost: Cost
+    cost: Cost | None
 
 
 @dataclass(frozen=True)
@@ -95,14 +95,18 @@ def pretraining_groups(groups: Sequence[Group]) -> list[Group]:
     return list(found.values())
 
 
-def price(groups: Sequence[Group], progress: Callable[[str], None] | None = None) -> StudyCost:
+def price(
+    groups: Sequence[Group], progress: Callable[[str], None] | None = None, *, on: str | None = None
+) -> StudyCost:
     """Measures every kind of configuration once on this machine and scales to the study.
 
     Args:
         groups: From `group_trials`.
         progress: Called with the name of each configuration that is about to be measured.
+        on: Price for this GPU with stored step times instead (`run/stored_times.py`).
     """
     from ovos_ray.run.estimate import estimate
+    from ovos_ray.run.stored_times import stored_cost
 
     by_kind: dict[ExperimentConfig, list[Group]] = {}
     for group in groups:
@@ -112,14 +116,16 @@ def price(groups: Sequence[Group], progress: Callable[[str], None] | None = None
     for kind, members in by_kind.items():
         if progress is not None:
             progress(members[0].name)
-        cost, train = estimate(kind), kind.train
+        cost, train = estimate(kind) if on is None else stored_cost(kind, on), kind.train
         num_trials = sum(len(group.trials) for group in members)
         kinds.append(KindCost(members[0].name, len(members), num_trials, cost))
+        if cost is None:
+            continue
         threads = train.num_threads or math.ceil(train.cpus_per_worker)
         processors = train.num_workers * (train.gpus_per_worker if cost.device.startswith("cuda") else threads)
         hours += num_trials * cost.seconds / 3600
         processor_hours += num_trials * processors * cost.seconds / 3600
-    unit = "GPU-hours" if kinds[0].cost.device.startswith("cuda") else "CPU-hours"
+    unit = "GPU-hours" if any(kind.cost and kind.cost.device.startswith("cuda") for kind in kinds) else "CPU-hours"
     return StudyCost(tuple(kinds), processor_hours, unit, hours)
 
 
