@@ -25,6 +25,14 @@ def test_every_room_is_on_the_map_and_every_file_named_is_there() -> None:
         assert (PACKAGE / path).is_file() or (PACKAGE.parent / path).is_file(), path
 
 
+def test_rooms_stay_small() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert [path for path, number in lines.items() if number > 350] == []
+    for room in {path.relative_to(PACKAGE).parts[0] for path in lines}:
+        own = sum(number for path, number in lines.items() if path.relative_to(PACKAGE).parts[0] == room)
+        assert own <= 0.15 * sum(lines.values()), f"{room}/ has {own} of {sum(lines.values())} lines"
+
+
 @pytest.mark.slow
 def test_the_lines_of_the_page_make_a_step(tmp_path: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
