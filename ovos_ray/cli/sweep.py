@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["sweep"]
 
-EXAMPLE = "ovos-ray sweep search_spaces.backward_strategy data.shards=shards/davis"
+EXAMPLE = "ovos-ray sweep search_spaces.backward_strategy data.shards=shards/davis evaluation.root=DAVIS/2017"
 
 
 def sweep(
