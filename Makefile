@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test nightly lint types check install browser clean
+.PHONY: demo test nightly docs lint types check install browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test    set up, then run the tests"
 	@echo "make nightly set up, then run the long tests"
 	@echo "make check   lint, types and tests"
+	@echo "make docs    set up, then build the documentation in docs/_build/html"
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -32,6 +33,11 @@ else
 	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile
 	$(BIN)/python -m pytest -m ray
 endif
+
+# The Markdown files as a site; a warning is an error.
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -b html . docs/_build/html
+	@echo docs/_build/html/docs/index.html
 
 # Long runs: what leaks a little at a time.
 nightly: $(INSTALLED)

@@ -61,7 +61,7 @@ def propagate(
         recompute: Recompute each frame in the backward pass instead of storing its activations.
 
     Returns:
-        For each of `order[1:]`, logits (B, 1+N, H, W) in float32 or the network's float64, background first.
+        Logits (B, 1+N, H, W) of every frame after the first one, float32 or the network's float64, background first.
 
     Raises:
         ConfigError: There are no objects to propagate.
