@@ -215,7 +215,7 @@ def _shards(folder: str) -> Iterator[Finding]:
         (row,) = reader.read(video.name, [video.num_frames - 1])
         decode_image(row.jpeg, f"{video.name} frame {row.frame}")
     yield f"{index.dataset} {index.split}, {len(index.videos)} videos in {len(index.files)} files, {index.budget}"
-    yield f"labels of the {index.labels} frame{'s' if index.labels == 'all' else ''}, digest {index.digest}"
+    yield f"packed with --labels {index.labels}, digest {index.digest}"
 
 
 def _storage(storage: str, config: ExperimentConfig | None) -> Iterator[Finding]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ovos_ray.cli.console import console, progress_bar
 from ovos_ray.errors import ConfigError
+from ovos_ray.io import read_json
+
+if TYPE_CHECKING:
+    from ovos_ray.data.shards.label_choice import Labels
 
 __all__ = ["pack"]
 
@@ -21,7 +25,13 @@ def pack(
     root: Annotated[Path, typer.Option(help="The dataset's folder.")],
     out: Annotated[Path, typer.Option(help="Where the shards go; must not exist, or hold the same dataset.")],
     split: Annotated[str, typer.Option(help="Which split to pack.")] = "train",
-    labels: Annotated[str, typer.Option(help="`first`: one label per video and no other annotation. `all`.")] = "first",
+    labels: Annotated[
+        str,
+        typer.Option(
+            help="`first`: one label per video and no other annotation. `all`. `4`: four per video, "
+            "spread evenly. `0,20`: these frames. FILE.json: {video: [frames]}."
+        ),
+    ] = "first",
     layout: Annotated[str, typer.Option(help="Overrides the description's layout.")] = "auto",
     shortest_side: Annotated[int | None, typer.Option(help="Re-encode larger frames to this size.")] = None,
     label_frame: Annotated[str, typer.Option(help="`first`, or the index of the frame to label.")] = "first",
@@ -32,11 +42,6 @@ def pack(
     from ovos_ray.data.folders.open import open_dataset
     from ovos_ray.data.shards.pack import pack as pack_folder
 
-    if labels not in ("first", "all"):
-        raise ConfigError(
-            f"--labels {labels!r} is neither 'first' nor 'all'",
-            "--labels first for one-shot training, --labels all for fully supervised training",
-        )
     if label_frame != "first" and not label_frame.isdecimal():
         raise ConfigError(
             f"--label-frame {label_frame!r} is neither 'first' nor a frame index",
@@ -49,7 +54,7 @@ def pack(
         index = pack_folder(
             source,
             out,
-            labels="first" if labels == "first" else "all",
+            labels=_labels(labels),
             split=split,
             shortest_side=shortest_side,
             label_frame="first" if label_frame == "first" else int(label_frame),
@@ -62,3 +67,25 @@ def pack(
     console.print(f"label budget: {index.budget}")
     if index.num_reencoded:
         console.print(f"{index.num_reencoded} frames were re-encoded as JPEG of quality 95")
+
+
+def _labels(text: str) -> Labels:
+    """Returns what `--labels` asks for; a file names frames for each video."""
+    if text in ("first", "all"):
+        return "all" if text == "all" else "first"
+    numbers = text.split(",")
+    if all(number.strip().isdecimal() for number in numbers):
+        return int(text) if len(numbers) == 1 else [int(number) for number in numbers]
+    if not Path(text).is_file():
+        raise ConfigError(
+            f"--labels {text!r} is neither 'first' nor 'all', a number, a list of frames, nor a file",
+            "--labels first for one-shot training, --labels all for fully supervised training, --labels 4 for four a "
+            'video, --labels 0,20 for these frames, --labels FILE.json for some by video: {"kitten": [0, 42]}',
+        )
+    try:
+        named = {str(name): tuple(frames) for name, frames in read_json(text).items()}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{text}: no frames by video ({error})", 'write {"kitten": [0, 42], "street": [7]}'
+        ) from error
+    return named

@@ -125,6 +125,10 @@ def _require(fine: bool, what: str, value: object) -> None:
         raise ValueError(f"{what}: {value!r:.80}")
 
 
+def _is_count(labels: str) -> bool:
+    return isinstance(labels, str) and labels.isascii() and labels.isdecimal()
+
+
 def _whole(what: str, value: object, low: int, high: int = 2**40) -> None:
     """Checks a whole number, which a bool is not."""
     _require(type(value) is int and low <= value <= high, f"{what}, expected {low} … {high}", value)
@@ -146,7 +150,7 @@ class ShardIndex:
         dataset: Name of the packed dataset.
         layout: How the source folder was read.
         split: Which part was packed.
-        labels: `first` (one label a video) or `all`.
+        labels: `first` (one label a video), `all`, a number of labels a video, or `frames` (those that were named).
         frame_interval: Video frames between two stored frames (YouTube-VOS: 5).
         shortest_side: Limit frames were scaled down to, None for untouched frames.
         num_reencoded: Frames stored as new JPEGs of quality 95, because they were scaled or were no JPEG files.
@@ -198,7 +202,7 @@ class ShardIndex:
         """
         texts = (self.dataset, self.layout, self.split, self.digest, self.source_digest)
         _require(all(isinstance(text, str) for text in texts), "texts", texts)
-        _require(self.labels in ("first", "all"), "labels", self.labels)
+        _require(self.labels in ("first", "all", "frames") or _is_count(self.labels), "labels", self.labels)
         _whole("frame_interval", self.frame_interval, 1)
         _whole("rows_per_group", self.rows_per_group, 1)
         _whole("num_reencoded", self.num_reencoded, 0)

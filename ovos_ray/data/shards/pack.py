@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.shards.index import INDEX_NAME, LabelBudget, ShardIndex
-from ovos_ray.data.shards.prepare import LabelFrame, by_video, frames_of, map_in_order, prepare
+from ovos_ray.data.shards.label_choice import LabelFrame, Labels, check_choice, kind_of, named_videos
+from ovos_ray.data.shards.prepare import by_video, frames_of, map_in_order, prepare
 from ovos_ray.data.shards.writer import ShardWriter
-from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.errors import DataError
 from ovos_ray.io import restore_folder, whole_folder
 
-__all__ = ["LabelFrame", "Progress", "content_digest", "pack"]
+__all__ = ["LabelFrame", "Labels", "Progress", "content_digest", "pack"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -32,7 +33,7 @@ def pack(
     source: DatasetFolder,
     out: str | Path,
     *,
-    labels: Literal["first", "all"] = "first",
+    labels: Labels = "first",
     split: str = "train",
     shortest_side: int | None = None,
     label_frame: LabelFrame = "first",
@@ -52,7 +53,9 @@ def pack(
     Args:
         source: The dataset.
         out: The shard folder to make.
-        labels: `first` stores one label per video and no other annotation bytes, `all` every label there is.
+        labels: `first` stores one label per video and no other annotation bytes, `all` every label there is, a number
+            as many for each video, spread evenly; or the indices of the labelled frames, for all videos or by name (the
+            rest then has the first).
         split: Which split.
         shortest_side: Frames whose shorter side is longer than this are scaled down to it (image bicubic, label
             nearest neighbour) and stored as JPEG of quality 95. None keeps JPEG files byte for byte.
@@ -70,10 +73,9 @@ def pack(
         ConfigError: The options contradict one another.
     """
     out = Path(out).expanduser().absolute()
-    if labels == "all" and label_frame != "first":
-        raise ConfigError("label_frame chooses the one label of labels='first'; with labels='all' it has no meaning")
+    labels = check_choice(labels, label_frame)
     split = source.resolve(split)
-    names = _select(source, split, exclude, label_frame)
+    names = _select(source, split, exclude, named_videos(labels, label_frame))
     videos, problems = _open_all(source, split, names)
     _raise(problems, source)
     options = [source.description.name, split, labels, shortest_side, str(label_frame), rows_per_group, shard_bytes]
@@ -97,7 +99,7 @@ def pack(
                 dataset=source.description.name,
                 layout=source.description.layout,
                 split=split,
-                labels=labels,
+                labels=kind_of(labels),
                 frame_interval=source.frame_interval(split),
                 shortest_side=shortest_side,
                 num_reencoded=writer.num_reencoded,
@@ -134,10 +136,9 @@ def _raise(problems: list[str], source: DatasetFolder) -> None:
         )
 
 
-def _select(source: DatasetFolder, split: str, exclude: Collection[str], label_frame: LabelFrame) -> list[str]:
+def _select(source: DatasetFolder, split: str, exclude: Collection[str], named: set[str]) -> list[str]:
     names = source.video_names(split)
-    named = {*exclude, *(label_frame if isinstance(label_frame, Mapping) else ())}
-    if unknown := sorted(named - set(names)):
+    if unknown := sorted({*exclude, *named} - set(names)):
         raise DataError(f"{source.root}: no video {unknown[0]!r} in split {split!r}, though an option names it")
     kept = [name for name in names if name not in set(exclude)]
     if not kept:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,12 @@ from ovos_ray.data.masks import (
     require_upright,
     without_metadata,
 )
+from ovos_ray.data.shards.label_choice import LabelFrame, Labels, chosen_frames
 from ovos_ray.data.shards.reader import row_checksum
 from ovos_ray.errors import DataError
 
-__all__ = ["LabelFrame", "PackedRow", "SourceFrame", "by_video", "frames_of", "map_in_order", "prepare"]
+__all__ = ["PackedRow", "SourceFrame", "by_video", "frames_of", "map_in_order", "prepare"]
 
-LabelFrame: TypeAlias = "Literal['first'] | int | Mapping[str, int]"
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 _Image: TypeAlias = npt.NDArray[np.uint8]
@@ -64,12 +64,12 @@ class PackedRow:
 
 
 def frames_of(
-    videos: list[Video], labels: str, label_frame: LabelFrame, shortest_side: int | None
+    videos: Iterable[Video], labels: Labels, label_frame: LabelFrame, shortest_side: int | None
 ) -> Iterator[SourceFrame | tuple[Video, str]]:
     """Yields all frames in order; where a video has no usable label, the video with the reason."""
     for video in videos:
         try:
-            labelled = set(video.masks) if labels == "all" else {_label_of(video, label_frame)}
+            labelled = chosen_frames(video, labels, label_frame)
             found = 0
             for index, (name, pixels) in enumerate(_contents(video)):
                 found += 1
@@ -85,15 +85,6 @@ def _contents(video: Video) -> Iterator[tuple[str, _Image | None]]:
         yield from ((path.stem, None) for path in video.frames)
     else:
         yield from ((f"{index:05d}", image) for index, image in enumerate(read_video_file(video.file)))
-
-
-def _label_of(video: Video, label_frame: LabelFrame) -> int:
-    chosen = label_frame.get(video.name, "first") if isinstance(label_frame, Mapping) else label_frame
-    if chosen == "first":
-        return video.first_label
-    if not video.mask(int(chosen)).any():
-        raise DataError(f"{video.masks[int(chosen)]}: the mask chosen as label shows no object")
-    return int(chosen)
 
 
 def prepare(item: SourceFrame | tuple[Video, str]) -> tuple[Video, PackedRow]:
