@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -14,13 +15,14 @@ from ovos_ray.cli.options import Verbose
 from ovos_ray.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from ovos_ray.data.folders.video import Video
     from ovos_ray.evaluate.infer.inference import Predictor
     from ovos_ray.evaluate.infer.prediction import VideoReport
     from ovos_ray.evaluate.infer.video_jobs import VideoJob
 
 __all__ = ["predict"]
 
-EXAMPLE = "ovos-ray predict --checkpoint runs/one-shot --root DAVIS/2017 --split val --out predictions"
+EXAMPLE = "ovos-ray predict --checkpoint runs/one-shot --frames clip.mp4 --mask 42=mask.png --out predictions"
 
 
 def predict(
@@ -31,7 +33,12 @@ def predict(
     split: Annotated[str, typer.Option(help="Its split.")] = "val",
     layout: Annotated[str, typer.Option(help="Its layout.")] = "auto",
     frames: Annotated[Path | None, typer.Option(help="Instead of --root: frames, or a video file.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="With --frames: the mask of the first frame.")] = None,
+    mask: Annotated[
+        list[str] | None, typer.Option(help="With --frames: MASK.png of the first frame, or 42=MASK.png; several.")
+    ] = None,
+    direction: Annotated[
+        str | None, typer.Option(help="`forward`, `backward` or `both` ways from the masks (default: see the docs).")
+    ] = None,
     network: Annotated[str | None, typer.Option(help="Network of a file that does not name its own.")] = None,
     shortest_side: Annotated[int | None, typer.Option(help="Predict at this size; 0: at full size.")] = None,
     memory_interval: Annotated[int | None, typer.Option(help="Memorise every r-th frame.")] = None,
@@ -47,7 +54,8 @@ def predict(
 ) -> None:
     """Predicts the masks of a dataset split, or of one video."""
     from ovos_ray.data.folders.open import open_dataset
-    from ovos_ray.evaluate.infer.video_jobs import claim, fingerprint, plan_jobs
+    from ovos_ray.evaluate.infer.directions import Direction
+    from ovos_ray.evaluate.infer.video_jobs import VideoJob, claim, fingerprint, plan_jobs
     from ovos_ray.evaluate.score.table import protocol_for
 
     if (root is None) == (frames is None):
@@ -58,7 +66,9 @@ def predict(
         raise ConfigError(f"--num-workers {num_workers}: must be at least 1", "give 1 or more")
     if num_workers > 1:  # workers may run in another folder
         out = out.absolute()
-        frames, mask, soft, overlay = (path and path.absolute() for path in (frames, mask, soft, overlay))
+        frames, soft, overlay = (path and path.absolute() for path in (frames, soft, overlay))
+    if direction not in (None, *get_args(Direction)):
+        raise ConfigError(f"--direction {direction}", f"choose one of {', '.join(get_args(Direction))}")
     settings = {
         "shortest_side": shortest_side,
         "memory_interval": memory_interval,
@@ -70,9 +80,15 @@ def predict(
     predictor = _predictor(checkpoint, baseline, network, settings, soft=soft is not None)
     if root is not None:
         folder = open_dataset(root, layout=layout)
-        jobs = plan_jobs(folder, split, out, fingerprint(predictor), soft=soft, overlay=overlay)
+        # Benchmarks are walked forward; who labels one frame of their own wants masks of all frames.
+        way = direction or ("both" if folder.description.layout == "folder" else "forward")
+        origin = fingerprint(predictor)
+        jobs = plan_jobs(folder, split, out, origin, soft=soft, overlay=overlay, direction=cast(Direction, way))
     else:
-        jobs = claim(out, [_one_video(frames, mask, out, soft, overlay)], fingerprint(predictor))
+        job = VideoJob(
+            _one_video(frames, mask or []), out, soft, overlay, direction=cast(Direction, direction or "both")
+        )
+        jobs = claim(out, [job], fingerprint(predictor))
     began = time.perf_counter()
     for report in _predicted(predictor, jobs, num_workers, verbose):
         state = "there already" if report.skipped else f"{report.num_frames / report.seconds:.1f} frames/s"
@@ -131,25 +147,44 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise ConfigError(f"--scales {text}: not numbers", "separate them by commas, such as 1,1.25") from None
 
 
-def _one_video(frames: Path | None, mask: Path | None, out: Path, soft: Path | None, overlay: Path | None) -> VideoJob:
+def _one_video(frames: Path | None, masks: list[str]) -> Video:
     from ovos_ray.data.folders.base import files_in
     from ovos_ray.data.folders.video import Video
-    from ovos_ray.evaluate.infer.video_jobs import VideoJob
 
-    if frames is None or mask is None:
+    if frames is None or not masks:
         raise ConfigError(
-            "--frames needs --mask, the mask of the first frame",
-            "paint one as an indexed PNG, 0 for background and 1, 2, … for the objects: --mask MASK.png",
+            "--frames needs --mask, the mask of a frame",
+            "paint one as an indexed PNG, 0 for background and 1, 2, … for the objects (`ovos-ray label` helps): "
+            "--mask MASK.png for the first frame, --mask 42=MASK.png for another",
         )
-    if not mask.is_file():
-        raise DataError(f"{mask}: no such mask", "give the mask of the first frame, an indexed PNG")
     frames = frames.absolute()  # whose name is that of the video, also where frames is `.`
-    if frames.is_dir():
-        video = Video(frames.name, tuple(files_in(frames)), None, {0: mask})
-        if not video.frames:
-            raise DataError(f"{frames} holds no images", "give a folder of frames, or a video file")
-    elif frames.is_file():
-        video = Video(frames.stem, (), frames, {0: mask})
-    else:
-        raise DataError(f"{frames}: no such folder or file", "give a folder of frames, or a video file")
-    return VideoJob(video, out, soft, overlay)
+    if not frames.is_dir():
+        if not frames.is_file():
+            raise DataError(f"{frames}: no such folder or file", "give a folder of frames, or a video file")
+        return Video(frames.stem, (), frames, _masks_by_frame(masks, None), given="all")
+    images = tuple(files_in(frames))
+    if not images:
+        raise DataError(f"{frames} holds no images", "give a folder of frames, or a video file")
+    return Video(frames.name, images, None, _masks_by_frame(masks, [path.stem for path in images]), given="all")
+
+
+def _masks_by_frame(given: list[str], names: list[str] | None) -> dict[int, Path]:
+    """Turns `MASK.png` and `FRAME=MASK.png` into masks by frame index; `names` are those of a folder's frames."""
+    found: dict[int, Path] = {}
+    for text in given:
+        frame, path = re.fullmatch(r"(?:([^/=]+)=)?(.*)", str(text), re.DOTALL).groups()  # type: ignore[union-attr]
+        if frame is None:
+            index = 0
+        elif names and frame in names:
+            index = names.index(frame)
+        elif frame.isdecimal() and (names is None or int(frame) < len(names)):
+            index = int(frame)
+        else:
+            there_are = f"there are {len(names)}, {names[0]} … {names[-1]}" if names else "give a number"
+            raise DataError(f"--mask {text}: no frame {frame!r}", f"{there_are}; frames are numbered from 0")
+        if index in found:
+            raise ConfigError(f"--mask {text}: frame {index} has a mask already, {found[index]}", "give one a frame")
+        if not Path(path).is_file():
+            raise DataError(f"{path}: no such mask", "give the mask of a frame, an indexed PNG")
+        found[index] = Path(path).absolute()
+    return dict(sorted(found.items()))

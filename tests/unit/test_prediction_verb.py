@@ -50,7 +50,7 @@ def save_weights(folder: Path, seed: int) -> None:
 
 def predict(clip: Path, **changes: Any) -> Path:
     folder = clip.parent
-    arguments = {"checkpoint": folder / "weights.pt", "frames": clip, "mask": folder / "mask.png"}
+    arguments = {"checkpoint": folder / "weights.pt", "frames": clip, "mask": [str(folder / "mask.png")]}
     predict_verb(folder / "out", **arguments | changes)
     return folder / "out/clip"
 

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +110,7 @@ class Video:
     file: Path | None
     masks: dict[int, Path]
     masks_hold: Literal["ids", "one object", "saliency"] = "ids"
-    given: Literal["first", "appearances"] = "first"
+    given: Literal["first", "appearances", "all"] = "first"
     saved_names: frozenset[str] | None = None
 
     @property
@@ -130,11 +130,11 @@ class Video:
             return tuple(path.stem for path in self.frames)
         return tuple(f"{index:05d}" for index in range(self.num_frames))
 
-    def images(self) -> Iterator[npt.NDArray[np.uint8]]:
-        """Yields the frames as (H, W, 3) uint8 RGB."""
+    def images(self, order: Iterable[int] | None = None) -> Iterator[npt.NDArray[np.uint8]]:
+        """Yields the frames as (H, W, 3) uint8 RGB: all of them, or those of a folder in an order of indices."""
         if self.file is not None:
             yield from read_video_file(self.file)
-        for path in self.frames:
+        for path in self.frames if order is None else (self.frames[index] for index in order):
             yield decode_image(_read(path), str(path))
 
     @functools.cached_property
@@ -200,6 +200,8 @@ class Video:
         found = {start: self.mask(start)}
         if self.given == "first":
             return found
+        if self.given == "all":
+            return found | {index: self.mask(index) for index in self.masks if index > start}
         seen = set(np.unique(found[start]).tolist())
         for index in self.masks:
             if index <= start:

@@ -103,6 +103,16 @@ class MemoryBank:
         value = value.T.view(1, self.num_objects, -1, height, width)
         return Readout(value=value, summary=self._summary)
 
+    def remove(self, index: int) -> None:
+        """Drops the values of one of the group's objects, by its place."""
+        kept = [i for i in range(self.num_objects) if i != index]
+        if self._columns:
+            values = self._columns["value"].view(self.num_positions, self.num_objects, -1)
+            self._columns["value"] = values[:, kept].flatten(1)
+        if self._summary is not None:
+            self._summary = self._summary[:, kept]
+        self.num_objects -= 1
+
     def _read(self, queries: Tensor) -> Tensor:
         """Reads for some queries (Q, D) with their Cv·N channels; the sparse sum is what makes top-k fast."""
         assert self._augmented is not None

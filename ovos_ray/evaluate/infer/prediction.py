@@ -7,26 +7,24 @@ and redoes what a killed one left behind. Frames are read ahead and masks are wr
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ovos_ray.data.folders.base import DatasetFolder
-from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import encode_mask, read_palette
-from ovos_ray.errors import DataError, EvaluationError
-from ovos_ray.evaluate.infer.background import ReadAhead, written_behind
+from ovos_ray.errors import EvaluationError
+from ovos_ray.evaluate.infer.background import written_behind
+from ovos_ray.evaluate.infer.directions import Direction, FrameStack, walk
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, Prediction, Predictor
 from ovos_ray.evaluate.infer.overlay import OverlayWriter
+from ovos_ray.evaluate.infer.overlay import overlay as draw
 from ovos_ray.evaluate.infer.video_jobs import KINDS, VideoJob, fingerprint, plan_jobs
 from ovos_ray.networks.base import VOSNetwork
 
@@ -54,6 +52,7 @@ def predict_dataset(
     soft: str | os.PathLike[str] | None = None,
     overlay: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    direction: Direction = "forward",
     progress: Callable[[VideoReport], None] | None = None,
 ) -> list[VideoReport]:
     """Predicts a split, one video after the other.
@@ -68,6 +67,7 @@ def predict_dataset(
         soft: Folder of the probabilities (networks only).
         overlay: Folder of videos that show the masks over the frames.
         overwrite: Predict again what is there.
+        direction: Which way to walk from the given masks, see `directions`; benchmarks are walked forward.
         progress: Called when a video is done.
 
     Raises:
@@ -80,7 +80,15 @@ def predict_dataset(
     if isinstance(predictor, NetworkPredictor):
         predictor = replace(predictor, soft=soft is not None)
     jobs = plan_jobs(
-        folder, split, out, fingerprint(predictor), videos=videos, soft=soft, overlay=overlay, overwrite=overwrite
+        folder,
+        split,
+        out,
+        fingerprint(predictor),
+        videos=videos,
+        soft=soft,
+        overlay=overlay,
+        overwrite=overwrite,
+        direction=direction,
     )
     reports = []
     for job in jobs:
@@ -106,7 +114,6 @@ def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], obje
     start = time.perf_counter()
     references = job.video.references()
     palette = read_palette(job.video.masks[next(iter(references))])
-    names = iter(job.video.frame_names) if job.video.file is None else (f"{t:05d}" for t in itertools.count())
     count = 0
     with ExitStack() as stack:
         write = {
@@ -114,17 +121,15 @@ def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], obje
             for suffix, folder in job.folders.items()
         }
         video = None if job.overlay is None else stack.enter_context(_Overlay(job, job.overlay))
-        frames: deque[npt.NDArray[np.uint8]] = deque()
-        images = stack.enter_context(ReadAhead(job.video.images()))
-        for name, prediction in zip(names, predictor(_kept(images, frames, job.video), references), strict=False):
-            image = frames.popleft()
+        for t, image, prediction in walk(predictor, job.video, references, job.direction, job.out):
+            name = job.video.frames[t].stem if job.video.file is None else f"{t:05d}"
             count += 1
             if job.video.is_saved(name):
                 write[".png"](f"{name}.png", encode_mask, prediction.mask, palette)
                 if ".npz" in write:
                     write[".npz"](f"{name}.npz", _encode_soft, prediction)
             if video is not None:
-                video.write(image, prediction.mask, palette)
+                video.put(t, draw(image, prediction.mask, palette))
             if on_frame is not None:
                 on_frame()
     return VideoReport(job.video.name, count, time.perf_counter() - start)
@@ -136,29 +141,28 @@ class _Overlay(OverlayWriter):
     def __init__(self, job: VideoJob, path: Path) -> None:
         super().__init__(path)
         self._job = job
+        self._count = 0
+        self._early = FrameStack(path.parent)
+
+    def put(self, t: int, picture: npt.NDArray[np.uint8]) -> None:
+        """Adds the picture of frame t. Those that come in reverse are held back until frame 0 is there."""
+        if t != self._count:
+            self._early.append(picture)
+            return
+        self.add(picture)
+        for place in reversed(range(len(self._early))):
+            self.add(self._early[place])
+        self._count += 1 + len(self._early)
+        self._early.clear()
 
     def __enter__(self) -> _Overlay:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._early.close()
         if kind is None:
             self._job.mark_overlay()  # before it appears: a kill in between leaves nothing that is not known as ours
         self.close(keep=kind is None)
-
-
-def _kept(images: Iterable[Any], frames: deque[Any], video: Video) -> Iterator[Any]:
-    """Passes frames on and keeps them; names the one that has another size."""
-    size = None
-    for t, image in enumerate(images):
-        size = size or image.shape[:2]
-        if image.shape[:2] != size:
-            name = f"{video.file}, frame {t}" if video.file is not None else str(video.frames[t])
-            raise DataError(
-                f"{name}: {image.shape[1]} x {image.shape[0]} pixels, the first frame has {size[1]} x {size[0]}",
-                "all frames of a video must have one size: scale this one, or split the video where it changes",
-            )
-        frames.append(image)
-        yield image
 
 
 def _encode_soft(prediction: Prediction) -> bytes:

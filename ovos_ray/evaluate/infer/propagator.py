@@ -75,6 +75,23 @@ class Propagator:
         assert probabilities is not None
         return padding.crop(probabilities[0])
 
+    def remove(self, index: int) -> None:
+        """Forgets an object of `ids`."""
+        place = self.ids.index(index)
+        self.ids.remove(index)
+        start = 0
+        for bank in self.banks:
+            if start <= place < start + bank.num_objects:
+                bank.remove(place - start)
+                break
+            start += bank.num_objects
+        self.banks = [bank for bank in self.banks if bank.num_objects]
+        assert self.state is not None
+        kept = [i for i in range(len(self.ids) + 1) if i != place]
+        sensory = self.state.sensory
+        state = State(masks=self.state.masks[:, kept], sensory=None if sensory is None else sensory[:, kept])
+        self.state = state if self.ids else None
+
     def _merge(self, mask: Tensor, given: list[int]) -> Tensor:
         """Lets a given mask overrule the prediction, adds its new objects, and returns the new probabilities."""
         known = len(self.ids)

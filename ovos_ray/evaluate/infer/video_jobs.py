@@ -18,6 +18,7 @@ from typing import Any
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.video import Video
 from ovos_ray.errors import DataError, EvaluationError
+from ovos_ray.evaluate.infer.directions import Direction
 from ovos_ray.evaluate.infer.inference import NetworkPredictor, Predictor
 from ovos_ray.io import read_json, write_json
 from ovos_ray.paths import MARKER, below, checked_name, note_of, require_disjoint, require_replaceable, write_marker
@@ -41,6 +42,7 @@ class VideoJob:
         overlay: A video file of the masks over the frames, or None.
         note: Tells the predictor and the given masks from others.
         redo: Whether to predict again what is there.
+        direction: Which way the video is walked, see `directions`.
     """
 
     video: Video
@@ -49,6 +51,7 @@ class VideoJob:
     overlay: Path | None = None
     note: str = ""
     redo: bool = False
+    direction: Direction = "forward"
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -128,6 +131,7 @@ def plan_jobs(
     soft: str | os.PathLike[str] | None = None,
     overlay: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
+    direction: Direction = "forward",
 ) -> list[VideoJob]:
     """Claims a folder for predictions of one origin, and lists the videos to predict there.
 
@@ -140,6 +144,7 @@ def plan_jobs(
             Path(out),
             None if soft is None else Path(soft),
             None if overlay is None else below(overlay, f"{name}.mp4"),
+            direction=direction,
         )
         for name in names
     ]
@@ -156,7 +161,7 @@ def claim(out: Path, jobs: Collection[VideoJob], origin: str, *, overwrite: bool
         overwrite: Predict again what is there, also what other weights predicted.
 
     Returns:
-        The jobs, as they are to be done.
+        The jobs, as they are to be done: `both` ways from a first frame is `forward`.
 
     Raises:
         DataError: A prediction would be written over frames or masks that are read, over another video's, over what
@@ -182,11 +187,17 @@ def claim(out: Path, jobs: Collection[VideoJob], origin: str, *, overwrite: bool
             require_disjoint(job.overlay, sources, "--overlay")
     if inner := next((path for path in sorted(targets) if not targets.isdisjoint(path.parents)), None):
         raise DataError(f"{inner}: lies in the folder of another video", "rename one of the two videos")
-    claimed = [replace(job, note=f"{origin} {_digest_of_masks(job.video)}", redo=overwrite) for job in jobs]
+    claimed = [_noted(job, origin, overwrite) for job in jobs]
     for job in claimed:
         job.require_own_overlay()
     write_json(note, {"origin": origin})
     return claimed
+
+
+def _noted(job: VideoJob, origin: str, redo: bool) -> VideoJob:
+    direction: Direction = "forward" if job.direction == "both" and job.video.first_label == 0 else job.direction
+    note = f"{origin} {_digest_of_masks(job.video)}" + ("" if direction == "forward" else f" {direction}")
+    return replace(job, note=note, redo=redo, direction=direction)
 
 
 def _sources(video: Video) -> Iterator[Path]:
@@ -205,7 +216,7 @@ def _adopt(folder: Path, marker: Path, kind: str, known: dict[str, Any], name: s
 
 def _digest_of_masks(video: Video) -> str:
     """Tells apart the masks that a prediction starts from, by the bytes of their files."""
-    used = list(video.masks) if video.given == "appearances" else [video.first_label]
+    used = [video.first_label] if video.given == "first" else list(video.masks)
     digest = hashlib.sha256()
     for index in used:
         digest.update(f"{index} ".encode() + video.masks[index].read_bytes())
