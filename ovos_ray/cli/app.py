@@ -19,6 +19,7 @@ from ovos_ray.cli import (
     report,
     score,
     show,
+    status,
     submission,
     submit,
     sweep,
@@ -41,7 +42,8 @@ app = typer.Typer(
 )
 
 for module in (
-    pack, verify, train, sweep, show, ls, predict, evaluate, score, submission, report, submit, sync, demo, doctor,
+    pack, verify, train, sweep, status, show, ls, predict, evaluate, score, submission, report, submit, sync, demo,
+    doctor,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     settings = {"allow_interspersed_args": False} if module is submit else None  # the job's options are not its own

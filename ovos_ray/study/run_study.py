@@ -30,6 +30,7 @@ from ovos_ray.study.earlier import check_earlier, differing
 from ovos_ray.study.population import run_population, segment_tags
 from ovos_ray.study.pretraining import distinct_pretrainings, without_failed_pretraining
 from ovos_ray.study.space import SearchSpace, Trial
+from ovos_ray.study.status import write_plan
 from ovos_ray.study.summary import SweepResult, forget_failure, note_failure, read_failure
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.track.sink import Sink
@@ -92,6 +93,7 @@ def run_study(
         todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
         for request in todo.values():
             forget_failure(request.config)
+        _write_plan(space, requests)
         parent = _open_parent(space, trials, tags=tags or {})
         try:
             if take_over_same and space.searcher != "optuna":  # what is to be computed is not drawn yet
@@ -104,6 +106,14 @@ def run_study(
             parent.finish("KILLED")
             raise
         return _finish_parent(parent, trials)
+
+
+def _write_plan(space: SearchSpace, requests: Mapping[str, RunRequest]) -> None:
+    """Says in the study's folder what it is to make, for those who look at it while it goes on (`study/status.py`)."""
+    stages = {one.pretraining.config.name: one.pretraining.config for one in requests.values() if one.pretraining}
+    folders = [RunFolder.of(config).storage.folder for config in stages.values()]
+    trials = {name: one.config.name for name, one in requests.items()}
+    write_plan(Storage(next(iter(requests.values())).config.storage), space.name, space.metric, trials, folders)
 
 
 def _without_same(space: SearchSpace, todo: Mapping[str, RunRequest]) -> dict[str, RunRequest]:
