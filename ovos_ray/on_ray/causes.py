@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from ovos_ray.errors import OvosError
+from ovos_ray.on_ray.private import inner_errors
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import resume_step
 
@@ -31,8 +32,7 @@ def lasting_cause(error: BaseException) -> BaseException | None:
 
 def unwrapped(error: BaseException) -> BaseException:
     """Returns what a process raised: Ray wraps it in an error of its own, or of the same kind."""
-    held = (getattr(error, name, None) for name in ("_base_exc", "cause"))  # of a lost actor, the latter is a text
-    return next((inner for inner in held if isinstance(inner, BaseException)), error)
+    return next(inner_errors(error), error)
 
 
 def was_killed(error: BaseException) -> bool:
@@ -58,8 +58,4 @@ def _within(error: BaseException | None) -> Iterator[BaseException]:
             continue
         seen.add(id(current))
         yield current
-        names = ("cause", "_base_exc", "controller_failure", "health_check_failure")
-        nested = [getattr(current, name, None) for name in names]
-        failures = getattr(current, "worker_failures", None)
-        nested += list(failures.values()) if isinstance(failures, dict) else []
-        todo += [current.__cause__, current.__context__, *(n for n in nested if isinstance(n, BaseException))]
+        todo += [current.__cause__, current.__context__, *inner_errors(current)]

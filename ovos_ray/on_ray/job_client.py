@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from ovos_ray.errors import ClusterError
+from ovos_ray.on_ray.private import CHATTY_LOGGERS
 
 __all__ = ["connect", "first_line", "follow", "use_token"]
 
@@ -53,8 +54,8 @@ def connect(address: str | None = None, token_file: Path | None = None) -> Any:
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
-    for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
-        logging.getLogger(f"ray.{name}").setLevel(logging.WARNING)  # they tell of every ignore file and connection
+    for name in CHATTY_LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
     where = address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
     try:
         return JobSubmissionClient(address)

@@ -7,7 +7,6 @@ the cluster may read it.
 from __future__ import annotations
 
 import fnmatch
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ovos_ray.errors import ResourceError
+from ovos_ray.on_ray.private import visit_package
 
 __all__ = ["DEFAULT_LIMIT_MIB", "JobPackage"]
 
@@ -52,9 +52,6 @@ class JobPackage:
             folder: The working directory.
             excludes: More patterns, as in a runtime environment's `excludes`.
         """
-        from ray._private.ray_constants import RAY_RUNTIME_ENV_IGNORE_GITIGNORE
-        from ray._private.runtime_env import packaging
-
         folder = folder.absolute()
         found: dict[str, int] = {}
         left_out: dict[str, str] = {}
@@ -70,16 +67,7 @@ class JobPackage:
             else:
                 found[relative.as_posix()] = path.stat().st_size
 
-        quiet = logging.getLogger(f"{__name__}.ignored")
-        quiet.setLevel(logging.WARNING)
-        # Private, since Ray has no public way to ask; a test compares the outcome with the archive Ray makes.
-        packaging._dir_travel(
-            folder,
-            [packaging._get_excludes(folder, list(excludes))],
-            weigh,
-            include_gitignore=os.environ.get(RAY_RUNTIME_ENV_IGNORE_GITIGNORE, "0") != "1",
-            logger=quiet,
-        )
+        visit_package(folder, excludes, weigh)
         return cls(folder, dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))), left_out)
 
     def patterns(self) -> list[str]:

@@ -11,7 +11,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ResourceError
 from ovos_ray.run.resources import check_fits
 
-__all__ = ["await_room", "check_room", "cluster_resources", "processors", "this_node"]
+__all__ = ["await_room", "check_room", "processors", "this_node"]
 
 _POLL_S = 2.0
 
@@ -64,30 +64,15 @@ def _ask_for(bundles: list[dict[str, float]]) -> None:
 
 
 def check_room(config: ExperimentConfig) -> None:
-    """Checks that the cluster has the nodes for this configuration, or may grow to have them.
+    """Checks that the cluster has the nodes for this configuration now.
 
     Raises:
         ResourceError: It has not; the message shows the arithmetic.
     """
-    check_fits(config.train, [node["Resources"] for node in ray.nodes() if node["Alive"]], _autoscaler_ceiling())
-
-
-def cluster_resources() -> dict[str, float]:
-    """Returns `CPU`, `GPU` and so on of the cluster, as large as it may become."""
-    have: dict[str, float] = ray.cluster_resources()
-    ceiling = _autoscaler_ceiling()
-    return {name: max(have.get(name, 0), ceiling.get(name, 0)) for name in {*have, *ceiling}}
+    check_fits(config.train, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
 def this_node() -> dict[str, float]:
     """Returns `CPU`, `GPU` and so on of the node that this process runs on."""
     here = ray.get_runtime_context().get_node_id()
     return next((dict(node["Resources"]) for node in ray.nodes() if node["NodeID"] == here), {})
-
-
-def _autoscaler_ceiling() -> dict[str, float]:
-    """What an autoscaler is known to grow the cluster to; empty where nothing is known of one."""
-    from ray._private.state import state
-
-    ceiling: dict[str, float] | None = state.get_max_resources_from_cluster_config()
-    return dict(ceiling or {})

@@ -7,12 +7,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import ray
 from ray import tune
 
 from ovos_ray.config.digest import digest
 from ovos_ray.io import Storage
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
-from ovos_ray.on_ray.room import await_room, cluster_resources
+from ovos_ray.on_ray.room import await_room
 from ovos_ray.on_ray.stopping import TrialEnds, make_scheduler
 from ovos_ray.on_ray.trial import resources_of, run_trial
 from ovos_ray.run.request import RunRequest
@@ -82,7 +83,7 @@ def _tune(
     # A trial of one process holds what it needs, so that Tune starts as many as fit, on a cluster that grows too. A
     # searcher learns from trials that have ended, and must not be asked for more than can run.
     if at_a_time is None and not (alone and space.searcher != "optuna"):
-        at_a_time = max_concurrent(trains, cluster_resources())
+        at_a_time = max_concurrent(trains, ray.cluster_resources())
     ends = TrialEnds(requests)
     searcher, parameters = None, {"trial": tune.grid_search(list(requests))}
     if space.searcher == "optuna":

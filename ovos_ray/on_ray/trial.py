@@ -15,6 +15,7 @@ from ovos_ray.config import override
 from ovos_ray.on_ray.causes import lasting_cause, own_cause
 from ovos_ray.on_ray.fit import fit
 from ovos_ray.on_ray.one_process import train_in_this_process
+from ovos_ray.on_ray.private import trial_is_being_stopped
 from ovos_ray.on_ray.room import processors
 from ovos_ray.run.prepare import make_run
 from ovos_ray.run.request import RunRequest
@@ -71,18 +72,10 @@ def _run_on_workers(request: RunRequest) -> None:
     try:
         fit(request, callbacks=[TuneReportCallback()])
     except Exception as error:
-        if _is_being_stopped():  # its workers are taken from under it; `stopping.py` writes down where it stood
+        if trial_is_being_stopped():  # its workers are taken from under it; `stopping.py` writes down where it stood
             return
         cause = own_cause(error) or error
         if isinstance(cause, RayError):
             note_failure(request.config, cause)
             raise
         mark_failed(request, cause)
-
-
-def _is_being_stopped() -> bool:
-    """Whether Tune is ending this trial early."""
-    from ray.train._internal.session import get_session
-
-    session = get_session()
-    return session is None or session.stop_event.is_set()  # None: Tune has closed it already

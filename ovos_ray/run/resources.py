@@ -1,4 +1,4 @@
-"""What a run asks of a cluster, and whether a cluster can ever give it. Pure arithmetic on numbers that Ray reports."""
+"""What a run asks of a cluster, and whether a cluster can give it. Pure arithmetic on numbers that Ray reports."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from ovos_ray.errors import ResourceError
 __all__ = ["check_fits", "check_gpu", "decoders_of_worker", "max_concurrent", "workers_that_fit"]
 
 
-def check_fits(train: TrainConfig, nodes: Sequence[Mapping[str, float]], ceiling: Mapping[str, float]) -> None:
-    """Checks that a cluster can ever run this configuration, with the fewest workers that it allows.
+def check_fits(train: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> None:
+    """Checks that a cluster as it is can run this configuration, with the fewest workers that it allows.
 
     Args:
         train: What is asked for.
         nodes: `CPU` and `GPU` of each living node.
-        ceiling: What an autoscaler may grow the cluster to, by resource; empty where there is none.
 
     Raises:
         ResourceError: It cannot; the message shows the arithmetic.
@@ -25,7 +24,7 @@ def check_fits(train: TrainConfig, nodes: Sequence[Mapping[str, float]], ceiling
     workers = train.fewest_workers
     setting = "train.num_workers" if train.min_workers is None else "train.min_workers"
     for resource, each in (("GPU", train.gpus_per_worker), ("CPU", train.cpus_per_worker)):
-        have = max(sum(node.get(resource, 0) for node in nodes), ceiling.get(resource, 0))
+        have = sum(node.get(resource, 0) for node in nodes)
         need = workers * each
         if need > have:
             raise ResourceError(
@@ -33,8 +32,6 @@ def check_fits(train: TrainConfig, nodes: Sequence[Mapping[str, float]], ceiling
                 f"{have:g}",
                 f"lower {setting} or train.{resource.lower()}s_per_worker (fractions are fine), or add nodes",
             )
-    if ceiling:
-        return  # the nodes an autoscaler would add may be larger than those there are
     places = sum(workers_that_fit(train, node) for node in nodes)
     if places < workers:
         have_each = ", ".join(f"{node.get('CPU', 0):g} CPUs + {node.get('GPU', 0):g} GPUs" for node in nodes)

@@ -1,0 +1,90 @@
+"""What `ovos_ray/on_ray/private.py` assumes of Ray's private parts, and that nothing else of the package uses any."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+from ray.exceptions import RayTaskError
+
+import ovos_ray
+from ovos_ray.on_ray import private
+
+PACKAGE = Path(ovos_ray.__file__).parent
+RAY = Path(ray.__file__).parent
+
+
+def test_private_parts_of_ray_are_used_in_one_module_alone() -> None:
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.value] if isinstance(node, ast.Constant) and isinstance(node.value, str) else []
+            names += [ast.unparse(node)] if isinstance(node, ast.Attribute) else []
+            if any(re.match(r"ray(\.\w+)*\._(?!_)", name) for name in names):
+                found.add(path.relative_to(PACKAGE).as_posix())
+    assert found == {"on_ray/private.py"}
+
+
+def test_only_the_minor_version_is_admitted_that_these_tests_are_passed_with() -> None:
+    (pin,) = re.findall(r'"ray\[.*?\](.*?)"', (PACKAGE.parent / "pyproject.toml").read_text())
+    major, minor = map(int, ray.__version__.split(".")[:2])
+    assert pin == f">={major}.{minor},<{major}.{minor + 1}"
+
+
+def test_every_variable_that_is_set_for_ray_is_one_that_it_reads() -> None:
+    names = {
+        name
+        for path in (PACKAGE / "on_ray").glob("*.py")
+        for name in re.findall(r'"((?:RAY|TUNE)_[A-Za-z0-9_]+)"', path.read_text(encoding="utf-8"))
+    }
+    assert len(names) > 8
+    source = "".join(path.read_text(encoding="utf-8", errors="replace") for path in RAY.rglob("*.py"))
+    binary = (RAY / "core" / "src" / "ray" / "raylet" / "raylet").read_bytes()
+    # The core reads RAY_ and the name of each of its own settings.
+    unread = {name for name in names if name not in source and name.removeprefix("RAY_").encode() not in binary}
+    assert not unread
+
+
+@pytest.mark.parametrize("name", private.CHATTY_LOGGERS)
+def test_a_logger_that_is_silenced_is_that_of_a_module(name: str) -> None:
+    assert importlib.util.find_spec(name) is not None
+
+
+def test_a_stopped_trial_is_known_by_the_event_of_its_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.train._internal import session
+
+    assert private.trial_is_being_stopped(), "no trial runs here"
+    one = session._TrainSession.__new__(session._TrainSession)
+    monkeypatch.setattr(session, "_TrainSession", lambda *_, **__: one)
+    session.init_session()
+    try:
+        one.stop_event = type("Event", (), {"is_set": lambda _: one.stopped})()
+        for one.stopped in (False, True):
+            assert private.trial_is_being_stopped() is one.stopped
+    finally:
+        session.shutdown_session()
+    # Tune sets it where it ends a function's thread.
+    source = Path(str(sys.modules["ray.train._internal.session"].__file__)).read_text()
+    assert re.search(r"def finish\(.*?self\.stop_event\.set\(\)", source, re.DOTALL)
+
+
+def test_errors_are_found_in_what_ray_wraps_them_in() -> None:
+    from ray.train import ControllerError, WorkerGroupError
+    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+
+    inner = ValueError("a wrong setting")
+    for outer in (
+        RayTaskError("function", "traceback", inner),
+        UserExceptionWithTraceback(inner, "traceback"),
+        WorkerGroupError("two died", {1: inner}),
+        ControllerError(inner),
+    ):
+        assert inner in list(private.inner_errors(outer)), type(outer)
+    assert list(private.inner_errors(inner)) == []
