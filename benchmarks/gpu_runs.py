@@ -231,7 +231,8 @@ class Killer(threading.Thread):
 
     def __init__(self, config: ExperimentConfig) -> None:
         super().__init__(daemon=True)
-        self._folder, self.step = RunFolder.of(config), None
+        self._folder = RunFolder.of(config)
+        self.step: int | None = None
         self.start()
 
     def run(self) -> None:

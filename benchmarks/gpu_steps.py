@@ -169,7 +169,7 @@ def busy(variant: Variant, batch: dict[str, torch.Tensor]) -> float:
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         variant.step(batch)
         synchronise(variant.device)
-    return sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
+    return float(sum(event.self_device_time_total for event in profiler.key_averages())) / 1e6
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:

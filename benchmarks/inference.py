@@ -52,7 +52,7 @@ class Ours:
         from ovos_ray.evaluate.infer.settings import InferenceSettings
 
         # As `load_network` returns it.
-        network = networks.build(name).eval().to(args.device, memory_format=torch.channels_last)
+        network = networks.build(name).eval().to(args.device).to(memory_format=torch.channels_last)
         graphed = GraphedNetwork(network) if args.device == "cuda" and self.graphed else network
         self.propagator = Propagator(graphed, InferenceSettings.of(network, **changes))
 
@@ -85,12 +85,12 @@ class Published:
         from cutie.model.cutie import CUTIE
 
         folder = Path(resnet.__file__).parents[2] / "config"
-        model = OmegaConf.load(folder / "model/base.yaml")
+        model: Any = OmegaConf.load(folder / "model/base.yaml")
         if name == "cutie-small":
-            small = OmegaConf.load(folder / "model/small.yaml")
+            small: Any = OmegaConf.load(folder / "model/small.yaml")
             small.pop("defaults")
             model = OmegaConf.merge(model, small)
-        evaluation = OmegaConf.to_container(OmegaConf.load(folder / "eval_config.yaml"))
+        evaluation: Any = OmegaConf.to_container(OmegaConf.load(folder / "eval_config.yaml"))
         config = OmegaConf.create({k: v for k, v in evaluation.items() if k not in ("hydra", "defaults")})
         config.update(model=model, mem_every=5, use_long_term=False)
         self.core = InferenceCore(CUTIE(config).eval().to(args.device), config)
@@ -116,8 +116,8 @@ def build(side: str, name: str, args: argparse.Namespace) -> Any:
 
 
 def mask_of(args: argparse.Namespace, size: tuple[int, int] | None = None) -> torch.Tensor:
-    image = Image.open(args.mask)
-    image = image if size is None else image.resize(size, Image.Resampling.NEAREST)
+    opened = Image.open(args.mask)
+    image = opened if size is None else opened.resize(size, Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(image).astype(np.int64)).to(args.device)
 
 

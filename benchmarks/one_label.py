@@ -70,11 +70,10 @@ all labels. `…-traced` computes what its namesake does, on shards with all lab
 masks are. Every run keeps an average of its weights, whose J&F is `ema_jf`."""
 
 _ALL_LABELS = ("supervised", "oracle")
-COLUMNS = ("data", "network", "steps", "seed", "method", "jf", "j", "f", "ema_jf", "labels", "seconds")
-COLUMNS += ("device", "versions")
-VIDEO_COLUMNS = (*COLUMNS[:5], "video", "jf", "j", "f")
-CURVE_COLUMNS = (*COLUMNS[:5], "step", "name", "value")
-KEY = COLUMNS[:5]
+KEY = ("data", "network", "steps", "seed", "method")
+COLUMNS = (*KEY, "jf", "j", "f", "ema_jf", "labels", "seconds", "device", "versions")
+VIDEO_COLUMNS = (*KEY, "video", "jf", "j", "f")
+CURVE_COLUMNS = (*KEY, "step", "name", "value")
 
 
 def reads_all(method: str) -> bool:

@@ -69,7 +69,8 @@ def _forward_masks(out: Path) -> Iterator[str]:
         cells = []
         for place in range(1, 9):
             pair = [values.get(f"{place} {name}") for name in ("reference_iou", "reference_identity")]
-            cells.append(f"{statistics.mean(pair[0]):.0f} ({statistics.mean(pair[1]):.0f})" if all(pair) else "")
+            means = [f"{statistics.mean(value):.0f}" for value in pair if value]
+            cells.append(f"{means[0]} ({means[1]})" if len(means) == 2 else "")
         lines.append(f"| {data}, {network}, {steps} steps, {method} | {' | '.join(cells)} |")
     yield "\n".join(lines)
 

@@ -40,8 +40,8 @@ from ovos_ray.evaluate.metrics import region_similarity
 from ovos_ray.evaluate.score.read_mask import read_mask
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.methods import one_shot_loss
-from ovos_ray.on_ray.session import print_record
 from ovos_ray.run.here import local_stream
+from ovos_ray.run.progress import print_record
 from ovos_ray.run.request import resolve
 from ovos_ray.study.expand import expand_study
 from ovos_ray.study.here import run_plain
@@ -112,14 +112,14 @@ def answers(folder: DatasetFolder, trials: list[Trial], study: str) -> None:
         one, other = f"{name}, one-shot, 2-step", f"{name}, fully supervised"
         if runs[one].keys() & runs[other].keys():
             scaled = {s: {v: CLOSE * x for v, x in videos.items()} for s, videos in scores[other].items()}
-            found = interval(difference(scores[one], scaled))
+            close = interval(difference(scores[one], scaled))
             share = np.mean([list(v.values()) for v in scores[one].values()]) / np.mean(
                 [list(v.values()) for v in scores[other].values()]
             )
             text = (
                 f"{name}: one-shot (2-step) has at least {CLOSE:.0%} of the J&F of fully supervised ({share:.0%} here)"
             )
-            claim(text, found, 0.0, "points above that")
+            claim(text, close, 0.0, "points above that")
     if found := pair("XMem, one-shot, 2-step", "XMem, one-shot, T-step"):
         claim("XMem: 2-step is at least as good as T-step (from scratch)", found, AS_GOOD, "points of J&F")
     if found := pair("STCN, one-shot, 2-step", "STCN, one-shot, 1-step"):

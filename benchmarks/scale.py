@@ -54,8 +54,9 @@ def synthetic_index() -> ShardIndex:
     videos = []
     for number, length in enumerate(lengths.tolist()):
         boxes = tuple(
-            ObjectBox(i + 1, *(int(v) for v in rng.integers(0, 700, 4)), int(rng.integers(1000, 90000)))
+            ObjectBox(i + 1, x0, y0, x1, y1, int(rng.integers(1000, 90000)))
             for i in range(int(rng.integers(1, 5)))
+            for x0, y0, x1, y1 in (rng.integers(0, 700, 4).tolist(),)
         )
         videos.append(
             VideoEntry(

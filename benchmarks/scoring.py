@@ -56,7 +56,7 @@ def boundary(mask: np.ndarray) -> np.ndarray:
     right[:, :-1] = mask[:, 1:]
     below[:-1, :] = mask[1:, :]
     diagonal[:-1, :-1] = mask[1:, 1:]
-    edges = (mask ^ right) | (mask ^ below) | (mask ^ diagonal)
+    edges: np.ndarray = (mask ^ right) | (mask ^ below) | (mask ^ diagonal)
     edges[-1, :] = mask[-1, :] ^ right[-1, :]
     edges[:, -1] = mask[:, -1] ^ below[:, -1]
     edges[-1, -1] = False

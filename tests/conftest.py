@@ -41,6 +41,17 @@ def shared_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Six short synthetic videos with one label each, for all tests to read; who damages some makes a copy."""
+    from runs import make_shards
+
+    folder = make_shards(tmp_path_factory.mktemp("shards"))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    yield folder
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, "a test has changed what all read"
+
+
+@pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One SQLite store of MLflow for all tests: its first use costs seconds of migrations."""
     return f"sqlite:///{tmp_path_factory.mktemp('store')}/mlflow.db"

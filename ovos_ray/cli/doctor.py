@@ -36,6 +36,7 @@ _OPTIONAL = {
     "scipy": ("report", "reports"),
 }
 _NOTABLE_MIB = 5.0
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
 _OBJECT_STORE_GIB = 2.0
 """Decoded clips wait there; below this, workers may wait for them."""
 
@@ -157,9 +158,9 @@ def _machine() -> Iterator[Finding]:
     else:
         yield "no GPU, trains in float32"
     yield f"{shutil.disk_usage('.').free / 2**30:.0f} GiB disk free here"
-    if Path("/dev/shm").is_dir() and (shared := shutil.disk_usage("/dev/shm").free / 2**30) < _OBJECT_STORE_GIB:
+    if _SHARED_MEMORY.is_dir() and (shared := shutil.disk_usage(_SHARED_MEMORY).free / 2**30) < _OBJECT_STORE_GIB:
         yield Concern(
-            f"/dev/shm has {shared:.1f} GiB free, so that Ray's object store goes to the disk",
+            f"{_SHARED_MEMORY} has {shared:.1f} GiB free, so that Ray's object store goes to the disk",
             "give a container more (docker run --shm-size=8g)",
         )
 
@@ -284,7 +285,7 @@ def _tracking(tracking_uri: str) -> Iterator[Finding]:
         ) from error
     yield f"{len(experiments)} experiments, writable"
     if uri.startswith(("http://", "https://")):
-        with urllib.request.urlopen(uri.rstrip("/") + "/version", timeout=10) as answer:
+        with urllib.request.urlopen(uri.rstrip("/") + "/version", timeout=10) as answer:  # noqa: S310 - http, see above
             there = answer.read().decode().strip()
         yield f"MLflow {there}"
         here = metadata.version("mlflow")

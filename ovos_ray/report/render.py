@@ -76,4 +76,4 @@ def _environment(kind: str) -> Environment:
     if kind == "tex":  # whose own braces would be jinja's
         options |= {"block_start_string": "<%", "block_end_string": "%>", "comment_start_string": "<#"}
         options |= {"variable_start_string": "<<", "variable_end_string": ">>", "comment_end_string": "#>"}
-    return Environment(loader=PackageLoader("ovos_ray.report"), **options)
+    return Environment(loader=PackageLoader("ovos_ray.report"), **options)  # noqa: S701 - escaped above, for each kind

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import Weights, config_of, local_stream, make_shards, result_of, same, train_alone, training_workers
+from runs import Weights, config_of, local_stream, result_of, same, train_alone, training_workers
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.shards.index import ShardIndex
@@ -23,11 +23,6 @@ from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.train.run_folder import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data"))
 
 
 class Killer(threading.Thread):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from batches import make_batch, relative_distance
-from runs import config_of, local_stream, make_shards, result_of
+from runs import config_of, local_stream, result_of
 from torch import Tensor
 
 from ovos_ray.config import ExperimentConfig, override
@@ -44,11 +44,6 @@ def _defaults() -> Iterator[None]:
     torch.set_float32_matmul_precision(precision)
     gc.collect()
     torch.cuda.empty_cache()
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data"))
 
 
 def settings(**changes: Any) -> ExperimentConfig:

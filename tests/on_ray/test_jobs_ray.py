@@ -14,10 +14,7 @@ from typing import Any
 import pytest
 from conftest import REPOSITORY
 from processes import MlflowServer, RayHead
-
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
+from tiny_study import make_dataset
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -28,9 +25,7 @@ _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "one-shot-one-shot-one-sho
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A cluster that asks for a token, an MLflow server, and a dataset of four tiny videos."""
     root = tmp_path_factory.mktemp("jobs")
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
-    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    make_dataset(root)
     server = MlflowServer(root)
     server.start(wait=False)
     # Ray's sockets need a short path.

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from processes import wait_for
+from tiny_study import make_dataset
 
 from ovos_ray.config import (
     DataConfig,
@@ -21,9 +22,6 @@ from ovos_ray.config import (
     TrainConfig,
     override,
 )
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError
 from ovos_ray.on_ray.study import run_sweep
 from ovos_ray.report.build import build_report
@@ -36,9 +34,7 @@ from ovos_ray.train.run_folder import RunFolder
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
     root = tmp_path_factory.mktemp("sweep")
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
-    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    make_dataset(root)
     return ExperimentConfig(
         network=NetworkConfig(name="stcn-tiny"),
         data=DataConfig(

@@ -13,7 +13,7 @@ import pytest
 import torch
 from gradients import DTYPES, gradients, gradients_of_two
 from processes import wait_for
-from runs import Weights, config_of, local_stream, make_shards, result_of, same, train_alone
+from runs import Weights, config_of, local_stream, result_of, same, train_alone
 
 from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, override
@@ -26,11 +26,6 @@ from ovos_ray.train.run_folder import RunFolder
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 Batch = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data"))
 
 
 def local_batches(config: ExperimentConfig) -> list[Batch]:

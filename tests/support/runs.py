@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import multiprocessing
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,11 +49,26 @@ PROCESSES.set_forkserver_preload(
 
 
 def make_shards(root: Path) -> Path:
-    """Packs six short synthetic videos with one label each."""
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=8)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 6, "val": 1}, config=small)
+    """Puts six short synthetic videos with one label each into `root/shards`, and what they are of beside it."""
+    return copy_of_made(root, num_train=6, num_frames=8)
+
+
+def copy_of_made(root: Path, num_train: int, num_frames: int) -> Path:
+    """Copies `dataset` and `shards`, which are made once a process: most tests damage what they have."""
+    made, index = _made(num_train, num_frames), root / "shards" / "index.json"
+    shutil.copytree(made, root, dirs_exist_ok=True)
+    index.write_text(index.read_text().replace(str(made), str(root)))  # which says what it was packed from
+    return index.parent
+
+
+@functools.cache
+def _made(num_train: int, num_frames: int) -> Path:
+    root = Path(tempfile.mkdtemp(prefix="ovos-tests-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=num_frames)
+    synthetic.generate(root / "dataset", seed=3, num_videos={"train": num_train, "val": 1}, config=small)
     pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
-    return root / "shards"
+    return root
 
 
 def config_of(shards: Path, storage: Path, **changes: Any) -> ExperimentConfig:

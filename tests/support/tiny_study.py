@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from runs import Weights, train_alone
+from runs import Weights, copy_of_made, train_alone
 
 from ovos_ray.config import (
     DataConfig,
@@ -18,16 +18,11 @@ from ovos_ray.config import (
     TrainConfig,
     override,
 )
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 
 
 def make_dataset(root: Path) -> None:
-    """Writes four small training videos, packed with one label each, and a held-out one."""
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
-    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    """Writes four small training videos, packed with one label each, and a held-out one: `dataset`, `shards`."""
+    copy_of_made(root, num_train=4, num_frames=6)
 
 
 def tiny_config(root: Path, *, steps: int, **train: Any) -> ExperimentConfig:

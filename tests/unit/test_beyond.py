@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from batches import TWO_STEP, make_batch, rng
-from runs import config_of, local_stream, make_shards, same, train_alone
+from runs import config_of, local_stream, same, train_alone
 
 from ovos_ray import networks
 from ovos_ray.config import override
@@ -23,11 +23,6 @@ from ovos_ray.run.checks import check_config
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.step import TrainingModule, train_step
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

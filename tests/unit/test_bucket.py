@@ -14,14 +14,12 @@ import pytest
 import torch
 from processes import answers, free_port, wait_for
 from pyarrow import fs
+from tiny_study import make_dataset
 from tracked import history, the_run
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.io import Storage
 from ovos_ray.run.here import fit_here
@@ -62,9 +60,7 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("local")
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
-    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    make_dataset(root)
     return root
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from runs import config_of, make_shards, train_alone
+from runs import config_of, train_alone
 from synthetic_study import memory_run
 
 from ovos_ray import networks
@@ -24,11 +24,6 @@ from ovos_ray.run.here import local_stream
 from ovos_ray.train.step import TrainingModule
 
 TILE, GAP = 180, 4
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("cycle"))
 
 
 def strip_of(shards: Path, storage: Path, **changes: Any) -> tuple[Image.Image, str, list[dict[str, Any]]]:

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from tiny_study import make_dataset
 
 from ovos_ray.cli.console import console
 from ovos_ray.cli.sweep import sweep
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.study.expand import expand
 from ovos_ray.study.price import group_trials, price
 from ovos_ray.study.space import SearchSpace, Trial
@@ -50,9 +48,7 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(tmp_path / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
-    pack(open_dataset(tmp_path / "dataset"), tmp_path / "shards", labels="first", split="train")
+    make_dataset(tmp_path)
     output = io.StringIO()
     monkeypatch.setattr(console, "_file", output)
     monkeypatch.setattr(console, "_width", 200)

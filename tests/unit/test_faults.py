@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
-from runs import PROCESSES, Weights, config_of, local_stream, make_shards, run_ranks, same, train_alone
+from runs import PROCESSES, Weights, config_of, local_stream, run_ranks, same, train_alone
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,11 +26,6 @@ from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.step import TrainingModule, train_step
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data"))
 
 
 def train_and_tell(config: ExperimentConfig, told: Connection) -> None:

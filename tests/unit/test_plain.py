@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_study import make_dataset
 
 from ovos_ray.config import (
     DataConfig,
@@ -28,9 +29,6 @@ from ovos_ray.config import (
     to_dict,
 )
 from ovos_ray.config import override as change
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError, ResourceError
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
@@ -43,9 +41,7 @@ from ovos_ray.train.run_folder import RunFolder
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
     root = tmp_path_factory.mktemp("plain")
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 4, "val": 1}, config=small)
-    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    make_dataset(root)
     return ExperimentConfig(
         network=NetworkConfig(name="stcn-tiny"),
         data=DataConfig(

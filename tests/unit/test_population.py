@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import config_of, make_shards, result_of, same, train_alone
+from runs import config_of, result_of, same, train_alone
 from synthetic_study import memory_run
 from test_succession import LR, RATES
 
@@ -41,11 +41,6 @@ from ovos_ray.train.optimizer import build_optimizer, load_moments
 from ovos_ray.train.run_folder import RunFolder
 
 # ---- segments
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data"))
 
 
 def segment_of(config: ExperimentConfig, stop: int, parent: ExperimentConfig | None = None) -> ExperimentConfig:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed
-from runs import config_of, local_stream, make_shards, run_ranks, same, train_alone
+from runs import config_of, local_stream, run_ranks, same, train_alone
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ConfigError, DivergedError, OvosError, ResourceError, WeightsError
@@ -20,11 +20,6 @@ from ovos_ray.track.spool import find_spools
 from ovos_ray.train.load_network import load_network
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.step import TrainingModule
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data"))
 
 
 def small(shards: Path, storage: Path, **changes: Any) -> ExperimentConfig:

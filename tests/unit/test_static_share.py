@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from runs import config_of, local_stream, make_shards, same, train_alone
+from runs import config_of, local_stream, same, train_alone
 
 from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, override
@@ -26,11 +26,6 @@ HALF = {"data.static_share": ((0.0, 1.0), (0.25, 0.5))}
 ALL = {"data.static_share": ((0.0, 1.0),)}
 
 Batch = dict[str, torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_shards(tmp_path_factory.mktemp("data"))
 
 
 def static_steps(config: ExperimentConfig) -> list[int]:

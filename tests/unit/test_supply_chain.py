@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
+from check_jsonschema import main as check
+from click.testing import CliRunner
 from packaging.requirements import Requirement
 
 if sys.version_info < (3, 11):
@@ -61,3 +63,22 @@ def test_the_lock_names_no_index_and_no_folder() -> None:
     text = LOCK.read_text()
     assert "://" not in text
     assert "--index-url" not in text
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        *(("github-workflows", path) for path in WORKFLOWS),
+        ("dependabot", REPOSITORY / ".github" / "dependabot.yml"),
+        ("compose-spec", REPOSITORY / "deploy" / "mlflow.yaml"),
+    ],
+    ids=lambda value: value.stem if isinstance(value, Path) else None,
+)
+def test_what_others_machines_read_fits_its_schema(schema: str, path: Path, tmp_path: Path) -> None:
+    """GitHub's and Docker's own schemas, as check-jsonschema brings them: nothing can be run there from a test."""
+    checked = ["--builtin-schema", f"vendor.{schema}"]
+    told = CliRunner().invoke(check, [*checked, str(path)])
+    assert told.exit_code == 0, told.output
+    broken = tmp_path / path.name
+    broken.write_text(path.read_text() + "\nneeds: {nothing: 1}\n")
+    assert CliRunner().invoke(check, [*checked, str(broken)]).exit_code == 1
