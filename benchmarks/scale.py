@@ -176,8 +176,8 @@ def measure_checkpoints(folder: Path) -> dict[str, Any]:
     import torch
 
     from ovos_ray import networks
-    from ovos_ray.io import Storage
     from ovos_ray.run.estimate import checkpoint_bytes
+    from ovos_ray.storage import Storage
     from ovos_ray.train.checkpoint import CheckpointStore
 
     result: dict[str, Any] = {}

@@ -12,6 +12,7 @@ __all__ = [
     "MissingExtraError",
     "OvosError",
     "ResourceError",
+    "StorageError",
     "TrackingError",
     "TrainingError",
     "WeightsError",
@@ -66,6 +67,10 @@ class EvaluationError(OvosError):
 
 class ResourceError(OvosError):
     """More CPUs, GPUs, memory or disk were asked for than there are."""
+
+
+class StorageError(OvosError, OSError):
+    """A store that cannot be reached, or lets nobody in: that says nothing of the data in it."""
 
 
 class TrackingError(OvosError):

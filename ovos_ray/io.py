@@ -13,14 +13,13 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ovos_ray.paths import MARKER, require_replaceable, write_marker
 
 __all__ = [
-    "Storage",
     "atomic_path",
     "exclusive",
     "make_folder",
@@ -253,92 +252,3 @@ def exclusive(
         yield
     finally:
         os.close(descriptor)
-
-
-class Storage:
-    """A folder on disk or in a bucket, whose files are either whole or absent.
-
-    Args:
-        folder: A path, or a URI that `pyarrow.fs` understands (`s3://`, `gs://`, `file://`, …).
-    """
-
-    def __init__(self, folder: str) -> None:
-        from pyarrow import fs
-
-        self.folder = folder
-        self.fs: fs.FileSystem
-        if "://" in folder:
-            self.fs, self.root = fs.FileSystem.from_uri(folder)
-        else:
-            self.fs, self.root = fs.LocalFileSystem(), str(Path(folder).absolute())
-        self.local = isinstance(self.fs, fs.LocalFileSystem)
-
-    def __reduce__(self) -> tuple[type[Storage], tuple[str]]:
-        return type(self), (self.folder,)
-
-    def path(self, *parts: str) -> str:
-        """Returns the path of a file or folder within the file system."""
-        return "/".join((self.root.rstrip("/"), *parts))
-
-    def __truediv__(self, name: str) -> Storage:
-        return Storage(f"{self.folder.rstrip('/')}/{name}")
-
-    def read(self, *parts: str) -> bytes:
-        """Reads a file.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
-        with self.fs.open_input_file(self.path(*parts)) as file:
-            return bytes(file.read())
-
-    def write(self, content: bytes | memoryview, *parts: str) -> None:
-        """Writes a file, atomically; folders are made as needed."""
-        path = self.path(*parts)
-        if self.local:
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(content)
-        else:
-            # An object shows when its stream is closed, also after a failed write: only a whole one gets the name.
-            unfinished = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-            try:
-                with self.fs.open_output_stream(unfinished) as file:
-                    file.write(content)
-                self.fs.move(unfinished, path)
-            except BaseException:
-                with suppress(OSError):
-                    self.fs.delete_file(unfinished)
-                raise
-
-    def exists(self, *parts: str) -> bool:
-        """Whether there is a file of this name."""
-        return bool(self.fs.get_file_info(self.path(*parts)).is_file)
-
-    def folders(self) -> list[str]:
-        """Returns the names of the folders directly below, sorted; none where this one is absent."""
-        from pyarrow import fs
-
-        try:
-            found = self.fs.get_file_info(fs.FileSelector(self.root, allow_not_found=True))
-        except FileNotFoundError:  # it was made between the listing, which failed, and Arrow's look whether it exists
-            return []
-        return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
-
-    def remove(self, *parts: str) -> None:
-        """Removes a file."""
-        self.fs.delete_file(self.path(*parts))
-
-    def remove_folder(self, *parts: str) -> None:
-        """Removes a folder with all it holds."""
-        self.fs.delete_dir(self.path(*parts))
-
-    def move(self, name: str, target: str) -> None:
-        """Moves a folder to another name below this one, which must be free."""
-        from pyarrow import fs
-
-        if self.local:
-            Path(self.path(target)).parent.mkdir(parents=True, exist_ok=True)
-            os.rename(self.path(name), self.path(target))
-        else:  # a bucket has no folders, only names
-            fs.copy_files(self.path(name), self.path(target), self.fs, self.fs)
-            self.remove_folder(name)

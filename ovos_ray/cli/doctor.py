@@ -16,7 +16,7 @@ import typer
 
 from ovos_ray.cli.console import console, tell
 from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.track.servers import without_secrets
 
 if TYPE_CHECKING:

@@ -53,7 +53,7 @@ def status(
 
 
 def _found(folder: str) -> str:
-    from ovos_ray.io import Storage
+    from ovos_ray.storage import Storage
 
     below = f"runs/{folder}"
     here, there = (Storage(one).folders() for one in (folder, below))

@@ -23,7 +23,7 @@ def sync(
     ] = None,
 ) -> None:
     """Sends what the tracking spools still hold; exits with 1 if something could not be sent."""
-    from ovos_ray.io import Storage
+    from ovos_ray.storage import Storage
     from ovos_ray.track.bucket import sync_bucket
     from ovos_ray.track.leftovers import sync as send
 

@@ -18,8 +18,8 @@ from ovos_ray.evaluate.infer.prediction import predict_dataset
 from ovos_ray.evaluate.infer.settings import InferenceSettings
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable, protocol_for
-from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.storage import Storage
 
 __all__ = ["Benchmark", "benchmarks", "check_benchmarks", "evaluate_network"]
 

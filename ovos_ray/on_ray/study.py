@@ -11,13 +11,13 @@ import ray
 from ray import tune
 
 from ovos_ray.config.digest import digest
-from ovos_ray.io import Storage
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
 from ovos_ray.on_ray.room import await_room
 from ovos_ray.on_ray.stopping import TrialEnds, make_scheduler
 from ovos_ray.on_ray.trial import resources_of, run_trial
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import max_concurrent
+from ovos_ray.storage import Storage
 from ovos_ray.study.run_study import run_study
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.study.summary import SweepResult

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ovos_ray import networks
 from ovos_ray.config import INITS, ExperimentConfig
-from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.networks.weights import find_imagenet_file, imagenet_at_hand, imagenet_files
 from ovos_ray.run.pretraining import pretrained_weights
+from ovos_ray.storage import Storage
 
 __all__ = ["describe_initial", "initial_network", "provide_initial"]
 

@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
 from ovos_ray.errors import ResourceError
-from ovos_ray.io import Storage, exclusive
+from ovos_ray.io import exclusive
 from ovos_ray.run.request import RunRequest
+from ovos_ray.storage import Storage
 from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["HeldError", "hold", "run_lock"]

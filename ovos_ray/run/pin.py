@@ -11,8 +11,9 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from ovos_ray.config import INITS, ExperimentConfig, override
-from ovos_ray.data.shards.index import INDEX_NAME, ShardIndex, filesystem_of
-from ovos_ray.errors import DataError
+from ovos_ray.data.shards.index import INDEX_NAME, ShardIndex
+from ovos_ray.errors import DataError, StorageError
+from ovos_ray.storage import filesystem_of, persistently
 
 __all__ = ["pin_content"]
 
@@ -21,11 +22,16 @@ def pin_content(config: ExperimentConfig) -> ExperimentConfig:
     """Returns the configuration with the digests of its shards and its weights file as they are now.
 
     What is not there is left open; `check_config` says what is wrong with it.
+
+    Raises:
+        StorageError: A bucket cannot be reached.
     """
     init = config.network.init
     is_file = init not in INITS and Path(init).is_file()
     try:
         digests = tuple(_shard_digest(folder) for folder in config.data.shards)
+    except StorageError:
+        raise  # it is not known what is there
     except (DataError, OSError):
         digests = ()
     return override(config, {"data.digests": digests, "network.init_sha256": _sha256(init) if is_file else ""})
@@ -33,7 +39,8 @@ def pin_content(config: ExperimentConfig) -> ExperimentConfig:
 
 def _shard_digest(folder: str) -> str:
     filesystem, root = filesystem_of(folder)
-    info = filesystem.get_file_info(str(PurePosixPath(root) / INDEX_NAME))
+    path = str(PurePosixPath(root) / INDEX_NAME)
+    info = persistently(folder, lambda: filesystem.get_file_info(path))
     return _digest_of_version(folder, info.mtime_ns, info.size)
 
 

@@ -16,10 +16,10 @@ from ovos_ray.config.digest import digest, is_pinned
 from ovos_ray.errors import OvosError
 from ovos_ray.evaluate.evaluation import benchmarks
 from ovos_ray.evaluate.score.server import SERVER_TAG
-from ovos_ray.io import Storage
 from ovos_ray.networks.weight_files import DIGEST_KEY
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.run_log import RunLog
+from ovos_ray.storage import Storage
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.train.run_folder import RunFolder
 

@@ -7,9 +7,9 @@ aside before, so that it is found again whenever the new run is resumed.
 from __future__ import annotations
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.io import Storage
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.run_log import open_sink
+from ovos_ray.storage import Storage
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.train.run_folder import RunFolder
 

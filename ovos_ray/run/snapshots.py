@@ -19,8 +19,8 @@ from ovos_ray.data.masks import DAVIS_PALETTE, encode_mask
 from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor
 from ovos_ray.evaluate.infer.overlay import grid, tile
-from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.storage import Storage
 
 __all__ = ["keep_snapshot", "snapshot_videos"]
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.study.space import Trial
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.run_folder import RunFolder

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ovos_ray.config import ExperimentConfig, flatten, override
 from ovos_ray.errors import CheckpointError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.study.population import first_generation
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.train.run_folder import RunFolder

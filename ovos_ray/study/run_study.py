@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.io import Storage
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.lock import HeldError, hold, run_lock
 from ovos_ray.run.pin import pin_content
@@ -24,6 +23,7 @@ from ovos_ray.run.request import RunRequest, spool_folder
 from ovos_ray.run.run_log import open_sink
 from ovos_ray.run.same import finished_below, same_run, take_over
 from ovos_ray.run.set_aside import run_key, set_aside
+from ovos_ray.storage import Storage
 from ovos_ray.study.best import log_best_network
 from ovos_ray.study.checks import check_scheduler, check_searcher
 from ovos_ray.study.earlier import check_earlier, differing

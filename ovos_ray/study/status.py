@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.errors import ConfigError, OvosError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 
 __all__ = ["PLAN", "Progress", "RunStatus", "StudyStatus", "read_run", "read_study", "write_plan"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from ovos_ray.errors import TrackingError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.track.leftovers import Unsent, sync
 from ovos_ray.track.sink import Sink
 from ovos_ray.track.spool import find_spools

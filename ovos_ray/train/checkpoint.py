@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ovos_ray.errors import CheckpointError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 
 __all__ = ["CheckpointStore"]
 

@@ -11,9 +11,9 @@ from safetensors import SafetensorError, safe_open
 
 from ovos_ray import networks
 from ovos_ray.errors import WeightsError
-from ovos_ray.io import Storage
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.networks.weight_files import read_weights_file
+from ovos_ray.storage import Storage
 from ovos_ray.train.checkpoint import CheckpointStore
 
 __all__ = ["load_network"]

@@ -20,7 +20,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import differences, is_pinned
 from ovos_ray.config.stored import read_stored, to_store
 from ovos_ray.errors import CheckpointError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.train.checkpoint import CheckpointStore
 
 __all__ = ["RunFolder"]

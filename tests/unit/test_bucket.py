@@ -21,9 +21,9 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.reader import ShardReader
-from ovos_ray.io import Storage
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
+from ovos_ray.storage import Storage
 from ovos_ray.track.bucket import finish_and_keep, sync_bucket
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.checkpoint import CheckpointStore

@@ -14,7 +14,7 @@ import torch
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import CheckpointError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.train.checkpoint import CheckpointStore
 from ovos_ray.train.run_folder import RunFolder
 
@@ -75,7 +75,7 @@ def test_leftovers_of_later_steps_do_not_push_out_good_checkpoints(store: Checkp
 
 WRITER = """
 import sys, torch
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.train.checkpoint import CheckpointStore
 store = CheckpointStore(Storage(sys.argv[1]), keep=3)
 print("ready", flush=True)

@@ -14,7 +14,8 @@ import torch
 from pyarrow import fs
 
 from ovos_ray.errors import CheckpointError
-from ovos_ray.io import Storage, atomic_path
+from ovos_ray.io import atomic_path
+from ovos_ray.storage import Storage
 from ovos_ray.train.checkpoint import CheckpointStore
 
 
@@ -122,7 +123,7 @@ def test_a_writer_that_dies_at_any_byte_leaves_the_checkpoint_before(
 _LIMITED = """
 import resource, signal, sys
 import torch
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.train.checkpoint import CheckpointStore
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = CheckpointStore(Storage(sys.argv[1]))

@@ -20,7 +20,7 @@ from ovos_ray.data.masks import decode_image, decode_mask
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import ShardReader
-from ovos_ray.errors import DataError
+from ovos_ray.errors import DataError, StorageError
 from trainables import augmentation as presets
 
 
@@ -183,3 +183,19 @@ def test_columns_are_stacked_in_order(folder: Path) -> None:
     assert columns["position"].tolist() == [3, 4]
     assert columns["frames"].shape == (2, 3, 3, 48, 48)
     assert columns["frames"].dtype == np.uint8
+
+
+def test_a_storage_out_of_reach_is_an_error_and_no_bad_row(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, decoder = make(folder, on_bad_row="skip")
+
+    def answers(error: Exception) -> None:
+        def opened(*_: object) -> None:
+            raise error
+
+        monkeypatch.setattr("ovos_ray.data.shards.reader._open", opened)
+
+    answers(StorageError("s3://b: the storage cannot be reached"))
+    with pytest.raises(StorageError):
+        decoder(plan.clip(0))
+    answers(DataError("damaged"))
+    assert decoder(plan.clip(0)).weight == 0, "the control"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ovos_ray.config import ExperimentConfig, flatten, from_dict, override, to_dict
 from ovos_ray.errors import CheckpointError, ConfigError, DataError, OvosError
-from ovos_ray.io import Storage
 from ovos_ray.run.checks import check_config
+from ovos_ray.storage import Storage
 from ovos_ray.train.run_folder import RunFolder
 
 _KEYS = sorted(flatten(ExperimentConfig()))

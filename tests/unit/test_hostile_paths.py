@@ -20,7 +20,7 @@ from ovos_ray.errors import DataError, OvosError
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.infer.baselines import copy_first_mask
 from ovos_ray.evaluate.infer.prediction import predict_dataset
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 
 NAMES = ["..", "../victim", "/etc", ".", "a\\b", "\x1b[31mred", "v0/../../victim"]
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from ovos_ray.io import Storage
 from ovos_ray.run import lock
+from ovos_ray.storage import Storage
 
 HOLD = """
 import sys, time
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.run import lock
 lock._BEAT_S = 0.05
 with lock._lease(Storage(sys.argv[1]), lambda who: 0.0):

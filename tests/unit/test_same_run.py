@@ -139,7 +139,7 @@ def test_what_is_not_whole_is_trained(
 def test_finding_them_looks_into_no_run(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(STRATEGIES, trials_of(STRATEGIES, root, tmp_path))
     looked: list[str] = []
-    from ovos_ray.io import Storage
+    from ovos_ray.storage import Storage
 
     real = Storage.folders
     monkeypatch.setattr(Storage, "folders", lambda self: looked.append(self.folder) or real(self))  # type: ignore[func-returns-value]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
 from ovos_ray.errors import OvosError, TrackingError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 from ovos_ray.track import leftovers
 from ovos_ray.track.bucket import sync_bucket
 from ovos_ray.track.leftovers import backlog, sync

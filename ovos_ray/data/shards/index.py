@@ -12,30 +12,20 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
-
-from pyarrow import fs
 
 from ovos_ray.data.folders.description import pack_command
 from ovos_ray.data.masks import MAX_PIXELS, ObjectBox
-from ovos_ray.errors import DataError
+from ovos_ray.errors import DataError, StorageError
 from ovos_ray.paths import checked_name
+from ovos_ray.storage import Storage
 
-__all__ = ["INDEX_NAME", "LabelBudget", "ShardFile", "ShardIndex", "VideoEntry", "filesystem_of"]
+__all__ = ["INDEX_NAME", "LabelBudget", "ShardFile", "ShardIndex", "VideoEntry"]
 
 INDEX_NAME = "index.json"
 _VERSION = 1
 _PLAIN_NAME = re.compile(r"\w[\w.-]{,99}", re.ASCII)
-
-
-def filesystem_of(location: str | Path) -> tuple[fs.FileSystem, str]:
-    """Returns the file system of a folder or bucket URI (`s3://…`, `gs://…`, `file://…`) and the path in it."""
-    text = str(location)
-    if "://" in text:
-        filesystem, path = fs.FileSystem.from_uri(text)
-        return filesystem, path
-    return fs.LocalFileSystem(), str(Path(text).absolute())
 
 
 @dataclass(frozen=True)
@@ -230,12 +220,14 @@ class ShardIndex:
 
         Raises:
             DataError: The folder holds no index, or one that is damaged or of another version.
+            StorageError: The bucket cannot be reached.
         """
-        filesystem, root = filesystem_of(folder)
-        path = str(PurePosixPath(root) / INDEX_NAME)
+        storage = Storage(str(folder))
+        path = storage.location(INDEX_NAME)
         try:
-            with filesystem.open_input_stream(path) as stream:
-                value: dict[str, Any] = json.loads(stream.read())
+            value: dict[str, Any] = json.loads(storage.read(INDEX_NAME))
+        except StorageError:
+            raise
         except FileNotFoundError as error:
             raise DataError(
                 f"{folder}: no shards here ({INDEX_NAME} is missing)",

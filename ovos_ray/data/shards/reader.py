@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,8 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ovos_ray.data.shards.index import ShardIndex, filesystem_of
-from ovos_ray.errors import DataError
+from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.errors import DataError, StorageError
+from ovos_ray.storage import RemoteFile, filesystem_of, persistently
 
 __all__ = ["SCHEMA", "FrameRow", "ShardReader", "open_shard", "require_plain", "row_checksum"]
 
@@ -30,6 +32,8 @@ SCHEMA = pa.schema(
     ]
 )
 _PLAIN = frozenset({"PLAIN", "RLE"})  # RLE: which labels are there
+_MOST_OPEN = 64  # files of one folder, per process
+_FOOTER_BYTES = 1 << 16
 _READ = ["video", "frame", "name", "jpeg", "label", "checksum"]
 
 
@@ -56,13 +60,23 @@ def open_shard(folder: str | Path, name: str) -> pq.ParquetFile:
 
     Raises:
         DataError: The file is missing, or its footer cannot be read.
+        StorageError: The bucket cannot be reached.
     """
+    return _open(folder, name)[0]
+
+
+def _open(folder: str | Path, name: str) -> tuple[pq.ParquetFile, RemoteFile | None]:
     filesystem, root = filesystem_of(folder)
     path = str(PurePosixPath(root) / name)
+    location = f"{str(folder).rstrip('/')}/{name}"
     try:
         if filesystem.type_name == "local":
-            return pq.ParquetFile(path, memory_map=True)
-        return pq.ParquetFile(filesystem.open_input_file(path))
+            return persistently(path, lambda: pq.ParquetFile(path, memory_map=True)), None
+        remote = RemoteFile(filesystem, path, location)
+        remote.keep_end(_FOOTER_BYTES)
+        return pq.ParquetFile(pa.PythonFile(remote, mode="r")), remote
+    except StorageError:
+        raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: shard file is missing", "pack the dataset again, or copy the whole folder") from error
     except (OSError, pa.ArrowException) as error:
@@ -88,8 +102,19 @@ def require_plain(parquet: pq.ParquetFile, group: int, file: str) -> None:
             )
 
 
+def _extent(parquet: pq.ParquetFile, group: int) -> tuple[int, int]:
+    """Returns where in its file a row group begins and ends."""
+    rows = parquet.metadata.row_group(group)
+    columns = [rows.column(position) for position in range(rows.num_columns)]
+    starts = [
+        column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
+        for column in columns
+    ]
+    return min(starts), max(s + column.total_compressed_size for s, column in zip(starts, columns, strict=True))
+
+
 class ShardReader:
-    """Reads frames of one shard folder. Keeps its files open; can be pickled (they are opened anew).
+    """Reads frames of one shard folder. Keeps some files open; can be pickled (they are opened anew).
 
     Args:
         folder: A folder or bucket URI written by `pack`.
@@ -101,16 +126,26 @@ class ShardReader:
     def __init__(self, folder: str | Path) -> None:
         self.folder = str(folder)
         self.index = ShardIndex.load(folder)
-        self._files: dict[int, pq.ParquetFile] = {}
+        self._files: OrderedDict[int, tuple[pq.ParquetFile, RemoteFile | None]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+        return {**self.__dict__, "_files": OrderedDict()}
+
+    def _file(self, shard: int) -> tuple[pq.ParquetFile, RemoteFile | None]:
+        """Opens a file, or takes it from the few that were used last: each holds a footer and a descriptor."""
+        if shard not in self._files:
+            self._files[shard] = _open(self.folder, self.index.files[shard].name)
+            if len(self._files) > _MOST_OPEN:
+                self._files.popitem(last=False)
+        self._files.move_to_end(shard)
+        return self._files[shard]
 
     def read(self, video: str, frames: Sequence[int]) -> list[FrameRow]:
         """Returns the rows of `frames` (indices in the video), in the order asked for.
 
         Raises:
             DataError: There is no such video or frame, a file is missing or damaged, or a checksum does not match.
+            StorageError: The bucket cannot be reached, which says nothing of its data.
         """
         entry = self.index.video(video)
         outside = [frame for frame in frames if not 0 <= frame < entry.num_frames]
@@ -120,14 +155,17 @@ class ShardReader:
         rows = [entry.first_row + frame for frame in frames]
         groups = sorted({row // size for row in rows})
         name = self.index.files[entry.shard].name
-        if entry.shard not in self._files:
-            self._files[entry.shard] = open_shard(self.folder, name)
+        parquet, remote = self._file(entry.shard)
         try:
             for group in groups:
-                require_plain(self._files[entry.shard], group, f"{self.folder}/{name}")
-            table = self._files[entry.shard].read_row_groups(groups, columns=_READ, use_threads=False)
+                require_plain(parquet, group, f"{self.folder}/{name}")
+            if remote is not None:  # a request takes as long as a megabyte, and Arrow makes one for each column
+                remote.keep(_extent(parquet, group) for group in groups)
+            table = parquet.read_row_groups(groups, columns=_READ, use_threads=False)
             start = {group: position * size for position, group in enumerate(groups)}
             found = [table.slice(start[row // size] + row % size, 1).to_pylist()[0] for row in rows]
+        except StorageError:
+            raise
         except (OSError, IndexError, pa.ArrowException) as error:
             raise DataError(f"{self.folder}/{name}: cannot read video {video!r} ({error})", _REMEDY) from error
         return [self._checked(row, video, frame, name) for row, frame in zip(found, frames, strict=True)]
