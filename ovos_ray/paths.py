@@ -23,6 +23,7 @@ __all__ = [
     "note_of",
     "require_disjoint",
     "require_replaceable",
+    "shipped",
     "write_marker",
 ]
 
@@ -32,6 +33,16 @@ _HEADER = "made by ovos-ray: "
 _MAX_BYTES = 200  # of a part; file systems allow 255, and temporary names are longer
 _REFUSED = frozenset({"Cc", "Cs", "Zl", "Zp"})  # Unicode's control characters, halves of characters, line separators
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # text that reads otherwise than it is
+
+
+def shipped(name: str) -> Path:
+    """Returns the folder `trainables`, `search_spaces` or `datasets` that came with this program.
+
+    Installed, it lies inside of the package; in a checkout it stands beside it.
+    """
+    package = Path(__file__).resolve().parent
+    inside = package / "recipes" / name
+    return inside if inside.is_dir() else package.parent / name
 
 
 def checked_name(name: object, what: str, source: str | os.PathLike[str], *, nested: bool = False) -> str:

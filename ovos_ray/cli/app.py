@@ -6,10 +6,13 @@ Heavy imports (torch, Ray, MLflow) are made inside the verbs, so that `--help` a
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+import ovos_ray
 from ovos_ray.cli import (
+    cp,
     demo,
     doctor,
     evaluate,
@@ -27,7 +30,7 @@ from ovos_ray.cli import (
     train,
     verify,
 )
-from ovos_ray.cli.console import errors, tell
+from ovos_ray.cli.console import console, errors, tell
 from ovos_ray.errors import OvosError
 
 __all__ = ["app", "run"]
@@ -42,12 +45,27 @@ app = typer.Typer(
 )
 
 for module in (
-    pack, verify, train, sweep, status, show, ls, predict, evaluate, score, submission, report, submit, sync, demo,
+    pack, verify, train, sweep, status, show, ls, cp, predict, evaluate, score, submission, report, submit, sync, demo,
     doctor,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     settings = {"allow_interspersed_args": False} if module is submit else None  # the job's options are not its own
     app.command(name, epilog=f"Example: `{module.EXAMPLE}`", context_settings=settings)(getattr(module, name))
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        console.print(f"ovos-ray {ovos_ray.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    pass
 
 
 def run() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import time
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +26,7 @@ def train(
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and cost, train nothing.")] = False,
     on: On = None,
+    no_ray: Annotated[bool, typer.Option("--no-ray", help="In this process, without Ray.")] = False,
     replace: Replace = False,
     again: Again = False,
     wait_for_nodes: WaitForNodes = 15.0,
@@ -47,10 +48,17 @@ def train(
         RunFolder.of(config).check(config)
     require_dry_run(on, dry_run)
     several = _print_plan(config, dry_run=dry_run, on=on)
+    if no_ray and several:
+        raise ConfigError("--no-ray trains with one worker", "add train.num_workers=1, or leave out --no-ray")
     if dry_run:
         return
     began = time.perf_counter()
-    result = _fit(trainable, resolve(config), several, wait_for_nodes, verbose, replace, again)
+    config = resolve(config)
+    if no_ray:
+        result = _fit_here(trainable, config, replace=replace, again=again)
+    else:
+        options = {"replace": replace, "again": again}
+        result = _fit(trainable, config, wait_for_nodes, several=several, verbose=verbose, **options)
     if result.resumed_finished:
         console.print(f"{config.name} was finished before; nothing to do (another name=… starts another run)")
     elif there := result.values.get("taken_over"):
@@ -105,37 +113,25 @@ def _print_plan(config: ExperimentConfig, *, dry_run: bool, on: str | None) -> b
 
 
 def _fit(
-    trainable: str,
-    config: ExperimentConfig,
-    several: bool,
-    wait_for_nodes: float,
-    verbose: bool,
-    replace: bool,
-    again: bool,
+    trainable: str, config: ExperimentConfig, wait_for_nodes: float, *, several: bool, verbose: bool, **options: bool
 ) -> RunResult:
-    from pathlib import Path
-
     from ovos_ray.on_ray.fit import fit
     from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
-    from ovos_ray.run.pretraining import pretraining_request
-    from ovos_ray.run.request import RunRequest
-    from ovos_ray.run.set_aside import run_key, set_aside
+    from ovos_ray.run.prepare import request_for
     from ovos_ray.track.provenance import provenance_tags
-    from ovos_ray.train.run_folder import RunFolder
 
     with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=False) as watcher:
         mention_idle_gpus(console, [config])
-        tags = {**provenance_tags(kind="trial"), "ovos.trainable": trainable}
-        request = RunRequest(
-            config=config,
-            experiment=trainable,
-            run_key=run_key("run", config),
-            tags=tags,
-            watcher=watcher,
-            pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
-            same_below=None if again else config.storage,
-        )
-        if replace and RunFolder.of(config).differences(config):
-            console.print(f"set aside: {set_aside(request)}")
-            request = dataclasses.replace(request, run_key=run_key("run", config))
+        tags = provenance_tags(kind="trial")
+        request = request_for(config, trainable, tags=tags, watcher=watcher, **options)
         return fit(request, wait_s=patience_s(wait_for_nodes))
+
+
+def _fit_here(trainable: str, config: ExperimentConfig, **options: bool) -> RunResult:
+    from ovos_ray.run.here import fit_here
+    from ovos_ray.run.prepare import request_for
+    from ovos_ray.run.progress import print_record
+    from ovos_ray.track.provenance import provenance_tags
+
+    watcher = functools.partial(print_record, console, show_run=False)
+    return fit_here(request_for(config, trainable, tags=provenance_tags(kind="trial"), watcher=watcher, **options))

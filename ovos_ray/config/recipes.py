@@ -1,6 +1,7 @@
 """Finds recipes and studies by module path, so that a user's own module works like the ones that travel along.
 
-`trainables.one_shot` is the function `one_shot` in that module; `trainables.one_shot.xmem` another function there.
+`trainables.one_shot` is the function `one_shot` in that module; `trainables.one_shot.xmem` another function there. The
+modules of `trainables` and `search_spaces` lie in the current folder or come with this program; in that order.
 """
 
 from __future__ import annotations
@@ -14,15 +15,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 from ovos_ray.errors import ConfigError
+from ovos_ray.paths import shipped
 
-__all__ = ["Recipe", "list_recipes", "make"]
+__all__ = ["PACKAGES", "Recipe", "copy_of", "list_recipes", "make"]
 
 Made = TypeVar("Made")
+
+PACKAGES = ("trainables", "search_spaces")
+"""The packages of recipes that come with this program; a user's own folder of that name adds to them."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +45,39 @@ class Recipe:
     summary: str
 
 
+class _Finder(MetaPathFinder):
+    """Finds the modules of `PACKAGES`: first in the current folder, then among those that come with this program."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        package, *inner = name.split(".")
+        if package not in PACKAGES:
+            return None
+        places = _places(package)
+        if inner:
+            return PathFinder.find_spec(name, [str(place.joinpath(*inner[:-1])) for place in places])
+        found = next((place for place in places if (place / "__init__.py").is_file()), None)
+        if found is None:
+            return None
+        return importlib.util.spec_from_file_location(
+            name, found / "__init__.py", submodule_search_locations=[str(place) for place in places]
+        )
+
+
+def _places(package: str) -> list[Path]:
+    """Returns the folders of one of `PACKAGES`, the user's first."""
+    return [place for place in dict.fromkeys((Path.cwd() / package, shipped(package))) if place.is_dir()]
+
+
 @contextmanager
 def _from_here() -> Iterator[None]:
     """Lets modules be found in the current folder too, last: nothing there takes the place of an installed package."""
-    here = str(Path.cwd())
+    here, finder = str(Path.cwd()), _Finder()
     sys.path.append(here)
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:  # the last of its kind: it may stand further up as well
+        sys.meta_path.remove(finder)
         del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
 
 
@@ -83,12 +115,12 @@ def _find(path: str) -> Callable[[], Any]:
 
 def _hint(path: str) -> str:
     """Names recipes of the same package; without one, those that travel along and end alike or read alike."""
-    top = path.partition(".")[0]
-    if known := [recipe.path for recipe in list_recipes(top)]:
+    if known := [recipe.path for recipe in list_recipes(path.partition(".")[0])]:
         return f"did you mean {', '.join(difflib.get_close_matches(path, known, 3, 0.4) or known)}?"
-    known = [recipe.path for package in ("trainables", "search_spaces") for recipe in list_recipes(package)]
+    known = [recipe.path for package in PACKAGES for recipe in list_recipes(package)]
     near = [name for name in known if name.endswith(f".{path}")][:3] or difflib.get_close_matches(path, known, 3, 0.5)
-    return f"did you mean {', '.join(near)}?" if near else f"start in the folder that holds {top}/"
+    own = f"a module of your own lies in the folder you start in, here {Path.cwd()}"
+    return f"did you mean {', '.join(near)}?" if near else f"`ovos-ray ls` lists what there is; {own}"
 
 
 def list_recipes(package: str) -> list[Recipe]:
@@ -96,17 +128,62 @@ def list_recipes(package: str) -> list[Recipe]:
 
     Its files are read, not run.
     """
-    with _from_here():
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    places = (spec.submodule_search_locations if spec is not None else None) or []
-    modules = sorted((path for place in places for path in Path(place).glob("*.py")), key=lambda path: path.stem)
+    if package in PACKAGES:
+        places = [str(place) for place in _places(package)]
+    else:
+        with _from_here():
+            spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        places = list((spec.submodule_search_locations if spec is not None else None) or [])
+    files: dict[str, Path] = {}
+    for file in (file for place in places for file in Path(place).glob("*.py")):
+        files.setdefault(file.stem, file)  # the first place's takes the name
     recipes = []
-    for file in modules:
-        for function in _public_functions(file) if file.stem.isidentifier() else []:
-            path = f"{package}.{file.stem}"
-            path = path if function.name == file.stem else f"{path}.{function.name}"
+    for stem, file in sorted(files.items()):
+        for function in _public_functions(file) if stem.isidentifier() else []:
+            path = f"{package}.{stem}"
+            path = path if function.name == stem else f"{path}.{function.name}"
             recipes.append(Recipe(path, (ast.get_docstring(function) or "").partition("\n")[0]))
     return recipes
+
+
+def copy_of(path: str) -> str:
+    """Returns the source of a recipe as a module of its own: its function with what it uses, and its imports.
+
+    Raises:
+        ConfigError: It is not found.
+    """
+    with _from_here():
+        function = _find(path)
+    source = inspect.getsource(sys.modules[function.__module__])
+    lines, nodes = source.splitlines(), ast.parse(source).body
+    # A statement goes with the comments before it, an assignment with the text that explains it.
+    groups: list[list[ast.stmt]] = []
+    for node in nodes:
+        explains = isinstance(node, ast.Expr) and groups and isinstance(groups[-1][0], ast.Assign)
+        groups[-1].append(node) if explains else groups.append([node])
+    defined = {name: group[0] for group in groups for name in _defines(group[0])}
+    wanted, open_names = set[ast.stmt](), [function.__name__, "annotations"]
+    while open_names:
+        needed = defined.get(open_names.pop())
+        if needed is not None and needed not in wanted:
+            wanted.add(needed)
+            open_names += [part.id for part in ast.walk(needed) if isinstance(part, ast.Name)]
+    start, kept = 0, [f'"""A copy of `{path}`, to be edited: `ovos-ray ls` lists the original."""']
+    for group in groups:
+        end = group[-1].end_lineno or start
+        if group[0] in wanted:
+            kept += lines[start:end]
+        start = end
+    return "\n".join(kept).rstrip() + "\n"
+
+
+def _defines(node: ast.stmt) -> list[str]:
+    """Returns the names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return [(alias.asname or alias.name).partition(".")[0] for alias in node.names]
+    return [part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)]
 
 
 def _public_functions(file: Path) -> Iterator[ast.FunctionDef]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ovos_ray.config.recipes import PACKAGES
 from ovos_ray.errors import ConfigError
 from ovos_ray.on_ray.job_client import first_line
+from ovos_ray.paths import shipped
 
 __all__ = ["job_environment", "parse_environment"]
 
@@ -58,7 +63,6 @@ def job_environment(
     Raises:
         ConfigError: The dependencies cannot be added to the environment's own.
     """
-    import ovos_ray
     from ovos_ray.track.provenance import git_environment
 
     made = {**(environment or {})}
@@ -70,7 +74,7 @@ def job_environment(
         made["env_vars"] = named
     if not Path("ovos_ray", "__init__.py").is_file():
         # Recipes in a folder of their own: the program that checked them here travels along.
-        made["py_modules"] = [*made.get("py_modules", ()), str(Path(ovos_ray.__file__).parent)]
+        made["py_modules"] = [*made.get("py_modules", ()), str(_this_program())]
     if install:
         given = made.get("pip", [])
         if not isinstance(given, list):
@@ -80,6 +84,22 @@ def job_environment(
             )
         made["pip"] = [*_requirements(), *given]
     return made
+
+
+def _this_program() -> Path:
+    """Returns the folder of this package as a wheel has it, with the recipes inside; of a checkout a copy for now."""
+    import ovos_ray
+
+    package = Path(ovos_ray.__file__).parent
+    if (package / "recipes").is_dir():
+        return package
+    folder = tempfile.mkdtemp(prefix="ovos-ray-job-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    ignore = shutil.ignore_patterns("__pycache__")
+    copy = Path(shutil.copytree(package, Path(folder, "ovos_ray"), ignore=ignore))
+    for name in (*PACKAGES, "datasets"):
+        shutil.copytree(shipped(name), copy / "recipes" / name, ignore=ignore)
+    return copy
 
 
 def _requirements() -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig
@@ -18,13 +19,14 @@ from ovos_ray.run.disk import check_disk
 from ovos_ray.run.initial import provide_initial
 from ovos_ray.run.lock import run_lock
 from ovos_ray.run.pin import pin_content
-from ovos_ray.run.pretraining import pretraining_folder
+from ovos_ray.run.pretraining import pretraining_folder, pretraining_request
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.same import finished_below, same_run, take_over
+from ovos_ray.run.set_aside import run_key, set_aside
 from ovos_ray.run.snapshots import snapshot_videos
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["RunResult", "make_run"]
+__all__ = ["RunResult", "make_run", "request_for"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,40 @@ class RunResult:
     folder: RunFolder
     values: Mapping[str, Any]
     resumed_finished: bool = False
+
+
+def request_for(
+    config: ExperimentConfig,
+    trainable: str,
+    *,
+    tags: Mapping[str, str],
+    watcher: Callable[[dict[str, Any]], None] | None = None,
+    again: bool = False,
+    replace: bool = False,
+) -> RunRequest:
+    """Returns the request of one run that belongs to no study.
+
+    Args:
+        config: As `pretraining.pin` and `request.resolve` return it.
+        trainable: What it was made from; its MLflow experiment.
+        tags: MLflow tags, such as `provenance_tags()`.
+        watcher: See `RunRequest`.
+        again: Train also what another finished run has computed.
+        replace: Set aside what has this name and other settings.
+    """
+    request = RunRequest(
+        config=config,
+        experiment=trainable,
+        run_key=run_key("run", config),
+        tags={**tags, "ovos.trainable": trainable},
+        watcher=watcher,
+        pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
+        same_below=None if again else config.storage,
+    )
+    if replace and RunFolder.of(config).differences(config):
+        request.post(0, event=f"set aside: {set_aside(request)}")
+        request = dataclasses.replace(request, run_key=run_key("run", config))
+    return request
 
 
 def make_run(

@@ -113,7 +113,7 @@ def test_unknown_recipes_are_refused_with_a_hint() -> None:
         with pytest.raises(ConfigError) as error:
             make(short, object)
         assert error.value.remedy == f"did you mean {whole}?"
-    with pytest.raises(ConfigError, match="start in the folder that holds qqq/"):
+    with pytest.raises(ConfigError, match="`ovos-ray ls` lists what there is; a module of your own"):
         make("qqq.zzz", object)
     with pytest.raises(ConfigError, match="has no recipe 'xmen'"):
         make("trainables.one_shot.xmen", object)

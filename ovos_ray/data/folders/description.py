@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-import ovos_ray
 from ovos_ray.errors import DataError
+from ovos_ray.paths import shipped
 
-__all__ = ["DatasetDescription", "described_names", "find_description", "pack_command"]
+__all__ = ["DatasetDescription", "described_names", "find_description", "pack_command", "source_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +58,8 @@ class DatasetDescription:
 
 
 def _folders() -> list[Path]:
-    """Where descriptions lie: the working directory first, then the checkout. A package called `datasets` is none."""
-    folders = [Path.cwd() / "datasets", Path(ovos_ray.__file__).resolve().parents[1] / "datasets"]
+    """Where descriptions lie: the current folder first, then what came along. A package called `datasets` is none."""
+    folders = [Path.cwd() / "datasets", shipped("datasets")]
     return [folder for folder in folders if not (folder / "__init__.py").is_file()]
 
 
@@ -76,8 +76,18 @@ def find_description(dataset: str) -> DatasetDescription | None:
     """
     if dataset.endswith(".py"):
         return _load(Path(dataset))
-    found = next((path for folder in _folders() if (path := folder / f"{dataset}.py").is_file()), None)
+    found = _file_of(dataset)
     return None if found is None else _load(found)
+
+
+def _file_of(name: str) -> Path | None:
+    return next((path for folder in _folders() if (path := folder / f"{name}.py").is_file()), None)
+
+
+def source_of(name: str) -> str | None:
+    """Returns the text of the description with this name, None if there is none."""
+    found = _file_of(name)
+    return None if found is None else found.read_text(encoding="utf-8")
 
 
 def pack_command(folder: str) -> str:
