@@ -43,12 +43,16 @@ from trainables import one_shot, synthetic
 
 _GROWING = ((0.0, 3), (0.3, 4), (0.6, 5))
 _WARM_UP = {"data.static_share": ((0.0, 1.0), (0.25, 0.0))}
+_LAYERS = {"data.static_clips": "layers"}
 
 METHODS: dict[str, dict[str, Any]] = {
     "one-shot": {},
     "static-clips": one_shot.STATIC_CLIPS,
     "static-only": one_shot.STATIC_ONLY,
     "supervised-warm": {"method.name": "supervised", **_WARM_UP},
+    "layers-only": {**one_shot.STATIC_ONLY, **_LAYERS},
+    "layers-clips": {**one_shot.STATIC_CLIPS, **_LAYERS},
+    "supervised-warm-layers": {"method.name": "supervised", **_WARM_UP, **_LAYERS},
     "supervised": {"method.name": "supervised"},
     "one-shot-warm": _WARM_UP,
     "supervised-warm-any": {"method.name": "supervised", "data.clip_start": "any", **_WARM_UP},
@@ -64,10 +68,10 @@ METHODS: dict[str, dict[str, Any]] = {
     "static-clips-traced": one_shot.STATIC_CLIPS,
 }
 """What each method changes in the recipe. `supervised…` reads all labels, the others one a video. The first quarter
-of `…-warm` is static steps, those of `static-clips` go on with every fourth step. `…-any` has clips that start at any
-labelled frame, all others have those of `one-shot`. `oracle…` starts the walk back from the true mask, so it too reads
-all labels. `…-traced` computes what its namesake does, on shards with all labels, which it only logs: how right forward
-masks are. Every run keeps an average of its weights, whose J&F is `ema_jf`."""
+of `…-warm` is static steps, those of `static-clips` go on with every fourth step; with `layers`, objects move on their
+own in them. `…-any` has clips that start at any labelled frame, all others have those of `one-shot`. `oracle…` starts
+the walk back from the true mask, so it too reads all labels. `…-traced` computes what its namesake does, on shards with
+all labels, which it only logs: how right forward masks are. Every run keeps an average of its weights, `ema_jf`."""
 
 _ALL_LABELS = ("supervised", "oracle")
 KEY = ("data", "network", "steps", "seed", "method")
@@ -101,7 +105,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", default=["xmem-tiny", "stcn-tiny"])
     parser.add_argument("--steps", nargs="+", type=int, default=[400])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
-    parser.add_argument("--methods", nargs="+", default=list(METHODS)[:5], choices=list(METHODS))
+    parser.add_argument("--methods", nargs="+", default=list(METHODS)[:8], choices=list(METHODS))
     parser.add_argument("--then", nargs="+", default=[], choices=list(METHODS), help="methods after all those")
     parser.add_argument(
         "--davis-train", type=Path, help="DAVIS 2016, or a smaller copy: all its sequences are trained on"

@@ -260,7 +260,7 @@ def test_masks_follow_a_bicubic_warp_and_are_cut_at_one_half() -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     matrix = rotation_and_shear(generator(2, 0, "warp"), 20.0, 10.0, label.shape, (0.9, 1.1))
     assert matrix is not None
-    _, found = static_clips._warp_pair(image, label, matrix, cv2.INTER_CUBIC)
+    _, found = static_clips.warp_pair(image, label, matrix, cv2.INTER_CUBIC)
     inverse = matrix.flatten()
     for object_id in (3, 7):
         # Pillow warps the soft mask with another cubic kernel; they differ on single pixels of the edge.
@@ -268,7 +268,7 @@ def test_masks_follow_a_bicubic_warp_and_are_cut_at_one_half() -> None:
         warped = soft.transform((80, 60), Image.Transform.AFFINE, inverse.tolist(), Image.Resampling.BICUBIC)
         assert np.mean((np.asarray(warped) > 127) ^ (found == object_id)) < 0.02
     assert set(np.unique(found)) == {0, 3, 7}
-    _, nearest = static_clips._warp_pair(image, label, matrix, cv2.INTER_LINEAR)
+    _, nearest = static_clips.warp_pair(image, label, matrix, cv2.INTER_LINEAR)
     assert not np.array_equal(found, nearest)
 
 

@@ -142,9 +142,10 @@ class ClipDecoder:
         return dataclasses.replace(augmentation, frame_rotation=0.0, frame_shear=0.0)
 
     def _decode_static(self, clip: Clip, row: FrameRow) -> Sample:
-        from ovos_ray.data.clips import static_clips
+        from ovos_ray.data.clips import layered_clips, static_clips
 
-        frames, labels = static_clips.synthesise(
+        layers = self.data.static_clips == "layers"
+        frames, labels = (layered_clips.synthesise_layers if layers else static_clips.synthesise)(
             masks.decode_image(row.jpeg),
             _label_of(row),
             num_frames=self.data.clip_length,

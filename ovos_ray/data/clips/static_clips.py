@@ -17,7 +17,7 @@ from ovos_ray.config import AugmentationConfig
 from ovos_ray.data.clips.augment import FILL, draw_colour, recolour, rotation_and_shear
 from ovos_ray.seeding import generator
 
-__all__ = ["static_augmentation", "synthesise", "thin_plate_spline"]
+__all__ = ["bend", "draw_spline", "static_augmentation", "synthesise", "thin_plate_spline", "warp_pair"]
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
@@ -65,7 +65,7 @@ def synthesise(
     rng = generator(seed, 0, "static clip")
     if augmentation is not None:
         matrix = rotation_and_shear(rng, 0.0, 0.0, label.shape, augmentation.clip_scale)
-        image, label = _warp_pair(image, label, matrix, cv2.INTER_NEAREST)
+        image, label = warp_pair(image, label, matrix, cv2.INTER_NEAREST)
         if rng.random() < augmentation.horizontal_flip:
             image, label = image[:, ::-1], label[:, ::-1]
         image = recolour(
@@ -91,7 +91,7 @@ def _synthesise_frame(
         matrix = rotation_and_shear(
             rng, augmentation.frame_rotation, augmentation.frame_shear, label.shape, augmentation.frame_scale
         )
-        image, label = _warp_pair(image, label, matrix, flags)
+        image, label = warp_pair(image, label, matrix, flags)
     height, width = label.shape
     zoom = size / min(height, width)
     height, width = max(size, int(height * zoom)), max(size, int(width * zoom))
@@ -105,17 +105,33 @@ def _synthesise_frame(
     image = recolour(np.ascontiguousarray(image), draw_colour(rng, augmentation.frame_jitter))
     if rng.random() >= augmentation.spline:
         return image, label
+    return bend(image, label, draw_spline(rng, size), cv2.BORDER_CONSTANT)
+
+
+def draw_spline(rng: np.random.Generator, size: int) -> FloatArray:
+    """Draws a thin-plate spline (2, S, S) as `thin_plate_spline` describes it."""
     source = np.column_stack([rng.permutation(size)[:_NUM_CONTROL_POINTS] / size for _ in range(2)])
-    target = source + rng.normal(0.0, _CONTROL_POINT_NOISE, source.shape)
-    columns, rows = (thin_plate_spline(source, target, size) * size).astype(np.float32)
-    image = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderValue=0)
-    label = cv2.remap(np.ascontiguousarray(label), columns, rows, cv2.INTER_NEAREST, borderValue=0)
-    return image, label
+    return thin_plate_spline(source, source + rng.normal(0.0, _CONTROL_POINT_NOISE, source.shape), size)
 
 
-def _warp_pair(
+def bend(image: UInt8Array, label: UInt8Array, spline: FloatArray, border: int) -> tuple[UInt8Array, UInt8Array]:
+    """Moves the pixels of an image (S, S, 3) and its label (S, S) by a spline; outside, labels are background.
+
+    Args:
+        image: RGB.
+        label: Object indices.
+        spline: From `draw_spline`.
+        border: What the image shows outside, one of OpenCV's `BORDER_…`.
+    """
+    columns, rows = (spline * len(label)).astype(np.float32)
+    image = cv2.remap(image, columns, rows, cv2.INTER_LINEAR, borderMode=border)
+    return image, cv2.remap(np.ascontiguousarray(label), columns, rows, cv2.INTER_NEAREST, borderValue=0)
+
+
+def warp_pair(
     image: UInt8Array, label: UInt8Array, matrix: FloatArray | None, flags: int
 ) -> tuple[UInt8Array, UInt8Array]:
+    """Warps an image and its label by a map (2, 3) from pixels of the result; None: not at all."""
     if matrix is None:
         return image, label
     size, label = label.shape[::-1], np.ascontiguousarray(label)
