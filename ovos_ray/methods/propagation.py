@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -93,11 +93,14 @@ class Walk:
             bool on the device says it to a graph, which computes both.
         references: (len(order), B, R), which memorised frames each sample reads at each position where there are more
             than R; None: all are read at every position.
+        unread: For each position, the memorised frames that no sample reads there, as far as the host knows. They take
+            no part in the backward pass: neither time nor a zero added to gradients, which would round them otherwise.
     """
 
     order: Sequence[int]
     deep: Sequence[bool] | Tensor
     references: Tensor | None
+    unread: Sequence[Collection[int]] | None = None
 
     @classmethod
     def drawn(
@@ -119,7 +122,8 @@ class Walk:
         chosen = [None if read_all else _references(network, position, draws) for position in range(len(order))]
         none = [[0] * (network.num_reference_frames or 0)] * len(draws.per_sample)
         references = torch.tensor([none if c is None else c for c in chosen]) if any(chosen) else None
-        return cls(order, deep, None if references is None else send(references, device))
+        unread = [set(range(at)).difference(*read) if read else set() for at, read in enumerate(chosen)]
+        return cls(order, deep, None if references is None else send(references, device), unread)
 
 
 def walk_along(
@@ -153,7 +157,8 @@ def walk_along(
     for position, index in enumerate(walk.order):
         if position > 0:
             fewer = walk.references is not None and limit is not None and position > limit
-            readout = _read(memory, walk.references[position] if fewer else None, features[index])  # type: ignore[index]
+            references = walk.references[position] if fewer else None  # type: ignore[index]
+            readout = _read(memory, references, features[index], walk.unread[position] if walk.unread else ())
             logits, state = call(
                 network.segment,
                 features[index],
@@ -237,11 +242,13 @@ def _references(network: VOSNetwork, num_memorised: int, draws: BatchRng) -> lis
     return [sorted(rng.choice(num_memorised, limit, replace=False).tolist()) for rng in draws.per_sample]
 
 
-def _read(memory: list[MemoryFrame], references: Tensor | None, query: FrameFeatures) -> Readout:
-    """Reads from all frames, or for each sample from those of the references (B, R)."""
+def _read(
+    memory: list[MemoryFrame], references: Tensor | None, query: FrameFeatures, unread: Collection[int] = ()
+) -> Readout:
+    """Reads from all frames, or for each sample from those of the references (B, R), which name none of `unread`."""
 
     def gather(tensors: list[Tensor]) -> Tensor:
-        flat = [x.flatten(-2) for x in tensors]
+        flat = [(x.detach() if at in unread else x).flatten(-2) for at, x in enumerate(tensors)]
         if references is None:
             return torch.cat(flat, dim=-1)
         samples = torch.arange(len(references), device=references.device)

@@ -181,6 +181,27 @@ def test_unread_frames_do_not_matter(name: str, monkeypatch: pytest.MonkeyPatch)
         assert torch.allclose(chosen.summary, sum(frame.summary for frame in memory))
 
 
+@pytest.mark.parametrize(("chosen", "is_read"), [([0, 1, 2], False), ([0, 1, 3], True)])
+def test_frames_that_no_sample_reads_are_left_out_of_the_backward_pass(
+    chosen: list[int], is_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A zero that goes through their encoder would cost its time, and round the gradients of all others otherwise."""
+    frames, masks = _batch()
+    network = build("xmem-tiny")
+    memorise, values = network.memorise, []
+
+    def remembered(*args: object, **kwargs: object) -> object:
+        frame, state = memorise(*args, **kwargs)
+        values.append(frame.value)
+        frame.value.retain_grad()
+        return frame, state
+
+    monkeypatch.setattr(network, "memorise", remembered)
+    monkeypatch.setattr(propagation, "_references", lambda _, at, __: [[0, 1, 2], chosen] if at == 4 else None)
+    propagate(network, frames, masks, range(5))[-1].sum().backward()
+    assert [value.grad is not None for value in values] == [True, True, True, is_read]
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_padded_objects_change_nothing_and_have_constant_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     frames, masks = _batch()
