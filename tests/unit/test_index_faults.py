@@ -30,21 +30,21 @@ def test_a_pack_that_dies_at_any_byte_of_its_index_leaves_what_was_there(
     length = (out / INDEX_NAME).stat().st_size
     if not overwrite:
         shutil.rmtree(out)
-    write = Path.write_text
+    write = Path.write_bytes
 
     def dies_after(taken: int) -> Callable[..., int]:
-        def write_text(path: Path, text: str, **options: str) -> int:
-            if path.name != INDEX_NAME:
-                return write(path, text, **options)
-            write(path, text[:taken], **options)
+        def write_bytes(path: Path, content: bytes) -> int:
+            if not path.name.startswith(f".{INDEX_NAME}"):
+                return write(path, content)
+            write(path, content[:taken])
             raise Dying
 
-        return write_text
+        return write_bytes
 
     # Nothing is tidied up in its death throes; what it has left is found by the next one.
     monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     for taken in (*range(0, length, 97), length - 1):
-        monkeypatch.setattr(Path, "write_text", dies_after(taken))
+        monkeypatch.setattr(Path, "write_bytes", dies_after(taken))
         with pytest.raises(Dying):
             pack(source, out, split="train", labels="all", overwrite=overwrite)
         assert (ShardIndex.load(out) == before) if overwrite else not out.exists(), f"after {taken} of {length} bytes"

@@ -21,6 +21,7 @@ from ovos_ray.config import DataConfig
 from ovos_ray.data.clips import sampling
 from ovos_ray.data.clips.shares import check_shared_images, per_shard
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry
+from ovos_ray.data.shards.video_entry import VideoOutline
 from ovos_ray.errors import ConfigError, DataError
 
 __all__ = ["Clip", "Exclusion", "Plan", "check_split", "curriculum_at", "frame_geometry_at", "is_static_step"]
@@ -182,32 +183,42 @@ class Plan:
         multipliers = per_shard("multipliers", data.multipliers, indices, data.shards, [1] * len(indices))
         stored = [index.frame_interval for index in indices]
         intervals = per_shard("frame_intervals", data.frame_intervals, indices, data.shards, stored)
-        items: list[_Item] = []
+        self._indices, self._intervals = indices, intervals
+        places = [np.empty((0, 2), np.int32)]  # (source, place in its index), not entries: there may be millions
         excluded: list[Exclusion] = []
-        for source, (index, multiplier, interval) in enumerate(zip(indices, multipliers, intervals, strict=True)):
-            for video in index.videos:
-                starts, low, reason = self._starts(video)
+        for source, index in enumerate(indices):
+            fit = []
+            for place, outline in enumerate(index.outlines()):
+                starts, _, reason = self._starts(outline)
                 if starts:
-                    items.extend([_Item(source, video, starts, interval, low)] * multiplier)
+                    fit.append(place)
                 else:
-                    excluded.append(Exclusion(index.dataset, video.name, reason))
+                    excluded.append(Exclusion(index.dataset, outline.name, reason))
+            of_source = np.stack([np.full(len(fit), source, np.int32), np.array(fit, np.int32)], 1)
+            places.append(np.repeat(of_source, multipliers[source], axis=0))
         self.excluded = tuple(excluded)
-        if not items:
+        self._items = np.concatenate(places)
+        if not len(self._items):
             reasons = "; ".join(f"{e.dataset}/{e.video}: {e.reason}" for e in excluded[:3]) or "the shards are empty"
             raise DataError(
                 f"no video can give a clip of {data.clip_length} frames ({reasons})",
                 "lower data.clip_length, or pack videos that go on after their labelled frame",
             )
-        self._items = items
 
-    def _starts(self, video: VideoEntry) -> tuple[tuple[int, ...], int, str]:
+    def _item(self, number: int) -> _Item:
+        source, place = self._items[number].tolist()
+        video = self._indices[source].videos[place]
+        starts, low, _ = self._starts(video.outline)
+        return _Item(source, video, starts, self._intervals[source], low)
+
+    def _starts(self, video: VideoOutline) -> tuple[tuple[int, ...], int, str]:
         """Returns the frames a clip of this video may start from, and the first it may show; or why there is none."""
         n, last = self.data.clip_length, video.num_frames - 1
-        labelled = [frame for frame in video.label_frames if video.objects.get(frame)]
+        labelled = video.shown
         if not labelled:
             return (), 0, "no labelled frame shows an object"
         if self.data.source == "static":
-            return tuple(labelled), 0, ""
+            return labelled, 0, ""
         if self.data.clip_start == "label":
             after, before = last - labelled[0] + 1, labelled[0] + 1
             if after >= n or (before >= n and self.data.label_side == "both"):
@@ -234,7 +245,7 @@ class Plan:
     @property
     def num_videos(self) -> int:
         """Eligible videos."""
-        return len({(item.source, item.video.name) for item in self._items})
+        return len(np.unique(self._items, axis=0))
 
     def max_skip(self, step: int) -> int:
         """Returns D in force at an optimiser step, in video frames."""
@@ -247,7 +258,7 @@ class Plan:
     def clip(self, position: int) -> Clip:
         """Returns the clip at a position of training."""
         epoch, place = divmod(position, len(self._items))
-        item = self._items[self._epoch_order(epoch)[place]]
+        item = self._item(self._epoch_order(epoch)[place])
         step = position // self.data.batch_size
         static = self.data.source == "static" or is_static_step(self.data.static_share, self.seed, step, self.steps)
         clip = self._draw(item, position, seeding.generator(self.seed, position, "clip"), "augmentation", static)
@@ -256,7 +267,7 @@ class Plan:
         rng = seeding.generator(self.seed, position, "merged clip")
         if rng.random() >= self.data.clip_merging:
             return clip
-        other = self._items[int(rng.integers(len(self._items)))]
+        other = self._item(int(rng.integers(len(self._items))))
         return dataclasses.replace(clip, merged=self._draw(other, position, rng, "merged augmentation"))
 
     def _draw(self, item: _Item, position: int, rng: np.random.Generator, purpose: str, static: bool = False) -> Clip:

@@ -62,7 +62,7 @@ def check_shared_images(indices: Sequence[ShardIndex], folders: Sequence[str]) -
     """
     seen: dict[tuple[str, str], str] = {}
     for index, folder in zip(indices, folders, strict=False):
-        for video in index.videos:
+        for video in index.outlines():
             other = seen.setdefault((index.dataset, video.name), folder)
             if other != folder:
                 raise ConfigError(

@@ -17,6 +17,7 @@ from ovos_ray.data.shards.prepare import by_video, frames_of, map_in_order, prep
 from ovos_ray.data.shards.writer import ShardWriter
 from ovos_ray.errors import DataError
 from ovos_ray.io import restore_folder, whole_folder
+from ovos_ray.storage import Storage
 
 __all__ = ["LabelFrame", "Labels", "Progress", "content_digest", "pack"]
 
@@ -115,15 +116,18 @@ def pack(
                 root=str(Path(source.root).absolute()),
             )
             index.check()
-            index.save(folder / INDEX_NAME)
+            index.save(Storage(str(folder)))
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error})", "free space there, or give another --out") from error
     return index
 
 
 def content_digest(checksums: Iterable[str]) -> str:
-    """Returns 16 hex digits of all rows' checksums in the order of the index."""
-    return hashlib.blake2b("\n".join(checksums).encode(), digest_size=8).hexdigest()
+    """Returns 16 hex digits of all rows' checksums in the order of the index, joined by line or given one by one."""
+    state = hashlib.blake2b(digest_size=8)
+    for number, text in enumerate(checksums):
+        state.update(f"\n{text}".encode() if number else text.encode())
+    return state.hexdigest()
 
 
 def _raise(problems: list[str], source: DatasetFolder) -> None:

@@ -49,11 +49,15 @@ def verify(folder: str | Path, progress: Callable[[int, int], None] | None = Non
     index = ShardIndex.load(folder)
     problems: list[Problem] = []
     checksums: list[str] = []
+    places: dict[int, list[int]] = {}
+    for place, video in enumerate(index.videos):
+        places.setdefault(video.shard, []).append(place)
     for position, file in enumerate(index.files):
-        expected = [
-            (video, frame) for video in index.videos if video.shard == position for frame in range(video.num_frames)
-        ]
-        problems += _check_file(str(folder), file.name, expected, index, checksums)
+        videos = [index.videos[place] for place in places.get(position, ())]
+        expected = [(video, frame) for video in videos for frame in range(video.num_frames)]
+        found: list[str] = []
+        problems += _check_file(str(folder), file.name, expected, index, found)
+        checksums.append("\n".join(found))
         if progress is not None:
             progress(position + 1, len(index.files))
     num_labels = sum(len(video.label_frames) for video in index.videos)
