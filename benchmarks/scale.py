@@ -11,6 +11,8 @@ import json
 import os
 import pickle
 import platform
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +28,7 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.masks import ObjectBox
 from ovos_ray.data.shards.index import LabelBudget, ShardFile, ShardIndex, VideoEntry
+from ovos_ray.io import Storage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 NUM_VIDEOS, NUM_FRAMES = 3471, 94_000
@@ -46,44 +49,46 @@ def timed(result: dict[str, float], name: str, count: int = 1) -> Iterator[None]
     result[f"{name}_cpu_ms"] = round(1e3 * (time.process_time() - processor) / count, 4)
 
 
-def synthetic_index() -> ShardIndex:
-    """As many videos, frames and objects as YouTube-VOS has, with its names; one label each."""
+def synthetic_index(num_videos: int = NUM_VIDEOS) -> ShardIndex:
+    """As many frames and objects a video as YouTube-VOS has, with its names; one label each."""
     rng = np.random.default_rng(0)
-    lengths = rng.integers(4, 37, NUM_VIDEOS)
-    lengths = np.maximum(4, np.round(lengths * NUM_FRAMES / lengths.sum())).astype(int)
+    lengths = rng.integers(4, 37, num_videos)
+    lengths = np.maximum(4, np.round(lengths * NUM_FRAMES / NUM_VIDEOS * num_videos / lengths.sum())).astype(int)
+    rows_before = (np.cumsum(lengths) - lengths).tolist()
+    names = sorted({f"{number:010x}" for number in rng.integers(16**10, size=num_videos + num_videos // 100)})
     videos = []
     for number, length in enumerate(lengths.tolist()):
+        corner = rng.integers(0, 400, 2).tolist()
         boxes = tuple(
-            ObjectBox(i + 1, x0, y0, x1, y1, int(rng.integers(1000, 90000)))
+            ObjectBox(i + 1, *corner, corner[0] + 300, corner[1] + 200, 30_000 + i)
             for i in range(int(rng.integers(1, 5)))
-            for x0, y0, x1, y1 in (rng.integers(0, 700, 4).tolist(),)
         )
         videos.append(
             VideoEntry(
-                name=f"{rng.integers(16**10):010x}",
+                name=names[number],
                 num_frames=length,
                 height=720,
                 width=1280,
                 frame_names=tuple(f"{5 * frame:05d}" for frame in range(length)),
                 label_frames=(0,),
                 objects={0: boxes},
-                shard=number * 60 // NUM_VIDEOS,
-                first_row=number,
+                shard=0,
+                first_row=rows_before[number],
             )
         )
     total = int(lengths.sum())
     return ShardIndex(
         dataset="youtube-vos2018", layout="youtube-vos", split="train", labels="first", frame_interval=5,
-        shortest_side=480, num_reencoded=total, budget=LabelBudget(NUM_VIDEOS, total), digest="0" * 16,
-        source_digest="0" * 16, rows_per_group=8, files=tuple(ShardFile(f"{i:05d}.parquet", 1) for i in range(60)),
-        videos=tuple(sorted(videos, key=lambda video: video.name)),
+        shortest_side=480, num_reencoded=total, budget=LabelBudget(num_videos, total), digest="0" * 16,
+        source_digest="0" * 16, rows_per_group=8, files=(ShardFile("frames-00000.parquet", total),),
+        videos=tuple(videos),
     )  # fmt: skip
 
 
 def measure_index_and_plan(folder: Path) -> dict[str, float]:
     result: dict[str, float] = {}
     index = synthetic_index()
-    index.save(folder / "index.json")
+    index.save(Storage(str(folder)))
     result["index_bytes"] = (folder / "index.json").stat().st_size
     result["index_bytes_per_video"] = round(result["index_bytes"] / NUM_VIDEOS)
     before = rss_mib()
@@ -98,6 +103,35 @@ def measure_index_and_plan(folder: Path) -> dict[str, float]:
     result["plan_mib"] = round(rss_mib() - before, 1)
     plan.clip(0)
     with timed(result, "plan_clip", 20_000):
+        for position in range(20_000):
+            plan.clip(position)
+    return result
+
+
+def measure_large_index(num_videos: int, columnar: bool) -> dict[str, float]:
+    """Writes and loads an index of so many videos, in processes of their own, whose memory is counted."""
+    with tempfile.TemporaryDirectory() as folder:
+        for step in ("write", "load"):
+            command = [sys.executable, __file__, f"--{step}-index", folder, "--videos", str(num_videos)]
+            output = subprocess.run([*command, *["--columnar"] * columnar], check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(output.stdout)
+    return result
+
+
+def load_large_index(folder: Path) -> dict[str, float]:
+    """What one process pays for an index: time and private memory, and the clips that it plans."""
+    result: dict[str, float] = {"bytes": sum(path.stat().st_size for path in folder.iterdir())}
+    config = override(ExperimentConfig(), {"data.clip_length": 3, "data.batch_size": 16})
+    before = psutil.Process().memory_full_info().uss
+    with timed(result, "load"):
+        index = ShardIndex.load(folder)
+    result["load_mib"] = round((psutil.Process().memory_full_info().uss - before) / 2**20, 1)
+    with timed(result, "plan"):
+        plan = Plan([index], config.data, seed=0, steps=150_000)
+    plan.clip(0)
+    result["planned_mib"] = round((psutil.Process().memory_full_info().uss - before) / 2**20, 1)
+    result["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before / 2**20, 1)
+    with timed(result, "clip", 20_000):
         for position in range(20_000):
             plan.clip(position)
     return result
@@ -203,7 +237,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=5000, help="log calls that are sent to each store")
     parser.add_argument("--tracking-uri", help="measure a running server alone, such as one on PostgreSQL")
+    parser.add_argument("--index-sizes", type=int, nargs="*", help="measure indices of so many videos alone")
+    for hidden in ("--write-index", "--load-index"):  # the processes that this starts
+        parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--videos", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--columnar", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.write_index:
+        synthetic_index(arguments.videos).save(Storage(str(arguments.write_index)), columnar=arguments.columnar)
+        return
+    if arguments.load_index:
+        print(json.dumps(load_large_index(arguments.load_index)))
+        return
+    if arguments.index_sizes:
+        for size in arguments.index_sizes:
+            for columnar in (False, True):
+                print(
+                    size, "columns" if columnar else "json", json.dumps(measure_large_index(size, columnar)), flush=True
+                )
+        return
     calls = arguments.calls
     from importlib import metadata
 
