@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,10 +51,6 @@ class LabelBudget:
 
     def __str__(self) -> str:
         return f"{self.labelled_frames} of {self.total_frames} frames labelled ({self.percent:.1f} %)"
-
-
-def _is_count(labels: str) -> bool:
-    return isinstance(labels, str) and labels.isascii() and labels.isdecimal()
 
 
 @dataclass(frozen=True)
@@ -120,7 +117,7 @@ class ShardIndex:
         """
         texts = (self.dataset, self.layout, self.split, self.digest, self.source_digest)
         require(all(isinstance(text, str) for text in texts), "texts", texts)
-        require(self.labels in ("first", "all", "frames") or _is_count(self.labels), "labels", self.labels)
+        require(re.fullmatch("first|all|frames|[0-9]+", str(self.labels)) is not None, "labels", self.labels)
         whole("frame_interval", self.frame_interval, 1)
         whole("rows_per_group", self.rows_per_group, 1)
         whole("num_reencoded", self.num_reencoded, 0)

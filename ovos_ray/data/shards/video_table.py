@@ -192,7 +192,7 @@ class VideoTable(Sequence[VideoEntry]):
         return (self._entry(place) for place in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and len(self) == len(other) and all(map(_same, self, other))
+        return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -212,10 +212,6 @@ class VideoTable(Sequence[VideoEntry]):
                 labels, counts = self._list("label_frames", place), self._list("num_objects", place)
                 shown = tuple(frame for frame, count in zip(labels, counts, strict=False) if count)
                 yield VideoOutline(name, frames, tuple(labels), shown)
-
-
-def _same(one: VideoEntry, other: object) -> bool:
-    return one == other
 
 
 def _joined(names: Sequence[str]) -> str:
