@@ -33,6 +33,7 @@ from ovos_ray.io import Storage
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 NUM_VIDEOS, NUM_FRAMES = 3471, 94_000
 NUM_TRIALS = 1000
+LARGEST_JSON = 100_000  # videos; a million would take gigabytes
 NETWORKS = ("stcn-tiny", "xmem-tiny", "cutie-tiny", "stcn", "xmem", "cutie-small", "cutie-base")
 
 
@@ -58,11 +59,8 @@ def synthetic_index(num_videos: int = NUM_VIDEOS) -> ShardIndex:
     names = sorted({f"{number:010x}" for number in rng.integers(16**10, size=num_videos + num_videos // 100)})
     videos = []
     for number, length in enumerate(lengths.tolist()):
-        corner = rng.integers(0, 400, 2).tolist()
-        boxes = tuple(
-            ObjectBox(i + 1, *corner, corner[0] + 300, corner[1] + 200, 30_000 + i)
-            for i in range(int(rng.integers(1, 5)))
-        )
+        x, y = rng.integers(0, 400, 2).tolist()
+        boxes = tuple(ObjectBox(i + 1, x, y, x + 300, y + 200, 30_000 + i) for i in range(int(rng.integers(1, 5))))
         videos.append(
             VideoEntry(
                 name=names[number],
@@ -251,7 +249,7 @@ def main() -> None:
         return
     if arguments.index_sizes:
         for size in arguments.index_sizes:
-            for columnar in (False, True):
+            for columnar in (False, True)[size > LARGEST_JSON :]:
                 print(
                     size, "columns" if columnar else "json", json.dumps(measure_large_index(size, columnar)), flush=True
                 )
