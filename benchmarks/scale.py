@@ -28,7 +28,7 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.masks import ObjectBox
 from ovos_ray.data.shards.index import LabelBudget, ShardFile, ShardIndex, VideoEntry
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 NUM_VIDEOS, NUM_FRAMES = 3471, 94_000
@@ -209,7 +209,6 @@ def measure_checkpoints(folder: Path) -> dict[str, Any]:
 
     from ovos_ray import networks
     from ovos_ray.run.estimate import checkpoint_bytes
-    from ovos_ray.storage import Storage
     from ovos_ray.train.checkpoint import CheckpointStore
 
     result: dict[str, Any] = {}

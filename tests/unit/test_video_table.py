@@ -24,7 +24,7 @@ from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.data.shards.video_table import VideoTable, _joined, _split
 from ovos_ray.errors import DataError
-from ovos_ray.io import Storage
+from ovos_ray.storage import Storage
 
 
 @pytest.fixture(scope="module")

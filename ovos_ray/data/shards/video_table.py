@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ovos_ray.data.masks import MAX_PIXELS, ObjectBox
 from ovos_ray.data.shards.video_entry import ShardFile, VideoEntry, VideoOutline, require
-from ovos_ray.errors import DataError
+from ovos_ray.errors import DataError, StorageError
 from ovos_ray.storage import Storage
 
 __all__ = ["TABLE_NAME", "VideoTable"]
@@ -115,19 +115,22 @@ class VideoTable(Sequence[VideoEntry]):
 
         Raises:
             DataError: It is missing or damaged, has another number of videos, or may take more memory than its file.
+            StorageError: The bucket cannot be reached.
         """
         storage = Storage(str(folder))
-        path = storage.path(name)
+        path = storage.location(name)
         try:
-            with storage.fs.open_input_file(path) as file:
-                parquet = pq.ParquetFile(file)
-                groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
-                columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-                plain = all(c.compression == "UNCOMPRESSED" and _PLAIN.issuperset(c.encodings) for c in columns)
-                require(plain, "columns that may take any memory", [c.compression for c in columns])
-                rows = parquet.metadata.num_rows
-                require(rows == num_videos and rows * _LEAST_BYTES <= file.size(), "videos", rows)
-                return cls(parquet.read(use_threads=False).replace_schema_metadata(None), files)
+            content = storage.read(name)
+            parquet = pq.ParquetFile(pa.BufferReader(content))
+            groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+            plain = all(c.compression == "UNCOMPRESSED" and _PLAIN.issuperset(c.encodings) for c in columns)
+            require(plain, "columns that may take any memory", [c.compression for c in columns])
+            rows = parquet.metadata.num_rows
+            require(rows == num_videos and rows * _LEAST_BYTES <= len(content), "videos", rows)
+            return cls(parquet.read(use_threads=False).replace_schema_metadata(None), files)
+        except StorageError:
+            raise
         except FileNotFoundError as error:
             raise DataError(
                 f"{path}: the table of videos is missing", f"copy the whole folder, or {_REMEDY}"
