@@ -17,7 +17,7 @@ import torch
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 

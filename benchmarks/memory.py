@@ -17,7 +17,7 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 
 SMALL: dict[str, Any] = {"train.steps": 4, "train.checkpoint_every": 4, "tracking_uri": "", "pretrain": None}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.masks import decode_image, decode_mask, encode_jpeg, encode_mask
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 
 __all__ = ["davis_folders", "shrink", "synthetic_folders"]
 

@@ -32,7 +32,6 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.evaluate.infer.baselines import copy_first_mask, match_colours
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, Predictor
 from ovos_ray.evaluate.infer.prediction import predict_dataset
@@ -40,6 +39,7 @@ from ovos_ray.evaluate.metrics import region_similarity
 from ovos_ray.evaluate.score.read_mask import read_mask
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.methods import one_shot_loss
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.here import local_stream
 from ovos_ray.run.progress import print_record
 from ovos_ray.run.request import resolve

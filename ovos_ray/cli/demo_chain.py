@@ -28,7 +28,6 @@ from ovos_ray.config import (
 )
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import OvosError
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.infer.baselines import copy_first_mask, match_colours
@@ -38,6 +37,7 @@ from ovos_ray.evaluate.metrics import COMPARED
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.evaluate.score.table import ScoreTable
 from ovos_ray.io import write_json
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.request import resolve
 from ovos_ray.study.expand import expand
 from ovos_ray.study.space import SearchSpace, Trial

@@ -13,7 +13,7 @@ from ovos_ray.errors import ConfigError
 from ovos_ray.io import read_json
 
 if TYPE_CHECKING:
-    from ovos_ray.data.shards.label_choice import Labels
+    from ovos_ray.packing.label_choice import Labels
 
 __all__ = ["pack"]
 
@@ -40,7 +40,7 @@ def pack(
 ) -> None:
     """Packs a dataset folder into Parquet shards with an index."""
     from ovos_ray.data.folders.open import open_dataset
-    from ovos_ray.data.shards.pack import pack as pack_folder
+    from ovos_ray.packing.pack import pack as pack_folder
 
     if label_frame != "first" and not label_frame.isdecimal():
         raise ConfigError(

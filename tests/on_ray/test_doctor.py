@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from ovos_ray.cli.app import app
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 from ovos_ray.track.records import RunIdentity
 from ovos_ray.track.spool import Spool
 

@@ -20,7 +20,7 @@ from ovos_ray.config.digest import resolve_paths
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 from ovos_ray.study.expand import expand
 from ovos_ray.study.space import SearchSpace
 from ovos_ray.train.run_folder import RunFolder

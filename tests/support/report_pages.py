@@ -21,7 +21,7 @@ from synthetic_study import RawRun, curve, made_up_scores, save_mask, square, wr
 from ovos_ray.cli.demo_chain import run_demo
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 from ovos_ray.report.build import build_report
 
 REPOSITORY = Path(__file__).resolve().parents[2]

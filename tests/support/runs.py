@@ -33,7 +33,7 @@ from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import resume_step

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 from ovos_ray.cli.app import app
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.masks import encode_mask
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.packing.pack import pack
 
 
 @pytest.fixture

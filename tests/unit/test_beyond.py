@@ -15,10 +15,10 @@ from runs import config_of, local_stream, same, train_alone
 from ovos_ray import networks
 from ovos_ray.config import override
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError
 from ovos_ray.methods import one_shot, one_shot_loss, propagate
 from ovos_ray.methods.losses import mask_confidence
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_config
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from ovos_ray.cli.app import app
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError, OvosError
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -20,7 +20,7 @@ from ovos_ray.cli import app as program
 from ovos_ray.cli.console import console, errors, printable, progress_bar, tell
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import encode_jpeg, encode_mask
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 from ovos_ray.track.records import RunIdentity
 from ovos_ray.track.spool import Spool
 

@@ -18,9 +18,9 @@ from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import decode_image, decode_mask
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.errors import DataError, StorageError
+from ovos_ray.packing.pack import pack
 from trainables import augmentation as presets
 
 

@@ -13,8 +13,8 @@ from ovos_ray.cli.app import app
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import CheckpointError
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.request import RunRequest
 from ovos_ray.study.expand import expand
 from ovos_ray.study.run_study import run_study

@@ -20,9 +20,9 @@ from PIL import Image
 from ovos_ray.data import masks
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import read_video_file
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.errors import DataError
+from ovos_ray.packing.pack import pack
 
 PLACE = b"51 deg 30 N, 0 deg 7 W"
 

@@ -15,11 +15,11 @@ from ovos_ray import networks
 from ovos_ray.cli.app import app
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import encode_jpeg, encode_mask
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import DataError, OvosError
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.infer.baselines import copy_first_mask
 from ovos_ray.evaluate.infer.prediction import predict_dataset
+from ovos_ray.packing.pack import pack
 from ovos_ray.storage import Storage
 
 NAMES = ["..", "../victim", "/etc", ".", "a\\b", "\x1b[31mred", "v0/../../victim"]

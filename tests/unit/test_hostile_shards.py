@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import SCHEMA, ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError
+from ovos_ray.packing.pack import pack
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ from ovos_ray.config.roles import Computes, settings_of
 from ovos_ray.config.stored import SCHEMA, read_stored, to_store
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import CheckpointError, ConfigError, OvosError
 from ovos_ray.networks import build
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.pin import pin_content
 from ovos_ray.run.prepare import make_run
 from ovos_ray.run.pretraining import pin, pretraining_folder, pretraining_stage

@@ -18,7 +18,7 @@ FLOORS = (
     ("errors", "io", "paths", "seeding", "storage"),
     ("config",),
     ("data", "networks"),
-    ("methods",),
+    ("methods", "packing"),
     ("train",),
     ("evaluate", "track"),
     ("run", "report"),

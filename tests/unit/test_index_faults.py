@@ -11,9 +11,9 @@ from davis_folder import make_davis
 
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import INDEX_NAME, ShardIndex
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError
+from ovos_ray.packing.pack import pack
 
 
 class Dying(BaseException):

@@ -13,10 +13,10 @@ from ovos_ray.cli.app import app
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.masks import encode_mask
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import Labels, pack
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.packing.pack import Labels, pack
 
 PNG = b"\x89PNG"
 

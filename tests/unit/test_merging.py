@@ -21,8 +21,8 @@ from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_config
 
 Pixels = npt.NDArray[np.uint8]

@@ -21,9 +21,9 @@ from ovos_ray.config.digest import digest
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError
 from ovos_ray.io import exclusive
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.initial import initial_network
 from ovos_ray.run.labels import count_labels
 from ovos_ray.run.pretraining import pin, pretraining_folder, pretraining_stage

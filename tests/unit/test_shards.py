@@ -20,11 +20,11 @@ from PIL import Image
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.masks import boxes, decode_image, decode_mask, encode_mask
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import pack
-from ovos_ray.data.shards.prepare import map_in_order
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.packing.pack import pack
+from ovos_ray.packing.prepare import map_in_order
 
 PNG = b"\x89PNG"
 
@@ -238,7 +238,7 @@ def test_a_killed_pack_leaves_no_shards_and_its_remains_are_cleared(davis: Datas
     script = (
         "import sys, time\n"
         "from ovos_ray.data.folders.open import open_dataset\n"
-        "from ovos_ray.data.shards.pack import pack\n"
+        "from ovos_ray.packing.pack import pack\n"
         "def wait(done, total):\n"
         "    print(done, flush=True)\n"
         "    time.sleep(60)\n"
@@ -266,7 +266,7 @@ def test_a_pack_killed_while_it_replaces_shards_loses_neither_the_old_nor_the_ne
     script = (
         "import os, signal, sys\n"
         "from ovos_ray.data.folders.open import open_dataset\n"
-        "from ovos_ray.data.shards.pack import pack\n"
+        "from ovos_ray.packing.pack import pack\n"
         "def rename(source, target, move=os.rename):\n"
         "    move(source, target)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"

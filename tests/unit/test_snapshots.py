@@ -33,9 +33,9 @@ from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import decode_mask
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.infer.inference import predict_video
+from ovos_ray.packing.pack import pack
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.pictures.emergence import emergence_galleries
 from ovos_ray.report.runs import Study

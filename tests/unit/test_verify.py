@@ -15,10 +15,10 @@ from PIL import Image
 
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.masks import encode_jpeg, encode_mask
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError
+from ovos_ray.packing.pack import pack
 
 
 @pytest.fixture

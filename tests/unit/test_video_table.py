@@ -19,11 +19,11 @@ from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards import index as index_module
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.data.shards.video_table import VideoTable, _joined, _split
 from ovos_ray.errors import DataError
+from ovos_ray.packing.pack import pack
 from ovos_ray.storage import Storage
 
 

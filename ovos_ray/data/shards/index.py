@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from ovos_ray.errors import DataError, StorageError
 from ovos_ray.paths import checked_name
 from ovos_ray.storage import Storage
 
-__all__ = ["INDEX_NAME", "LabelBudget", "ShardFile", "ShardIndex", "VideoEntry"]
+__all__ = ["INDEX_NAME", "LabelBudget", "ShardFile", "ShardIndex", "VideoEntry", "content_digest"]
 
 _VERSION, _COLUMNAR_VERSION = 1, 2
 _COLUMNAR_FROM = 10_000  # videos; see `benchmarks/README.md` for what both take
@@ -193,6 +194,14 @@ class ShardIndex:
         except DataError as error:
             raise DataError(f"{path}: {error.message}", error.remedy) from error
         return index
+
+
+def content_digest(checksums: Iterable[str]) -> str:
+    """Returns 16 hex digits of all rows' checksums in the order of the index, joined by line or given one by one."""
+    state = hashlib.blake2b(digest_size=8)
+    for number, text in enumerate(checksums):
+        state.update(f"\n{text}".encode() if number else text.encode())
+    return state.hexdigest()
 
 
 def _plain(video: VideoEntry) -> dict[str, Any]:

@@ -10,8 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from ovos_ray.data.masks import boxes, decode_mask, jpeg_size
-from ovos_ray.data.shards.index import ShardIndex, VideoEntry
-from ovos_ray.data.shards.pack import content_digest
+from ovos_ray.data.shards.index import ShardIndex, VideoEntry, content_digest
 from ovos_ray.data.shards.reader import SCHEMA, open_shard, require_plain, row_checksum
 from ovos_ray.errors import DataError
 

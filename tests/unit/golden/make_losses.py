@@ -21,7 +21,7 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.pack import pack
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.here import local_stream
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import ObjectBox
-from ovos_ray.data.shards.prepare import PackedRow
 from ovos_ray.data.shards.reader import SCHEMA
 from ovos_ray.data.shards.video_entry import ShardFile, VideoEntry
+from ovos_ray.packing.prepare import PackedRow
 
 __all__ = ["ShardWriter"]
 

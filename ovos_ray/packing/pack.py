@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.video import Video
-from ovos_ray.data.shards.index import INDEX_NAME, LabelBudget, ShardIndex
-from ovos_ray.data.shards.label_choice import LabelFrame, Labels, check_choice, kind_of, named_videos
-from ovos_ray.data.shards.prepare import by_video, frames_of, map_in_order, prepare
-from ovos_ray.data.shards.writer import ShardWriter
+from ovos_ray.data.shards.index import INDEX_NAME, LabelBudget, ShardIndex, content_digest
 from ovos_ray.errors import DataError
 from ovos_ray.io import restore_folder, whole_folder
+from ovos_ray.packing.label_choice import LabelFrame, Labels, check_choice, kind_of, named_videos
+from ovos_ray.packing.prepare import by_video, frames_of, map_in_order, prepare
+from ovos_ray.packing.writer import ShardWriter
 from ovos_ray.storage import Storage
 
-__all__ = ["LabelFrame", "Labels", "Progress", "content_digest", "pack"]
+__all__ = ["LabelFrame", "Labels", "Progress", "pack"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -120,14 +120,6 @@ def pack(
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error})", "free space there, or give another --out") from error
     return index
-
-
-def content_digest(checksums: Iterable[str]) -> str:
-    """Returns 16 hex digits of all rows' checksums in the order of the index, joined by line or given one by one."""
-    state = hashlib.blake2b(digest_size=8)
-    for number, text in enumerate(checksums):
-        state.update(f"\n{text}".encode() if number else text.encode())
-    return state.hexdigest()
 
 
 def _raise(problems: list[str], source: DatasetFolder) -> None:

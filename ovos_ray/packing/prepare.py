@@ -24,9 +24,9 @@ from ovos_ray.data.masks import (
     require_upright,
     without_metadata,
 )
-from ovos_ray.data.shards.label_choice import LabelFrame, Labels, chosen_frames
 from ovos_ray.data.shards.reader import row_checksum
 from ovos_ray.errors import DataError
+from ovos_ray.packing.label_choice import LabelFrame, Labels, chosen_frames
 
 __all__ = ["PackedRow", "SourceFrame", "by_video", "frames_of", "map_in_order", "prepare"]
 

@@ -1,0 +1,1 @@
+"""Packing: a dataset folder becomes shards. Every file is checked on the way in."""
