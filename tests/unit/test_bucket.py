@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from processes import answers, free_port, wait_for
-from pyarrow import fs
+from faulty_s3 import Server, serving, upload
 from tiny_study import make_dataset
 from tracked import history, the_run
 
@@ -21,6 +18,7 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.reader import ShardReader
+from ovos_ray.errors import StorageError
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
 from ovos_ray.storage import Storage
@@ -32,29 +30,16 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URI of an empty bucket; pyarrow is led to it by the variables that lead it to MinIO or Ceph."""
-    port = free_port()
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    variables = {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        wait_for(lambda: answers(port, "/"), 60)
-        fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_creation=True).create_dir("ovos")
-        yield "s3://ovos"
-    server.terminate()
-    server.wait(30)
+def server() -> Iterator[Server]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(server: Server) -> Iterator[str]:
+    """URI of a bucket that does not fail."""
+    yield server.uri
+    server.fail(0)
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +47,6 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("local")
     make_dataset(root)
     return root
-
-
-def upload(folder: Path, uri: str) -> None:
-    target, path = fs.FileSystem.from_uri(uri)
-    fs.copy_files(str(folder), path, source_filesystem=fs.LocalFileSystem(), destination_filesystem=target)
 
 
 def test_files_are_whole_or_absent(bucket: str) -> None:
@@ -106,13 +86,9 @@ def test_shards_in_a_bucket_hold_what_they_hold_on_the_disk(bucket: str, local: 
         assert there.read(video.name, [4, 0]) == here.read(video.name, [4, 0])
 
 
-def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
-    bucket: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upload(local / "shards", f"{bucket}/run/shards")
-    monkeypatch.setenv("HOME", str(tmp_path))  # where unsent records wait
+def config_of(bucket: str, local: Path, name: str, **changes: object) -> ExperimentConfig:
     settings: dict[str, object] = {
-        "name": "one",
+        "name": name,
         "network.name": "stcn-tiny",
         "data.shards": (f"{bucket}/run/shards",),
         "data.crop_size": 48,
@@ -120,12 +96,20 @@ def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
         "data.batch_size": 2,
         "train.steps": 4,
         "train.checkpoint_every": 2,
-        "evaluation.root": str(local / "dataset"),
         "storage": f"{bucket}/run/runs",
         "tracking_uri": "",
+        **changes,
     }
+    return override(make("trainables.one_shot", ExperimentConfig), settings)
+
+
+def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
+    bucket: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(local / "shards", f"{bucket}/run/shards")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where unsent records wait
     said: list[str] = []
-    config = override(make("trainables.one_shot", ExperimentConfig), settings)
+    config = config_of(bucket, local, "one", **{"evaluation.root": str(local / "dataset")})
     request = RunRequest(config, "study", "one", watcher=lambda record: said.append(str(record.get("event"))))
     fit_here(request)
     run = Storage(f"{bucket}/run/runs/one")
@@ -141,6 +125,37 @@ def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
     assert run.read("network.safetensors") == weights
     assert not run.exists("lease"), "nobody trains it any more"
     assert json.loads(run.read("result.json"))["scores"] == first["scores"]
+
+
+def test_a_bucket_that_fails_now_and_then_changes_no_weight(
+    server: Server, bucket: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(local / "shards", f"{bucket}/run/shards")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def weights(name: str, **changes: object) -> bytes:
+        fit_here(RunRequest(config_of(bucket, local, name, **changes), "study", name))
+        return Storage(f"{bucket}/run/runs/{name}").read("network.safetensors")
+
+    undisturbed = weights("calm")
+    server.fail(0.05)
+    disturbed = weights("disturbed")
+    counts = server.fail(0)
+    assert sum(count for kind, count in counts.items() if not kind.endswith("fine")) >= 3, counts
+    assert disturbed == undisturbed
+    assert weights("other", seed=1) != undisturbed, "the control"
+
+
+def test_a_bucket_that_is_gone_is_named_and_the_data_is_not_blamed(
+    server: Server, bucket: str, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(local / "shards", f"{bucket}/gone/shards")
+    reader = ShardReader(f"{bucket}/gone/shards")
+    monkeypatch.setattr("ovos_ray.storage.PATIENCE_S", 1.0)
+    server.fail(1.0, "error")
+    with pytest.raises(StorageError, match="cannot be reached") as caught:
+        reader.read(reader.index.videos[0].name, [0])
+    assert "pack" not in str(caught.value)
 
 
 def test_records_that_were_not_sent_outlive_the_machine_and_are_sent_from_another(

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 from ovos_ray.cli.app import app
 from ovos_ray.cli.status import sparkline
 from ovos_ray.errors import ConfigError
-from ovos_ray.io import Storage, exclusive
+from ovos_ray.io import exclusive
 from ovos_ray.run.here import fit_here
+from ovos_ray.storage import Storage
 from ovos_ray.study.expand import expand
 from ovos_ray.study.run_study import run_study
 from ovos_ray.study.space import SearchSpace
