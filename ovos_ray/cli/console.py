@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["console", "errors", "printable", "progress_bar", "tell"]
+__all__ = ["Plain", "console", "errors", "printable", "progress_bar", "tell"]
 
 # Control characters but line ends and tabs, text that reads otherwise than it is, halves of characters.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -24,7 +24,7 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
-class _PlainConsole(Console):
+class Plain(Console):
     """A console that takes texts as they are: no markup, no emoji, no highlighting, nothing cut off."""
 
     def __init__(self, **options: Any) -> None:
@@ -35,8 +35,8 @@ class _PlainConsole(Console):
         return super().render_str(printable(text), **options)
 
 
-console: Console = _PlainConsole()
-errors: Console = _PlainConsole(stderr=True)
+console: Console = Plain()
+errors: Console = Plain(stderr=True)
 
 
 def tell(head: str, text: object, *, style: str, where: Console = console) -> None:

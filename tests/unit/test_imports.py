@@ -25,6 +25,7 @@ FLOORS = (
     ("study",),
     ("on_ray",),
     ("cli",),
+    ("api",),
     ("__main__",),
 )
 ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

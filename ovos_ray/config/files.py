@@ -1,0 +1,72 @@
+"""Configurations from files: what a run has stored (`runs/NAME/config.json`), and what a user wrote (`run.yaml`).
+
+recipe: trainables.one_shot     # where it starts; without it, from the defaults
+data.shards: shards/davis       # dotted keys, or groups
+train:
+steps: 500
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ovos_ray.config.overrides import override
+from ovos_ray.config.recipes import make
+from ovos_ray.config.settings import ExperimentConfig
+from ovos_ray.config.stored import read_stored
+from ovos_ray.errors import ConfigError
+
+__all__ = ["SUFFIXES", "find_config"]
+
+SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def find_config(source: str) -> ExperimentConfig:
+    """Returns the configuration that a recipe makes, or that a file holds.
+
+    Args:
+        source: A module path, such as `trainables.one_shot`, or a `.json` or `.yaml` file.
+
+    Raises:
+        ConfigError: It is not found, or holds what is no setting.
+    """
+    if not source.endswith(SUFFIXES):
+        return make(source, ExperimentConfig)
+    values = _read(Path(source))
+    if isinstance(values.get("config"), Mapping):  # as `RunFolder` and `show --format` write it
+        return read_stored(values["config"], values.get("schema", 1))
+    recipe = values.pop("recipe", None)
+    config = ExperimentConfig() if recipe is None else make(str(recipe), ExperimentConfig)
+    try:
+        return override(config, dict(_leaves(values)))
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error.message}", error.remedy) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})", "give a recipe of `ovos-ray ls`") from error
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not a configuration ({error})", _REMEDY) from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds a {type(values).__name__}, no settings", _REMEDY)
+    return values
+
+
+_REMEDY = "`ovos-ray show RECIPE --format yaml` writes one"
+
+
+def _leaves(values: Mapping[Any, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
