@@ -27,11 +27,11 @@ from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import decode_mask
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.pack import pack as pack_folder
 from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.infer.inference import Image, Mask, predict_video
 from ovos_ray.evaluate.infer.tracker import best_device
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.packing.pack import pack as pack_folder
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.prepare import request_for
 from ovos_ray.run.pretraining import pin
@@ -77,7 +77,7 @@ def pack(dataset: str, root: str | Path, out: str | Path, *, layout: str = "auto
         root: The dataset's folder.
         out: Where the shards go.
         layout: Overrides the description's layout.
-        **options: Of `ovos_ray.data.shards.pack.pack`: `labels`, `split`, `shortest_side`, `exclude`, `overwrite`, ….
+        **options: Of `ovos_ray.packing.pack.pack`: `labels`, `split`, `shortest_side`, `exclude`, `overwrite`, ….
 
     Raises:
         DataError: The folder cannot be used as it is.
