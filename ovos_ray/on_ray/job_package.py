@@ -21,13 +21,19 @@ __all__ = ["DEFAULT_LIMIT_MIB", "JobPackage"]
 DEFAULT_LIMIT_MIB = 100
 """Ray refuses 512 MiB; every node unpacks what is sent, so that far less is already a mistake."""
 _NUM_NAMED = 5
+_CODE = (".py", ".pyi", ".md")  # a job may need them, and secrets.py is a module of Python's
 _SECRET_FOLDERS = frozenset({".aws", ".azure", ".docker", ".gcloud", ".gnupg", ".kube", ".ssh"})
 _SECRET_FILES = (
     ".env", ".env.*", "*.env", ".netrc", "_netrc", ".pgpass", ".git-credentials", ".pypirc", ".npmrc",
     ".databrickscfg", "token", "*.token", "*_token", ".boto", ".htpasswd", "credentials", "*credentials.json", "*.pem",
-    "*.key", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "kubeconfig", "secrets.*",
-    "service-account*.json", "service_account*.json",
+    "*.key", "*.p12", "*.pfx", "id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "*kubeconfig*", "secrets.*",
+    "rclone.conf", "service-account*.json", "service_account*.json",
 )  # fmt: skip
+_SECRET_TEXT = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|aws_secret_access_key\s*=|client-key-data:"
+    rb"|\b(?:ghp|gho|github_pat|hf|glpat)[_-][0-9A-Za-z_]{20,}"
+)
+_LOOKED_AT = 64 * 1024  # bytes of a file; what is larger is data
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class JobPackage:
             if not path.is_file():
                 return
             relative = path.relative_to(folder)
-            if reason := _reason_to_keep(folder, relative, secrets):
+            if reason := _reason_to_keep(folder, relative, secrets) or _told_by_content(path, relative):
                 left_out[reason[0]] = reason[1]
             else:
                 found[relative.as_posix()] = path.stat().st_size
@@ -133,8 +139,19 @@ def _reason_to_keep(folder: Path, relative: Path, secrets: set[Path]) -> tuple[s
     return None
 
 
+def _told_by_content(path: Path, relative: Path) -> tuple[str, str] | None:
+    """Returns the same for a small file that holds a private key or token under a name that does not say so."""
+    if path.suffix in _CODE or path.stat().st_size > _LOOKED_AT:
+        return None
+    try:
+        content = path.read_bytes()
+    except OSError:  # Ray says it, who reads it next
+        return None
+    return (relative.as_posix(), "it holds a key or token") if _SECRET_TEXT.search(content) else None
+
+
 def _is_secret(path: Path) -> bool:
     if not _SECRET_FOLDERS.isdisjoint(path.parent.parts):
         return True
     name = path.name.lower()
-    return path.suffix not in (".py", ".pyi", ".md") and any(fnmatch.fnmatchcase(name, p) for p in _SECRET_FILES)
+    return path.suffix not in _CODE and any(fnmatch.fnmatchcase(name, p) for p in _SECRET_FILES)
