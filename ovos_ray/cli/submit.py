@@ -23,6 +23,7 @@ EXAMPLE = (
     "data.shards=/mnt/shards/davis storage=/mnt/runs tracking_uri=http://MLFLOW:5000"
 )
 _INTERRUPTED = 130
+_SLURM = "With --slurm"
 
 
 def submit(
@@ -38,8 +39,28 @@ def submit(
     num_cpus: Annotated[float, typer.Option(help="CPUs of the job's own process, beside its workers'.")] = 0,
     num_gpus: Annotated[float, typer.Option(help="GPUs of the job's own process (`predict`).")] = 0,
     max_package_mib: Annotated[float, typer.Option(help="Largest folder that is sent along.")] = 100,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Queue it with sbatch instead.", rich_help_panel=_SLURM)
+    ] = False,
+    show: Annotated[bool, typer.Option("--print", help="Print the script only.", rich_help_panel=_SLURM)] = False,
+    partition: Annotated[str | None, typer.Option(help="Slurm's partition.", rich_help_panel=_SLURM)] = None,
+    time: Annotated[str | None, typer.Option(help="Time limit, such as 24:00:00.", rich_help_panel=_SLURM)] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes.", rich_help_panel=_SLURM)] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of each.", rich_help_panel=_SLURM)] = 1,
+    cpus_per_node: Annotated[int, typer.Option(min=1, help="CPUs of each.", rich_help_panel=_SLURM)] = 16,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(help="More for sbatch, such as --account=NAME.", rich_help_panel=_SLURM)
+    ] = None,
 ) -> None:
-    """Runs a verb as a job of a Ray cluster; exits as the job does. The same command again resumes."""
+    """Runs a verb as a job of a Ray cluster, or of Slurm; exits as the job does. The same command again resumes."""
+    if slurm or show:
+        from ovos_ray.cli.submit_slurm import submit_slurm
+
+        verb, *arguments = command
+        options = {"partition": partition, "time": time, "nodes": nodes, "more": sbatch or []}
+        options |= {"gpus_per_node": gpus_per_node, "cpus_per_node": cpus_per_node}
+        submit_slurm(verb, arguments, _parsed(context, verb, arguments), show=show, options=options)
+        return
     from ovos_ray.on_ray.job_client import connect, first_line, use_token
     from ovos_ray.on_ray.job_environment import job_environment, parse_environment
 
@@ -81,7 +102,7 @@ def _parsed(context: typer.Context, verb: str, arguments: list[str]) -> dict[str
     verbs: dict[str, Any] = context.parent.command.commands  # type: ignore[attr-defined]
     if verb not in verbs or verb == "submit":
         known = ", ".join(name for name in verbs if name != "submit")
-        raise typer.BadParameter(f"{verb!r} is no verb; there are {known}")
+        raise typer.BadParameter(f"there is no verb {verb!r}; choose one of {known}")
     return verbs[verb].make_context(verb, list(arguments)).params  # type: ignore[no-any-return]
 
 

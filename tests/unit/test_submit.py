@@ -173,8 +173,8 @@ def test_paths_of_other_verbs_are_refused_too() -> None:
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (["sweap", "x"], "'sweap' is no verb"),
-        (["submit", "--", "ls"], "'submit' is no verb"),
+        (["sweap", "x"], "there is no verb 'sweap'"),
+        (["submit", "--", "ls"], "there is no verb 'submit'"),
         (["predict", "--oout", "/x"], "--oout"),
     ],
 )
