@@ -23,6 +23,7 @@ from ovos_ray.report.build import build_report
 from ovos_ray.report.read import load_study
 
 pytestmark = [
+    pytest.mark.nightly,
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (make browser)"),
 ]

@@ -36,7 +36,14 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_up_page(tmp_path_factory.mktemp("browser")).html
 
 
-@pytest.fixture(scope="module", params=["made up", "synthetic study", pytest.param("demo", marks=pytest.mark.ray)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "made up",
+        pytest.param("synthetic study", marks=pytest.mark.nightly),
+        pytest.param("demo", marks=[pytest.mark.ray, pytest.mark.nightly]),
+    ],
+)
 def study(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> StudyPage:
     """One study after the other."""
     if request.param == "demo":

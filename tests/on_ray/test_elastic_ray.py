@@ -49,6 +49,7 @@ def test_a_run_waits_for_a_node_that_it_has_no_room_without(tmp_path: Path) -> N
     assert same(result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")})))
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_run_goes_on_with_the_workers_that_are_left(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tiny_study import make_dataset, undisturbed
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.slow
 def test_a_sweep_survives_the_death_of_the_node_it_trains_on(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def kill_when_somebody_waits(driver: subprocess.Popen[bytes], worker: psutil.Pro
     return thread
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")

@@ -1,17 +1,15 @@
-"""Training under Ray: the same batches and gradients for any number of workers, and resumed from where it stopped."""
+"""Training under Ray: the same batches for any number of workers, and resumed from where it stopped."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from gradients import DTYPES, gradients, gradients_of_two
 from processes import wait_for
 from runs import Weights, config_of, local_stream, result_of, same, train_alone
 
@@ -59,28 +57,6 @@ def test_global_batches_do_not_depend_on_workers_blocks_or_resuming(
         assert equal(streamed(config, world_size), alone)
     assert equal(streamed(config, 2, start_step=5), alone[5:])
     assert not equal(local_batches(override(config, {"seed": 1})), alone)
-
-
-@pytest.mark.usefixtures("ray_cluster")
-def test_gradients_of_one_and_two_workers_agree(shards: Path, tmp_path: Path) -> None:
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
-    config = config_of(shards, tmp_path, **{"train.channels_last": False})
-    TorchTrainer(
-        gradients_of_two,
-        train_loop_config={"config": config, "out": str(tmp_path / "two.pt")},
-        scaling_config=ray.train.ScalingConfig(num_workers=2, resources_per_worker={"CPU": 0.5}),
-        run_config=ray.train.RunConfig(name="two", storage_path=str(tmp_path / "ray")),
-    ).fit()
-    of_two = torch.load(tmp_path / "two.pt", weights_only=True)
-    for dtype, rtol in DTYPES.items():
-        one, two = gradients(config, local_batches(config)[0], dtype, together=False), of_two[str(dtype)]
-        assert one.keys() == two.keys()
-        largest = max(g.abs().max() for g in one.values())
-        for name in one:
-            torch.testing.assert_close(one[name], two[name], rtol=rtol, atol=rtol * float(largest), msg=name)
-        assert largest > 0
 
 
 def run(config: ExperimentConfig, watcher: Callable[[dict[str, Any]], None] | None = None) -> Weights:
@@ -197,11 +173,9 @@ def test_own_errors_are_raised_at_once_and_unwrapped(shards: Path, tmp_path: Pat
         if path.suffix == ".parquet":
             content[len(content) // 4 : 3 * len(content) // 4] = bytes(len(content) // 2)
         (broken / path.name).write_bytes(content)
-    began = time.monotonic()
     with pytest.raises(DataError) as caught:
         fit(RunRequest(config_of(broken, tmp_path), experiment="test", run_key="broken"))
     assert "frames-00000.parquet" in str(caught.value)
-    assert time.monotonic() - began < 90
     with pytest.raises(ConfigError, match="cannot be split over 5 workers"):
         fit(RunRequest(config_of(shards, tmp_path, name="x", **{"train.num_workers": 5}), "test", "x"))
 

@@ -1,8 +1,6 @@
-"""Gradients of one step, of one process and of two workers of Ray Train, which import this by name."""
+"""Gradients of one step, of one process and of two, which import this by name."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 
@@ -24,15 +22,3 @@ def gradients(
     loss, _ = module(batch, 0)
     loss.backward()
     return {n.removeprefix("module."): p.grad for n, p in module.named_parameters() if p.grad is not None}
-
-
-def gradients_of_two(arguments: dict[str, Any]) -> None:
-    import ray.train
-
-    from ovos_ray.on_ray.workers import rank_stream
-
-    config, rank = arguments["config"], ray.train.get_context().get_world_rank()
-    batch = next(rank_stream(config, rank, 2).batches())
-    found = {str(dtype): gradients(config, batch, dtype, together=True) for dtype in DTYPES}
-    if rank == 0:
-        torch.save(found, arguments["out"])

@@ -80,6 +80,7 @@ def test_real_clip_equals_the_published_one(monkeypatch, shared_root):
     assert compare(core, propagator, images, masks) < 1e-3
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.shared
 def test_hundred_frames_with_long_term_memory_equal_the_published_ones(monkeypatch, shared_root):
@@ -91,6 +92,7 @@ def test_hundred_frames_with_long_term_memory_equal_the_published_ones(monkeypat
     assert core.memory.long_mem.k[0].shape[-1] > 100
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.shared
 def test_hundred_frames_running_freely(monkeypatch, shared_root, record_property):

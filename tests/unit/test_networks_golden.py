@@ -69,21 +69,13 @@ def test_numbers_of_the_published_implementation(name: str, shared_root: Path, m
         _assert_close(logits, golden[f"forward/logits_{t}"], 2e-4)
 
     start = torch.from_numpy(golden["forward/prob_T"]).float().reshape(masks.shape)
-    parameters = dict(network.named_parameters())
+    # Their gradients are compared where a step computes them: test_one_shot_golden.py.
     for strategy, order in ORDERS.items():
-        network.zero_grad(set_to_none=True)
-        logits = propagate(network, frames, start, order, deep_update=lambda position: position == 0)[-1]
+        with torch.no_grad():
+            logits = propagate(network, frames, start, order, deep_update=lambda position: position == 0)[-1]
         _assert_close(logits, golden[f"backward/{strategy}/logits_0"], 2e-4)
         loss = F.cross_entropy(logits, labels[:1])
         assert loss.item() == pytest.approx(float(golden[f"backward/{strategy}/ce"]), rel=1e-4)
-        loss.backward()
-        prefix = f"backward/{strategy}/gradnorm/"
-        norms = {key.removeprefix(prefix): float(golden[key]) for key in golden if key.startswith(prefix)}
-        assert norms
-        for key, norm in norms.items():
-            gradient = parameters[key].grad
-            own = 0.0 if gradient is None else float(gradient.norm())
-            assert own == pytest.approx(norm, rel=2e-3, abs=0.0), f"{strategy} {key}"
 
 
 @pytest.mark.parametrize(

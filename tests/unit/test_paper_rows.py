@@ -93,10 +93,13 @@ def plan_of(config: ExperimentConfig) -> Plan:
     return Plan(indices, config.data, seed=config.seed, steps=config.train.steps)
 
 
+POSITIONS = 3_000
+
+
 def test_every_row_reads_the_right_data_in_the_right_shares() -> None:
     for name, config in configurations().items():
         plan = plan_of(config)
-        counted = Counter(plan.clip(position).source for position in range(10_000))
+        counted = Counter(plan.clip(position).source for position in range(POSITIONS))
         by_folder = {Path(config.data.shards[source]).name: count for source, count in counted.items()}
         if config.data.source == "static":
             times = {known: 5 if known in ("BIG_small", "HRSOD_small") else 1 for known in IMAGES}
@@ -110,7 +113,7 @@ def test_every_row_reads_the_right_data_in_the_right_shares() -> None:
         assert set(by_folder) == set(items), name
         for folder, count in items.items():
             # An epoch visits every item once, so that counts are off by less than one epoch's.
-            assert abs(by_folder[folder] - 10_000 * count / sum(items.values())) <= count, (name, folder)
+            assert abs(by_folder[folder] - POSITIONS * count / sum(items.values())) <= count, (name, folder)
 
 
 # D in video frames at the first step and after so many optimiser steps.
