@@ -25,23 +25,24 @@ install: $(INSTALLED)
 demo: $(INSTALLED)
 	$(BIN)/ovos-ray demo $(ARGS)
 
-# What starts no Ray cluster runs on two processes, file by file; then the rest, which shares one cluster.
+# One process does what needs Ray, the other one the rest (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest --durations=25
+BOTH := -n 2 --dist loadgroup --no-loadscope-reorder
+
 test: $(INSTALLED)
 ifdef ARGS
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 else
-	$(BIN)/python -m pytest -m "not ray" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m ray
+	$(PYTEST) $(BOTH)
 endif
 
-# The Markdown files as a site; a warning is an error.
-docs: $(INSTALLED)
-	$(BIN)/python -m sphinx -q -W --keep-going -c docs -b html . docs/_build/html
-	@echo docs/_build/html/docs/index.html
-
-# Long runs: what leaks a little at a time.
+# Long runs: what leaks a little at a time, the death of nodes, the browser on real studies.
 nightly: $(INSTALLED)
-	$(BIN)/python -m pytest -m nightly
+	$(PYTEST) -m nightly $(BOTH)
+
+# Of lines and branches in this process and those that tests start, but not in Ray's workers.
+coverage: $(INSTALLED)
+	$(PYTEST) $(BOTH) --cov=ovos_ray --cov-report=term:skip-covered --cov-report=json:coverage.json
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -22,13 +22,26 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves nightly tests out unless they are asked for: `make nightly`."""
-    if "nightly" in config.option.markexpr:
-        return
-    left_out = [item for item in items if item.get_closest_marker("nightly")]
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=left_out)
+    """Leaves nightly tests out unless they are asked for, and says which tests belong to one process.
+
+    With `-n 2 --dist loadgroup` one process does what needs Ray, first of all, and the other one the rest, by files.
+    Tests with clusters of their own come before those that share one, so that there is never more than one cluster.
+    """
+    if "nightly" not in config.option.markexpr:
+        left_out = {item for item in items if item.get_closest_marker("nightly")}
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
+
+    def turn(item: pytest.Item) -> int:
+        if item.get_closest_marker("ray") is None:
+            return 2
+        return 1 if "_cluster" in item.fixturenames or "demo" in item.name else 0  # type: ignore[attr-defined]
+
+    items.sort(key=turn)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem if turn(item) == 2 else "ray"))
 
 
 @pytest.fixture(scope="session")
