@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ovos_ray.evaluate.evaluation import evaluate_network
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.run.out_of_memory import naming_what_to_lower
 from ovos_ray.run.progress import IntervalMeter
@@ -148,6 +149,7 @@ def _validate(state: RunState, done: int, rank: int, world_size: int) -> dict[st
     )
     state.validation = table.headline()
     scores = {f"val/{name}": value for name, value in state.validation.items()}
-    if validation.select_best and (state.best is None or scores["val/jf"] > state.best["val/jf"]):
-        state.best = {"step": done, "val/jf": scores["val/jf"]}
+    chosen_by = f"val/{PRIMARY.key}"
+    if validation.select_best and (state.best is None or scores[chosen_by] > state.best[chosen_by]):
+        state.best = {"step": done, chosen_by: scores[chosen_by]}
     return scores

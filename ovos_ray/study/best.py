@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.storage import Storage
 from ovos_ray.study.space import Trial
 from ovos_ray.track.sink import Sink
@@ -29,11 +30,12 @@ def log_best_network(parent: Sink, trials: Sequence[Trial], results: Mapping[str
     Returns:
         The name of the best trial, or None where nothing was scored.
     """
-    scored = [trial for trial in trials if "jf" in results.get(trial.name, {}).get("scores", {})]
+    scored = [trial for trial in trials if PRIMARY.key in results.get(trial.name, {}).get("scores", {})]
     if not scored:
         return None
-    best = max(scored, key=lambda trial: float(results[trial.name]["scores"]["jf"]))
-    entry = {"trial": best.name, "run": best.config.name, "jf": results[best.name]["scores"]["jf"]}
+    best = max(scored, key=lambda trial: float(results[trial.name]["scores"][PRIMARY.key]))
+    score = results[best.name]["scores"][PRIMARY.key]
+    entry = {"trial": best.name, "run": best.config.name, PRIMARY.key: score}
     storage = Storage(best.config.storage)
     if storage.exists(_NAME) and json.loads(storage.read(_NAME)) == entry:
         return best.name

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig
+from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.lock import HeldError, hold, run_lock
 from ovos_ray.run.pin import pin_content
@@ -187,10 +188,10 @@ def _finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
     """Collects what the trials have left, and ends the sweep's run."""
     results = {t.name: result for t in trials if (result := RunFolder.of(t.config).result()) is not None}
     failed = tuple(read_failure(trial) for trial in trials if trial.name not in results)
-    best = max((r["scores"].get("jf", -math.inf) for r in results.values()), default=-math.inf)
+    best = max((r["scores"].get(PRIMARY.key, -math.inf) for r in results.values()), default=-math.inf)
     if math.isfinite(best):
         parent.log_metrics(
-            {"best/jf": best, "trials/finished": len(results), "trials/failed": len(failed)}, len(results)
+            {f"best/{PRIMARY.key}": best, "trials/finished": len(results), "trials/failed": len(failed)}, len(results)
         )
         log_best_network(parent, trials, results)
     finish_and_keep(parent, Storage(trials[0].config.storage), "FAILED" if failed else "FINISHED")

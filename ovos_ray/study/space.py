@@ -20,6 +20,7 @@ from typing import Any, Literal
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest
 from ovos_ray.errors import ConfigError
+from ovos_ray.evaluate.metrics import PRIMARY
 
 __all__ = ["Range", "SearchSpace", "Skipped", "Trial"]
 
@@ -89,7 +90,7 @@ class SearchSpace:
     seeds: tuple[int, ...] = (0, 1, 2)
     overrides: Mapping[str, Any] = field(default_factory=dict)
     adapt: Callable[[ExperimentConfig], ExperimentConfig] | None = None
-    metric: str = "final/jf"
+    metric: str = f"final/{PRIMARY.key}"
     scheduler: Literal["fifo", "asha", "median", "pbt"] = "fifo"
     searcher: Literal["grid", "random", "optuna"] = "grid"
     search_seed: int = 0
