@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from ovos_ray.config import AugmentationConfig
-from ovos_ray.data.clips.static_clips import static_augmentation
+from ovos_ray.config.data_settings import static_augmentation
 
 STCN = AugmentationConfig(interpolation="bicubic", frame_rotation=15.0, frame_shear=10.0)
 """Bicubic, and every frame rotated and sheared on its own."""

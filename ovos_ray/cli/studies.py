@@ -14,7 +14,6 @@ from rich.text import Text
 from ovos_ray.cli.console import console, printable, tell
 from ovos_ray.errors import ConfigError, OvosError
 from ovos_ray.run.resources import check_gpu, max_concurrent
-from ovos_ray.run.stored_times import describe_stored, stored_cost
 from ovos_ray.study.checks import check_metric, check_scheduler, check_searcher
 from ovos_ray.study.earlier import check_earlier
 from ovos_ray.study.population import generation_ends
@@ -112,6 +111,8 @@ def print_cost(space: SearchSpace, groups: Sequence[Group], on: str | None = Non
         groups: Its configurations, pretrainings included.
         on: Price for this GPU with stored step times; None: measure here.
     """
+    from ovos_ray.run.stored_times import describe_stored
+
     at_most = "at most " if space.scheduler in _STOPPING else ""
     each = "a trial and generation" if space.scheduler == "pbt" else "a trial"
     with console.status("measuring a few steps of each kind of configuration") as status:
@@ -264,6 +265,7 @@ def dry_run_problems(groups: Sequence[Group], on: str | None) -> list[OvosError]
         on: The GPU elsewhere that they are priced for; None: they are to run here, or on the cluster of `RAY_ADDRESS`.
     """
     from ovos_ray.run.initial import describe_initial
+    from ovos_ray.run.stored_times import stored_cost
 
     problems: dict[str, OvosError] = {}
     said: set[str] = set()

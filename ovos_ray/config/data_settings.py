@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from ovos_ray.config.roles import Added, AtLeast, Computes, Fraction, Identifies, Live, Located, Pinned, Priced
 
-__all__ = ["AugmentationConfig", "DataConfig"]
+__all__ = ["AugmentationConfig", "DataConfig", "static_augmentation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,20 @@ class AugmentationConfig:
     """As clip_jitter, drawn anew for every frame."""
     spline: Annotated[float, Fraction, Computes, Live] = 0.0
     """Probability of a thin-plate spline, for every frame of a clip that is synthesised from one image."""
+
+
+def static_augmentation() -> AugmentationConfig:
+    """Returns what STCN's and XMem's synthetic clips are made with; crop scale and ratio are unused."""
+    return AugmentationConfig(
+        interpolation="bicubic",
+        clip_scale=(0.8, 1.5),
+        clip_jitter=(0.1, 0.05, 0.05, 0.05),
+        frame_rotation=20.0,
+        frame_shear=10.0,
+        frame_scale=(0.9, 1.1),
+        frame_jitter=(0.1, 0.05, 0.05, 0.0),
+        spline=0.33,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ only through the predicted mask_T. Nothing inside the backward propagation is de
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ovos_ray.config import MethodConfig
+from ovos_ray.config.strategies import canonical_strategy, check_strategy
 from ovos_ray.errors import ConfigError
 from ovos_ray.methods.batch import ClipBatch
 from ovos_ray.methods.losses import (
@@ -37,7 +37,7 @@ from ovos_ray.networks.graphs import Graphs, send
 from ovos_ray.networks.precision import full_precision
 from ovos_ray.seeding import BatchRng
 
-__all__ = ["backward_order", "canonical_strategy", "check_strategy", "one_shot_loss"]
+__all__ = ["backward_order", "canonical_strategy", "one_shot_loss"]
 
 
 def one_shot_loss(
@@ -69,7 +69,7 @@ def one_shot_loss(
     """
     numerics = numerics or Numerics()
     clip = ClipBatch.of(batch, network, max_objects, rng)
-    check_strategy(network, config, clip.num_frames)
+    check_strategy(type(network).__name__, network.recurrent, config, clip.num_frames)
     walked, order = _backward_walk(clip, config)
     if config.reference == "empty":
         clip = clip.with_one_object(config.empty_objects)
@@ -290,29 +290,6 @@ def _describe(logits: Tensor, reference: Tensor, clip: ClipBatch) -> dict[str, T
     }
 
 
-def canonical_strategy(strategy: str, clip_length: int) -> str:
-    """Returns the strategy's one name for clips of n frames: a k-step that visits every frame is the T-step.
-
-    At n = 3 this makes `2-step` and `T-step` the same, so that a study need not run it twice.
-
-    Raises:
-        ConfigError: It is no strategy, or takes more steps than such a clip has.
-    """
-    match = re.fullmatch(r"(T|[1-9]\d*)-step", strategy)
-    if match is None:
-        raise ConfigError(
-            f"method.backward = {strategy!r} is not a strategy", "choose T-step, 2-step, 1-step or k-step"
-        )
-    last = clip_length - 1
-    num_steps = last if match[1] == "T" else int(match[1])
-    if num_steps > last or last < 1:
-        raise ConfigError(
-            f"method.backward = {strategy!r} needs clips of {max(1, num_steps) + 1} frames, they have {clip_length}",
-            "raise data.clip_length or take fewer steps",
-        )
-    return "T-step" if num_steps == last else strategy
-
-
 def backward_order(strategy: str, clip_length: int, rng: np.random.Generator) -> list[int]:
     """Returns the frames of the backward propagation, T first and 0 last (section 3.4).
 
@@ -331,19 +308,3 @@ def backward_order(strategy: str, clip_length: int, rng: np.random.Generator) ->
     num_between = int(strategy.removesuffix("-step")) - 1
     between = (1 + rng.choice(last - 1, num_between, replace=False)).tolist() if num_between else []
     return [last, *sorted(between, reverse=True), 0]
-
-
-def check_strategy(network: VOSNetwork, config: MethodConfig, clip_length: int) -> None:
-    """Checks that a backward strategy can train a network on clips of n frames.
-
-    Raises:
-        ConfigError: It cannot: the order has two frames and the network is recurrent, so that the update of its
-            sensory memory is never followed by a prediction and gets no gradient (section 3.4).
-    """
-    strategy = canonical_strategy(config.backward, clip_length)
-    if network.recurrent and not config.allow_untrained_sensory and (strategy == "1-step" or clip_length == 2):
-        raise ConfigError(
-            f"method.backward = {config.backward!r} with clips of {clip_length} frames leaves the sensory update of "
-            f"{type(network).__name__} without gradient: recurrent networks need at least 2 steps back (section 3.4)",
-            "choose 2-step or T-step, or set method.allow_untrained_sensory=true to do it all the same",
-        )

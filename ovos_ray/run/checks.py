@@ -5,24 +5,18 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from ovos_ray import networks
 from ovos_ray.config import INITS, ExperimentConfig, TrainConfig, flatten
 from ovos_ray.config.roles import check_ranges
-from ovos_ray.data.clips.plan import check_split, curriculum_at, is_static_step, max_skip_at
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.folders.video import Video
-from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.config.strategies import NETWORKS, NetworkFacts, check_strategy
 from ovos_ray.errors import ConfigError, DataError, WeightsError
-from ovos_ray.evaluate.evaluation import benchmarks
-from ovos_ray.methods.one_shot import check_strategy
-from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.paths import checked_name
-from ovos_ray.run.labels import validated_videos
 from ovos_ray.run.resume import check_segment
 from ovos_ray.track.servers import refuse_secrets
+
+if TYPE_CHECKING:
+    from ovos_ray.data.folders.video import Video
 
 __all__ = ["check_backward", "check_config", "check_settings", "check_validation"]
 
@@ -35,6 +29,9 @@ def check_config(config: ExperimentConfig) -> None:
         WeightsError: The weights to start from are not there.
         DataError: Shards or a split cannot be read.
     """
+    from ovos_ray.data.clips.plan import check_split, is_static_step, max_skip_at
+    from ovos_ray.data.folders.open import open_dataset
+
     check_settings(config)
     data = config.data
     max_skip_at(data.max_skip, 0, config.train.steps)
@@ -84,7 +81,7 @@ def check_settings(config: ExperimentConfig) -> None:
     refuse_secrets(config.tracking_uri)
     check_backward(config)
     network = config.network
-    if network.init == "imagenet" and config.pretrain is None and not networks.has_imagenet(_structure(network.name)):
+    if network.init == "imagenet" and config.pretrain is None and not _facts(network.name).imagenet:
         raise WeightsError(
             f"network.init = 'imagenet': there are no ImageNet weights for {network.name}",
             "set network.init=random, or auto, which takes them where there are some",
@@ -97,17 +94,24 @@ def check_backward(config: ExperimentConfig) -> None:
     Raises:
         ConfigError: See `networks.build` and `check_strategy`.
     """
-    network = _structure(config.network.name)
+    network = _facts(config.network.name)
     if config.method.name == "one_shot":
-        check_strategy(network, config.method, config.data.clip_length)
+        check_strategy(network.family, network.recurrent, config.method, config.data.clip_length)
         for _, frames in config.method.horizon:
-            check_strategy(network, config.method, min(frames, config.data.clip_length))
+            check_strategy(network.family, network.recurrent, config.method, min(frames, config.data.clip_length))
 
 
 @functools.lru_cache
-def _structure(name: str) -> VOSNetwork:
+def _facts(name: str) -> NetworkFacts:
+    if name in NETWORKS:
+        return NETWORKS[name]
+    import torch
+
+    from ovos_ray import networks
+
     with torch.device("meta"):  # no memory, no values
-        return networks.build(name)
+        network = networks.build(name)
+    return NetworkFacts(type(network).__name__, network.recurrent, networks.has_imagenet(network))
 
 
 def _check_elastic(train: TrainConfig) -> None:
@@ -120,6 +124,8 @@ def _check_elastic(train: TrainConfig) -> None:
 
 def _check_beyond(config: ExperimentConfig) -> None:
     """Checks the settings that are not in the paper."""
+    from ovos_ray.data.clips.plan import curriculum_at
+
     method, data = config.method, config.data
     if method.horizon:
         curriculum_at("method.horizon", method.horizon, 0, config.train.steps)
@@ -141,6 +147,8 @@ def _check_beyond(config: ExperimentConfig) -> None:
 def _check_labels(config: ExperimentConfig) -> None:
     if not config.method.needs_all_labels or config.data.source == "static":
         return
+    from ovos_ray.data.shards.index import ShardIndex
+
     method = config.method
     needs = "method.name = 'supervised'" if method.name == "supervised" else f"method.reference = {method.reference!r}"
     for folder in config.data.shards:
@@ -164,6 +172,8 @@ def check_validation(config: ExperimentConfig, *, chooses: bool | None = None) -
         ConfigError: It is, in part or as a whole, or there is nothing to choose by.
         DataError: A split cannot be read.
     """
+    from ovos_ray.run.labels import validated_videos
+
     validation = config.validation
     if not (validation.select_best if chooses is None else chooses):
         return
@@ -181,6 +191,9 @@ def check_validation(config: ExperimentConfig, *, chooses: bool | None = None) -
 
 
 def _reported(config: ExperimentConfig) -> Iterable[Video]:
+    from ovos_ray.data.folders.open import open_dataset
+    from ovos_ray.evaluate.evaluation import benchmarks
+
     for benchmark in benchmarks(config.evaluation):
         yield from open_dataset(benchmark.root, layout=benchmark.layout).videos(benchmark.split)
 

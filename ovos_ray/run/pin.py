@@ -11,7 +11,6 @@ import hashlib
 from pathlib import Path, PurePosixPath
 
 from ovos_ray.config import INITS, ExperimentConfig, override
-from ovos_ray.data.shards.index import INDEX_NAME, ShardIndex
 from ovos_ray.errors import DataError, StorageError
 from ovos_ray.storage import filesystem_of, persistently
 
@@ -38,6 +37,8 @@ def pin_content(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _shard_digest(folder: str) -> str:
+    from ovos_ray.data.shards.index import INDEX_NAME  # late: `show` is to answer at once
+
     filesystem, root = filesystem_of(folder)
     path = str(PurePosixPath(root) / INDEX_NAME)
     info = persistently(folder, lambda: filesystem.get_file_info(path))
@@ -46,6 +47,8 @@ def _shard_digest(folder: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _digest_of_version(folder: str, mtime_ns: int | None, size: int | None) -> str:
+    from ovos_ray.data.shards.index import ShardIndex
+
     return ShardIndex.load(folder).digest
 
 

@@ -13,10 +13,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-import safetensors.torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ovos_ray.config import INITS, ExperimentConfig, override
 from ovos_ray.config.digest import digest, resolve_paths, unpinned
@@ -27,6 +24,9 @@ from ovos_ray.errors import ConfigError
 from ovos_ray.run.pin import pin_content
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
+
+if TYPE_CHECKING:  # what a stage is must be told without torch, at once
+    from torch import Tensor
 
 __all__ = [
     "pin",
@@ -122,6 +122,8 @@ def pretrained_weights(config: ExperimentConfig) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: It is not finished.
     """
+    import safetensors.torch
+
     content = pretraining_folder(config).storage.read("network.safetensors")
     weights: dict[str, Tensor] = safetensors.torch.load(content)
     return weights

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest, unpinned
 from ovos_ray.config.stored import read_stored
 from ovos_ray.errors import CheckpointError, ConfigError
 from ovos_ray.train.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["check_segment", "resume_state", "resume_step"]
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ConfigError, DataError, MissingExtraError
 from ovos_ray.run.checks import check_validation
 from ovos_ray.study.population import check_population
@@ -70,6 +69,8 @@ def check_metric(space: SearchSpace, trials: Sequence[Trial]) -> None:
 
 def _packed_from(config: ExperimentConfig) -> str | None:
     """Returns the dataset that the shards were packed from, where it is still there."""
+    from ovos_ray.data.shards.index import ShardIndex
+
     for folder in config.data.shards:
         try:
             root = ShardIndex.load(folder).root

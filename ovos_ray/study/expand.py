@@ -16,6 +16,7 @@ from typing import Any
 from ovos_ray.config import ExperimentConfig, PretrainConfig, override
 from ovos_ray.config.digest import digest
 from ovos_ray.config.recipes import make
+from ovos_ray.config.strategies import canonical_strategy
 from ovos_ray.errors import ConfigError
 from ovos_ray.run.checks import check_backward
 from ovos_ray.run.pretraining import pin
@@ -201,8 +202,6 @@ def _refusal(config: ExperimentConfig) -> ConfigError | None:
 
 
 def _canonical(config: ExperimentConfig) -> ExperimentConfig:
-    from ovos_ray.methods.one_shot import canonical_strategy
-
     one_shot = config.method.name == "one_shot"  # full supervision walks nowhere back
     backward = canonical_strategy(config.method.backward, config.data.clip_length) if one_shot else "T-step"
     return dataclasses.replace(config, method=dataclasses.replace(config.method, backward=backward))

@@ -14,12 +14,13 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ovos_ray.errors import CheckpointError
 from ovos_ray.storage import Storage
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["CheckpointStore"]
 
@@ -53,6 +54,8 @@ class CheckpointStore:
         Raises:
             OSError: The storage is full or out of reach; earlier checkpoints are untouched.
         """
+        import torch  # late: whoever only looks at a run's folder needs none
+
         buffer = io.BytesIO()
         torch.save(dict(state), buffer)
         content = buffer.getbuffer()  # no copy: a checkpoint is three times the network
@@ -84,6 +87,8 @@ class CheckpointStore:
             CheckpointError: It is absent, incomplete, damaged, or holds more than tensors and plain values.
             OSError: The storage is out of reach.
         """
+        import torch
+
         content = io.BytesIO(self._read(step))
         try:
             state: dict[str, Any] = torch.load(content, map_location=map_location, weights_only=True)

@@ -10,9 +10,9 @@ import pytest
 from runs import config_of, local_stream, make_shards
 
 from ovos_ray.config import override
+from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.config.digest import digest
 from ovos_ray.data.clips.layered_clips import fill_holes, synthesise_layers
-from ovos_ray.data.clips.static_clips import static_augmentation
 
 STILL = dataclasses.replace(
     static_augmentation(),

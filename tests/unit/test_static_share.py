@@ -12,10 +12,10 @@ from runs import config_of, local_stream, same, train_alone
 
 from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.config.digest import digest
 from ovos_ray.data.clips.batches import LocalStream
 from ovos_ray.data.clips.plan import Plan, is_static_step
-from ovos_ray.data.clips.static_clips import static_augmentation
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ConfigError
 from ovos_ray.run.checks import check_config

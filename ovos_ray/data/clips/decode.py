@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ovos_ray import seeding
 from ovos_ray.config import AugmentationConfig, DataConfig
+from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.data import masks
 from ovos_ray.data.clips import augment as transforms
 from ovos_ray.data.clips.batches import NO_LABEL
@@ -151,9 +152,7 @@ class ClipDecoder:
             num_frames=self.data.clip_length,
             crop_size=self.data.crop_size,
             seed=clip.seed,
-            augmentation=self._augmentation(clip)
-            if self.data.source == "static"
-            else static_clips.static_augmentation(),
+            augmentation=self._augmentation(clip) if self.data.source == "static" else static_augmentation(),
         )
         return self._sample(clip, clip.object_order, frames, labels[: self._num_labels])
 

@@ -17,27 +17,13 @@ from ovos_ray.config import AugmentationConfig
 from ovos_ray.data.clips.augment import FILL, draw_colour, recolour, rotation_and_shear
 from ovos_ray.seeding import generator
 
-__all__ = ["bend", "draw_spline", "static_augmentation", "synthesise", "thin_plate_spline", "warp_pair"]
+__all__ = ["bend", "draw_spline", "synthesise", "thin_plate_spline", "warp_pair"]
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 
 _NUM_CONTROL_POINTS = 12
 _CONTROL_POINT_NOISE = 0.02
-
-
-def static_augmentation() -> AugmentationConfig:
-    """Returns what STCN's and XMem's synthetic clips are made with; crop scale and ratio are unused."""
-    return AugmentationConfig(
-        interpolation="bicubic",
-        clip_scale=(0.8, 1.5),
-        clip_jitter=(0.1, 0.05, 0.05, 0.05),
-        frame_rotation=20.0,
-        frame_shear=10.0,
-        frame_scale=(0.9, 1.1),
-        frame_jitter=(0.1, 0.05, 0.05, 0.0),
-        spline=0.33,
-    )
 
 
 def synthesise(
