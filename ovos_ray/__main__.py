@@ -4,8 +4,8 @@ import os
 import sys
 
 # Python puts the current folder first on the path. Unless this program lies there, nothing in it is to be imported
-# before the installed packages: it may be a dataset of a stranger.
-if not os.path.isfile(os.path.join(sys.path[0] or ".", "ovos_ray", "__main__.py")):
+# before the installed packages: it may be a dataset of a stranger. Processes that are spawned have the path already.
+if __name__ == "__main__" and not os.path.isfile(os.path.join(sys.path[0] or ".", "ovos_ray", "__main__.py")):
     del sys.path[0]
 
 from ovos_ray.cli import main

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ovos_ray.errors import ConfigError
 
-__all__ = ["Again", "On", "Overrides", "Replace", "Verbose", "WaitForNodes", "patience_s", "require_dry_run"]
+__all__ = [
+    "Again",
+    "On",
+    "Overrides",
+    "Replace",
+    "Verbose",
+    "WaitForNodes",
+    "location",
+    "patience_s",
+    "require_dry_run",
+]
 
 Overrides = Annotated[
     list[str] | None,
@@ -35,3 +47,8 @@ def require_dry_run(on: str | None, dry_run: bool) -> None:
 def patience_s(minutes: float) -> float:
     """Returns how long to wait for nodes: not at all on a cluster that this command has started on this machine."""
     return 60 * minutes if "RAY_ADDRESS" in os.environ else 0.0
+
+
+def location(path: Path) -> str:
+    """Returns a folder or bucket as it was written: as a path, s3://bucket has lost a slash."""
+    return re.sub(r"^([a-z0-9]{2,}):/(?!/)", r"\1://", str(path))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ovos_ray.cli.console import console, progress_bar
+from ovos_ray.cli.options import location
 from ovos_ray.errors import ConfigError
 from ovos_ray.io import read_json
 
@@ -17,13 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["pack"]
 
+_CLUSTER_THREADS = 2  # of a task with one CPU: one reads while another decodes
 EXAMPLE = "ovos-ray pack davis2017 --root DAVIS/2017 --out shards/davis --labels first"
 
 
 def pack(
     dataset: Annotated[str, typer.Argument(help="Dataset description or layout: davis2017, youtube_vos2018, folder…")],
     root: Annotated[Path, typer.Option(help="The dataset's folder.")],
-    out: Annotated[Path, typer.Option(help="Where the shards go; must not exist, or hold the same dataset.")],
+    out: Annotated[
+        Path, typer.Option(help="Where the shards go, a folder or s3://…; must not exist, or hold the same dataset.")
+    ],
     split: Annotated[str, typer.Option(help="Which split to pack.")] = "train",
     labels: Annotated[
         str,
@@ -36,34 +42,49 @@ def pack(
     shortest_side: Annotated[int | None, typer.Option(help="Re-encode larger frames to this size.")] = None,
     label_frame: Annotated[str, typer.Option(help="`first`, or the index of the frame to label.")] = "first",
     exclude: Annotated[list[str] | None, typer.Option(help="A video to leave out; may be repeated.")] = None,
+    num_workers: Annotated[
+        int,
+        typer.Option(min=1, help="Shard files made at a time, by processes, or tasks of the cluster of RAY_ADDRESS."),
+    ] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace another dataset at --out.")] = False,
 ) -> None:
-    """Packs a dataset folder into Parquet shards with an index."""
+    """Packs a dataset folder into Parquet shards with an index. After a kill, the same command goes on."""
     from ovos_ray.data.folders.open import open_dataset
     from ovos_ray.packing.pack import pack as pack_folder
 
+    chosen = _labels(labels)
     if label_frame != "first" and not label_frame.isdecimal():
         raise ConfigError(
             f"--label-frame {label_frame!r} is neither 'first' nor a frame index",
             "--label-frame first, or the index of a labelled frame from 0, such as --label-frame 20",
         )
     source = open_dataset(root, dataset, layout)
+    runner = None
+    if num_workers > 1 and "RAY_ADDRESS" in os.environ:
+        from ovos_ray.on_ray.packing import on_cluster
+
+        runner = partial(on_cluster, num_workers=num_workers)
     began = time.perf_counter()
     with progress_bar() as bar:
         task = bar.add_task(f"packing {source.description.name} {split}", total=None)
         index = pack_folder(
             source,
-            out,
-            labels=_labels(labels),
+            location(out),
+            labels=chosen,
             split=split,
             shortest_side=shortest_side,
             label_frame="first" if label_frame == "first" else int(label_frame),
             exclude=tuple(exclude or ()),
             overwrite=overwrite,
+            num_workers=num_workers,
+            runner=runner,
+            num_threads=_CLUSTER_THREADS if runner else None,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     frames = sum(video.num_frames for video in index.videos)
-    console.print(f"{out}: {len(index.videos)} videos, {frames} frames, in {time.perf_counter() - began:.1f} s")
+    console.print(
+        f"{location(out)}: {len(index.videos)} videos, {frames} frames, in {time.perf_counter() - began:.1f} s"
+    )
     console.print(f"label budget: {index.budget}")
     if index.num_reencoded:
         console.print(f"{index.num_reencoded} frames were re-encoded as JPEG of quality 95")

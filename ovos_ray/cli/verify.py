@@ -8,19 +8,21 @@ from typing import Annotated
 import typer
 
 from ovos_ray.cli.console import console
+from ovos_ray.cli.options import location
 
 __all__ = ["verify"]
 
 EXAMPLE = "ovos-ray verify shards/davis"
 
 
-def verify(shards: Annotated[Path, typer.Argument(help="A folder written by `ovos-ray pack`.")]) -> None:
+def verify(shards: Annotated[Path, typer.Argument(help="A folder or s3://… written by `ovos-ray pack`.")]) -> None:
     """Checks every row of a shard folder; exits with 1 if anything is wrong."""
     from ovos_ray.data.shards.verify import verify as check
 
-    problems = check(shards)
+    where = location(shards)
+    problems = check(where)
     for problem in problems:
         console.print(str(problem))
-    console.print(f"{shards}: {len(problems)} problem(s)" if problems else f"{shards}: every row is good")
+    console.print(f"{where}: {len(problems)} problem(s)" if problems else f"{where}: every row is good")
     if problems:
         raise typer.Exit(1)

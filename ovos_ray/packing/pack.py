@@ -1,32 +1,44 @@
-"""A dataset folder becomes shards: every file is checked on the way in, and the result is whole or absent."""
+"""A dataset folder becomes shards: every file is checked on the way in, and the result is whole or absent.
+
+The parts of a dataset, one shard file each, are made beside the folder that is to be, or in its bucket; finished ones
+outlive a kill. When all are there the index is made from their records, and the folder appears; a bucket's is a folder
+of shards from the moment on when it has an index, which is written last.
+"""
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
-from collections.abc import Callable, Collection
-from concurrent.futures import ThreadPoolExecutor
+import pickle
+import shutil
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pyarrow import fs
+
 from ovos_ray.data.folders.base import DatasetFolder
-from ovos_ray.data.folders.video import Video
-from ovos_ray.data.shards.index import INDEX_NAME, LabelBudget, ShardIndex, content_digest
-from ovos_ray.errors import DataError
-from ovos_ray.io import restore_folder, whole_folder
+from ovos_ray.data.shards.index import INDEX_NAME, LabelBudget, ShardFile, ShardIndex, content_digest
+from ovos_ray.data.shards.video_table import VideoTable
+from ovos_ray.errors import DataError, StorageError
+from ovos_ray.io import exclusive, make_folder, restore_folder, whole_folder
 from ovos_ray.packing.label_choice import LabelFrame, Labels, check_choice, kind_of, named_videos
-from ovos_ray.packing.prepare import by_video, frames_of, map_in_order, prepare
-from ovos_ray.packing.writer import ShardWriter
-from ovos_ray.storage import Storage
+from ovos_ray.packing.parts import RECORDS, Options, Part, Runner, in_processes, make_part, read_record
+from ovos_ray.paths import MARKER, require_replaceable, write_marker
+from ovos_ray.storage import Storage, persistently
 
 __all__ = ["LabelFrame", "Labels", "Progress", "pack"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 
-_KIND = "shards"
+_KIND, _UNFINISHED = "shards", "unfinished shards"
 _UNMARKED = (INDEX_NAME, "frames-*.parquet")  # what shards of version 0.1 are known by
 _ROWS_PER_GROUP = 4
 _SHARD_BYTES = 256 * 2**20
+_VIDEO_FILE_FACTOR = 20  # what a video file grows to as JPEGs, about
 _SHOWN_PROBLEMS = 10
 
 
@@ -41,6 +53,8 @@ def pack(
     exclude: Collection[str] = (),
     overwrite: bool = False,
     progress: Progress | None = None,
+    num_workers: int = 1,
+    runner: Runner | None = None,
     num_threads: int | None = None,
     rows_per_group: int = _ROWS_PER_GROUP,
     shard_bytes: int = _SHARD_BYTES,
@@ -49,11 +63,12 @@ def pack(
 
     Every frame is decoded once, so damage is found here and not in training. All problems are collected before the
     error is raised. The folder appears under its name when it is complete; packing the same files with the same
-    options again returns at once.
+    options again returns at once. After a kill, or when what was wrong is mended, the same call keeps the shard files
+    that were finished, after a look at their bytes. Processes and their number change nothing of what is written.
 
     Args:
         source: The dataset.
-        out: The shard folder to make.
+        out: The shard folder to make: a path, or a bucket URI such as `s3://bucket/shards/davis`.
         labels: `first` stores one label per video and no other annotation bytes, `all` every label there is, a number
             as many for each video, spread evenly; or the indices of the labelled frames, for all videos or by name (the
             rest then has the first).
@@ -65,61 +80,125 @@ def pack(
         exclude: Videos to leave out besides those of the dataset's description.
         overwrite: Replace a shard folder that is there.
         progress: Called as (videos done, videos in all).
-        num_threads: Threads that read, check and encode; None: one per CPU, eight at most.
+        num_workers: Processes that make shard files; 1: this one.
+        runner: Makes the files in another way than processes here, such as `on_ray.packing.on_cluster`.
+        num_threads: Threads of a process that read, check and encode; None: one per CPU, eight at most.
         rows_per_group: Frames per row group: fewer make reads finer and footers larger.
-        shard_bytes: A file is closed after the video that makes it larger than this.
+        shard_bytes: A file is closed after the video whose source files make it larger than this.
 
     Raises:
         DataError: The source cannot be used as it is, or `out` is there and holds something else.
         ConfigError: The options contradict one another.
+        ResourceError: A process died.
+        StorageError: The bucket cannot be reached.
     """
-    out = Path(out).expanduser().absolute()
     labels = check_choice(labels, label_frame)
     split = source.resolve(split)
     names = _select(source, split, exclude, named_videos(labels, label_frame))
-    videos, problems = _open_all(source, split, names)
-    _raise(problems, source)
-    options = [source.description.name, split, labels, shortest_side, str(label_frame), rows_per_group, shard_bytes]
-    source_digest = _source_digest(videos, options)
-    restore_folder(out.resolve(), _KIND, *_UNMARKED)
-    if not overwrite and (done := _already_packed(out, source_digest)) is not None:
+    stated = [source.description.name, split, labels, shortest_side, str(label_frame), rows_per_group, shard_bytes]
+    groups, source_digest = _grouped(source, split, names, stated, shard_bytes)
+    final = _storage(out)
+    if final.local:
+        restore_folder(Path(final.root).resolve(), _KIND, *_UNMARKED)
+    if not overwrite and (done := _already_packed(final, source_digest)) is not None:
+        if final.local and _beside(final).exists():
+            with suppress(DataError, OSError), _workplace(final):
+                pass  # what a killed process has left is cleared
         return done
+    if final.local:
+        require_replaceable(Path(final.root).resolve(), _KIND, *_UNMARKED)
 
-    frames = frames_of(videos, labels, label_frame, shortest_side)
-    threads = num_threads or min(8, os.cpu_count() or 1)
+    options = Options(split, labels, label_frame, shortest_side, rows_per_group)
+    threads = num_threads or max(1, min(8, (os.cpu_count() or 1) // num_workers))
+    pickled = pickle.dumps(source)
+    if runner is None and num_workers > 1:
+        runner = partial(in_processes, num_workers=num_workers)
     try:
-        with whole_folder(out, _KIND, *_UNMARKED) as folder, ThreadPoolExecutor(threads) as pool:
-            writer = ShardWriter(folder, source.description.name, rows_per_group, shard_bytes)
-            for position, (video, rows) in enumerate(by_video(map_in_order(pool, prepare, frames, 4 * threads))):
-                problems += writer.add(video, rows, one_frame_allowed=source.of_images)
-                if progress is not None:
-                    progress(position + 1, len(videos))
-            writer.close()
-            _raise(problems, source)
-            index = ShardIndex(
-                dataset=source.description.name,
-                layout=source.description.layout,
-                split=split,
-                labels=kind_of(labels),
-                frame_interval=source.frame_interval(split),
-                shortest_side=shortest_side,
-                num_reencoded=writer.num_reencoded,
-                budget=LabelBudget(
-                    sum(len(video.label_frames) for video in writer.videos),
-                    sum(video.num_frames for video in writer.videos),
-                ),
-                digest=content_digest(writer.checksums),
-                source_digest=source_digest,
-                rows_per_group=rows_per_group,
-                files=tuple(writer.files),
-                videos=tuple(writer.videos),
-                root=str(Path(source.root).absolute()),
-            )
-            index.check()
-            index.save(Storage(str(folder)))
+        with _workplace(final) as place:
+            parts = []
+            for number, (videos, digest) in enumerate(groups):
+                # A bucket's old index stays good until the new one is there: no file takes another's name.
+                file = f"frames-{number:05d}.parquet" if final.local else f"frames-{number:05d}-{digest[:8]}.parquet"
+                parts.append(Part(number, file, pickled, options, videos, digest, place.folder, threads))
+            _raise(_made(parts, runner, len(names), progress), source)
+            _publish(_index(parts, source, options, source_digest, place), place, final)
+    except StorageError:
+        raise
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error})", "free space there, or give another --out") from error
+    return ShardIndex.load(final.folder)
+
+
+def _index(
+    parts: list[Part], source: DatasetFolder, options: Options, source_digest: str, place: Storage
+) -> ShardIndex:
+    """The index of finished parts, made from their records."""
+    tables, files, checksums, num_reencoded = [], [], [], 0
+    for part in parts:
+        record = read_record(part)
+        if record is None:
+            raise DataError(f"{place.location(part.file)}: changed while it was packed", "pack the dataset again")
+        files.append(ShardFile(part.file, record.num_rows))
+        checksums.append("\n".join(record.checksums))
+        num_reencoded += record.num_reencoded
+        tables.append(VideoTable.of(record.videos, ()))
+    videos = VideoTable.concat(tables, files)
+    index = ShardIndex(
+        dataset=source.description.name,
+        layout=source.description.layout,
+        split=options.split,
+        labels=kind_of(options.labels),
+        frame_interval=source.frame_interval(options.split),
+        shortest_side=options.shortest_side,
+        num_reencoded=num_reencoded,
+        budget=LabelBudget(*videos.count_frames()),
+        digest=content_digest(checksums),
+        source_digest=source_digest,
+        rows_per_group=options.rows_per_group,
+        files=tuple(files),
+        videos=videos,
+        root=str(Path(source.root).absolute()),
+    )
+    index.check()
     return index
+
+
+def _publish(index: ShardIndex, place: Storage, final: Storage) -> None:
+    """Lets the shards appear as a whole."""
+    if final.local:
+        with whole_folder(final.root, _KIND, *_UNMARKED) as folder:
+            for file in index.files:
+                os.rename(place.path(file.name), folder / file.name)
+            index.save(Storage(str(folder)))
+        return
+    index.save(final)
+    final.remove_folder(RECORDS)
+    for name in _files(final) - {index.table_name, *(file.name for file in index.files)}:
+        if fnmatch.fnmatchcase(name, "frames-?????-*.parquet") or fnmatch.fnmatchcase(name, "videos-*.parquet"):
+            final.remove(name)
+
+
+def _made(parts: Sequence[Part], runner: Runner | None, total: int, progress: Progress | None) -> list[str]:
+    """Makes all parts; returns what is wrong, in the order of the videos."""
+    done, problems = 0, dict[int, list[str]]()
+
+    def tell(count: int = 1) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    if runner is None:
+        for part in parts:
+            before = done
+            problems[part.number] = make_part(part, tell)
+            if done == before:  # it was kept
+                tell(len(part.videos))
+    else:
+        for part, found in runner(parts):
+            problems[part.number] = found
+            tell(len(part.videos))
+    return [problem for number in sorted(problems) for problem in problems[number]]
 
 
 def _raise(problems: list[str], source: DatasetFolder) -> None:
@@ -127,8 +206,8 @@ def _raise(problems: list[str], source: DatasetFolder) -> None:
         more = f"\n  … and {len(problems) - _SHOWN_PROBLEMS} more" if len(problems) > _SHOWN_PROBLEMS else ""
         listed = "\n  ".join(problems[:_SHOWN_PROBLEMS])
         raise DataError(
-            f"{source.root}: {len(problems)} problem(s), nothing was written\n  {listed}{more}",
-            "repair the files named, or leave their videos out (--exclude VIDEO)",
+            f"{source.root}: {len(problems)} problem(s), no shards were made\n  {listed}{more}",
+            "repair the files named, or leave their videos out (--exclude VIDEO); shard files without them are kept",
         )
 
 
@@ -142,37 +221,87 @@ def _select(source: DatasetFolder, split: str, exclude: Collection[str], named: 
     return kept
 
 
-def _open_all(source: DatasetFolder, split: str, names: list[str]) -> tuple[list[Video], list[str]]:
-    videos, problems = [], []
+def _grouped(
+    source: DatasetFolder, split: str, names: list[str], options: list[Any], shard_bytes: int
+) -> tuple[list[tuple[tuple[str, ...], str]], str]:
+    """Returns the videos of each part with a digest of its files, and the digest of all."""
+    groups: list[tuple[tuple[str, ...], str]] = []
+    problems: list[str] = []
+    own: list[str] = []
+    num_bytes = 0
+    part, whole = (hashlib.blake2b(repr(options).encode(), digest_size=8) for _ in range(2))
     for name in names:
         try:
-            videos.append(source.video(split, name))
+            video = source.video(split, name)
         except DataError as error:
             problems.append(error.listed)
-    return videos, problems
-
-
-def _source_digest(videos: list[Video], options: list[Any]) -> str:
-    state = hashlib.blake2b(repr(options).encode(), digest_size=8)
-    for video in videos:
-        state.update(f"\n{video.name}".encode())
+            continue
+        text = f"\n{name}"
         for path in (*video.frames, *([video.file] if video.file else []), *video.masks.values()):
             stat = path.stat()
-            state.update(f"\n{path.name} {stat.st_size} {stat.st_mtime_ns}".encode())
-    return state.hexdigest()
+            text += f"\n{path.name} {stat.st_size} {stat.st_mtime_ns}"
+            num_bytes += stat.st_size * (_VIDEO_FILE_FACTOR if path == video.file else 1)
+        own.append(name)
+        part.update(text.encode())
+        whole.update(text.encode())
+        if num_bytes > shard_bytes or name == names[-1]:
+            groups.append((tuple(own), part.hexdigest()))
+            own, num_bytes, part = [], 0, hashlib.blake2b(repr(options).encode(), digest_size=8)
+    _raise(problems, source)
+    return groups, whole.hexdigest()
 
 
-def _already_packed(out: Path, source_digest: str) -> ShardIndex | None:
-    """The index of `out` if it holds just this; None if there is nothing yet."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+def _storage(out: str | Path) -> Storage:
+    text = str(out).removeprefix("file://")
+    return Storage(text if "://" in text else str(Path(text).expanduser().absolute()))
+
+
+@contextmanager
+def _workplace(final: Storage) -> Iterator[Storage]:
+    """Yields where parts are made: the bucket itself, or a hidden folder beside the one that is to be."""
+    if not final.local:
+        yield final
+        return
+    target, folder = Path(final.root).resolve(), _beside(final)
+    require_replaceable(folder, _UNFINISHED)
+    make_folder(folder)
+    write_marker(folder / MARKER, _UNFINISHED)
+
+    def refuse(who: str) -> None:
+        raise DataError(f"{target}: {who} is packing it", "wait until it has finished, or stop it; its files are kept")
+
+    with exclusive(folder / "lock", refuse):
+        finished = False
+        try:
+            yield Storage(str(folder))
+            finished = True
+        finally:
+            if finished or not (folder / RECORDS).is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _beside(final: Storage) -> Path:
+    target = Path(final.root).resolve()
+    return target.with_name(f".{target.name}.packing")
+
+
+def _files(storage: Storage) -> set[str]:
+    below = fs.FileSelector(storage.root, allow_not_found=True)
+    return {info.base_name for info in persistently(storage.folder, lambda: storage.fs.get_file_info(below))}
+
+
+def _already_packed(final: Storage, source_digest: str) -> ShardIndex | None:
+    """The index of a folder if it holds just this; None if there is nothing yet, or part of it."""
+    names = _files(final)
+    if not names - {RECORDS} or (INDEX_NAME not in names and RECORDS in names):
         return None
-    if not (out / INDEX_NAME).is_file():
-        raise DataError(f"{out}: exists and holds no shards", "give another folder with --out")
-    index = ShardIndex.load(out)
-    if index.source_digest == source_digest and all((out / file.name).is_file() for file in index.files):
+    if INDEX_NAME not in names:
+        raise DataError(f"{final.folder}: exists and holds no shards", "give another folder with --out")
+    index = ShardIndex.load(final.folder)
+    if index.source_digest == source_digest and names.issuperset(file.name for file in index.files):
         return index
     raise DataError(
-        f"{out}: holds other shards ({index.dataset} {index.split}, labels {index.labels}, "
+        f"{final.folder}: holds other shards ({index.dataset} {index.split}, labels {index.labels}, "
         f"{len(index.videos)} videos), or their source has changed",
         "give another folder with --out, or replace it with --overwrite",
     )

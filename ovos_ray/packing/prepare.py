@@ -149,7 +149,7 @@ def map_in_order(
 
 def by_video(rows: Iterable[tuple[Video, PackedRow]]) -> Iterator[tuple[Video, Iterator[PackedRow]]]:
     """Yields each video with its rows, which must be consumed before the next."""
-    for _, group in itertools.groupby(rows, key=lambda pair: id(pair[0])):
+    for _, group in itertools.groupby(rows, key=lambda pair: pair[0].name):
         pairs = iter(group)
         video, first = next(pairs)
         yield video, itertools.chain([first], (row for _, row in pairs))

@@ -1,9 +1,10 @@
-"""Shards being written: rows in Parquet files, and what the index needs to know of them."""
+"""One shard file being written: rows in full row groups, and what the index needs to know of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -12,25 +13,38 @@ import pyarrow.parquet as pq
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import ObjectBox
 from ovos_ray.data.shards.reader import SCHEMA
-from ovos_ray.data.shards.video_entry import ShardFile, VideoEntry
+from ovos_ray.data.shards.video_entry import VideoEntry
 from ovos_ray.packing.prepare import PackedRow
 
 __all__ = ["ShardWriter"]
 
 
 class ShardWriter:
-    """Writes rows to Parquet files in full row groups, and keeps what the index needs."""
+    """Writes the rows of some videos to a Parquet file, and keeps what the index needs; a context.
 
-    def __init__(self, folder: Path, dataset: str, rows_per_group: int, shard_bytes: int) -> None:
+    Args:
+        path: The file.
+        dataset: Name of the dataset, for the rows.
+        number: Place of the file among those of the index.
+        rows_per_group: Rows in every row group but the last.
+    """
+
+    def __init__(self, path: Path, dataset: str, number: int, rows_per_group: int) -> None:
         self.videos: list[VideoEntry] = []
-        self.files: list[ShardFile] = []
         self.checksums: list[str] = []
-        self.num_reencoded = 0
-        self._folder, self._dataset = folder, dataset
-        self._rows_per_group, self._shard_bytes = rows_per_group, shard_bytes
-        self._parquet: pq.ParquetWriter | None = None
+        self.num_reencoded = self.num_rows = 0
+        self._dataset, self._number, self._rows_per_group = dataset, number, rows_per_group
+        # JPEG and PNG do not compress further; statistics of binary columns would repeat whole images.
+        self._parquet = pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=False, write_statistics=False)
         self._waiting: list[dict[str, Any]] = []
-        self._num_rows = self._num_bytes = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if error is None and self._waiting:
+            self._flush()
+        self._parquet.close()
 
     def add(self, video: Video, rows: Iterator[PackedRow], *, one_frame_allowed: bool) -> list[str]:
         """Writes a video; returns what is wrong with it."""
@@ -38,7 +52,7 @@ class ShardWriter:
         names: list[str] = []
         objects: dict[int, tuple[ObjectBox, ...]] = {}
         size: tuple[int, int] | None = None
-        first_row = self._num_rows
+        first_row = self.num_rows
         for row in rows:
             if row.problem is not None:
                 problems.append(row.problem)
@@ -58,12 +72,9 @@ class ShardWriter:
         if not problems and not any(objects.values()):
             problems.append(f"{video.location}: no object is left in the label of video {video.name!r} after scaling")
         if not problems and size is not None:
-            entry = VideoEntry(
-                video.name, len(names), *size, tuple(names), tuple(objects), objects, len(self.files), first_row
-            )
+            labels = tuple(objects)
+            entry = VideoEntry(video.name, len(names), *size, tuple(names), labels, objects, self._number, first_row)
             self.videos.append(entry)
-        if self._num_bytes > self._shard_bytes:
-            self.close()
         return problems
 
     def _write(self, video: str, row: PackedRow) -> None:
@@ -82,29 +93,10 @@ class ShardWriter:
         )
         self.checksums.append(row.checksum)
         self.num_reencoded += row.reencoded
-        self._num_rows += 1
-        self._num_bytes += len(row.jpeg) + len(row.label or b"")
+        self.num_rows += 1
         if len(self._waiting) == self._rows_per_group:
             self._flush()
 
-    @property
-    def _file_name(self) -> str:
-        return f"frames-{len(self.files):05d}.parquet"
-
     def _flush(self) -> None:
-        if self._parquet is None:
-            # JPEG and PNG do not compress further; statistics of binary columns would repeat whole images.
-            self._parquet = pq.ParquetWriter(
-                self._folder / self._file_name, SCHEMA, compression="none", use_dictionary=False, write_statistics=False
-            )
         self._parquet.write_table(pa.Table.from_pylist(self._waiting, SCHEMA))
         self._waiting.clear()
-
-    def close(self) -> None:
-        """Finishes the current file."""
-        if self._waiting:
-            self._flush()
-        if self._parquet is not None:
-            self._parquet.close()
-            self.files.append(ShardFile(self._file_name, self._num_rows))
-        self._parquet, self._num_rows, self._num_bytes = None, 0, 0

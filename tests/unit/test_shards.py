@@ -228,7 +228,7 @@ def test_a_folder_that_holds_anything_else_is_never_touched(davis: DatasetFolder
 def test_a_failure_leaves_the_previous_shards_as_they_were(davis: DatasetFolder, tmp_path: Path) -> None:
     index = pack(davis, tmp_path / "shards")
     _corrupt(davis.root / "JPEGImages/480p/v2/00001.jpg")
-    with pytest.raises(DataError, match="nothing was written"):
+    with pytest.raises(DataError, match="no shards were made"):
         pack(davis, tmp_path / "shards", overwrite=True)
     assert ShardIndex.load(tmp_path / "shards") == index
     assert verify(tmp_path / "shards") == []
@@ -252,7 +252,7 @@ def test_a_killed_pack_leaves_no_shards_and_its_remains_are_cleared(davis: Datas
         assert process.stdout.readline().strip() == "1"
         os.kill(process.pid, signal.SIGKILL)
     assert not out.exists()
-    assert [path.suffix for path in tmp_path.glob(".shards*")] == [".partial"]
+    assert [path.suffix for path in tmp_path.glob(".shards*")] == [".packing"]
     pack(davis, out)
     assert verify(out) == []
     assert sorted(path.name for path in tmp_path.iterdir()) == ["davis", "shards"]

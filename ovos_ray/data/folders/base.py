@@ -126,6 +126,9 @@ class DatasetFolder(abc.ABC):
         self.root = root
         self.description = description
 
+    def __reduce__(self) -> tuple[type[DatasetFolder], tuple[Path, DatasetDescription]]:
+        return type(self), (self.root, self.description)  # listings are large, and made anew where they are needed
+
     @classmethod
     def bare(cls, name: str) -> DatasetDescription:
         """What the layout alone says of a dataset."""
@@ -197,9 +200,13 @@ class DatasetFolder(abc.ABC):
         Raises:
             DataError: It is not in the split, has no frames, or a mask without its frame.
         """
-        if name not in self.video_names(split):
+        if name not in self._known(split):
             raise DataError(f"{self.root}: no video {name!r} in split {split!r}")
         return self._open(self.resolve(split), name)
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019
+    def _known(self, split: str) -> frozenset[str]:
+        return frozenset(self.video_names(split))
 
     def videos(self, split: str) -> Iterator[Video]:
         """Yields the videos of a split in the order of their names."""

@@ -1,7 +1,7 @@
 """Shards: a dataset as Parquet files with one row per frame, sorted by video, and a JSON index beside them.
 
     out/index.json            `ShardIndex`: videos, frame names, label frames, boxes, budget, digest, row positions
-    out/videos.parquet        the videos of a large index, as columns; the JSON then holds the rest
+    out/videos-….parquet      the videos of a large index, as columns; the JSON then holds the rest
     out/frames-00000.parquet  dataset, video, frame, name, jpeg, label (PNG or null), height, width, checksum
 
 A video lies in one file. Row groups hold a few frames each, so that a clip reads only its own. JPEGs are stored as

@@ -23,7 +23,7 @@ from ovos_ray.errors import DataError, StorageError
 from ovos_ray.paths import checked_name
 from ovos_ray.storage import Storage
 
-__all__ = ["INDEX_NAME", "LabelBudget", "ShardFile", "ShardIndex", "VideoEntry", "content_digest"]
+__all__ = ["INDEX_NAME", "LabelBudget", "ShardFile", "ShardIndex", "VideoEntry", "content_digest", "entry_of", "plain"]
 
 _VERSION, _COLUMNAR_VERSION = 1, 2
 _COLUMNAR_FROM = 10_000  # videos; see `benchmarks/README.md` for what both take
@@ -94,6 +94,11 @@ class ShardIndex:
     def _by_name(self) -> dict[str, VideoEntry]:
         return {video.name: video for video in self.videos}
 
+    @property
+    def table_name(self) -> str:
+        """Name of the file of videos, where there are many."""
+        return f"videos-{self.source_digest[:8]}.parquet"
+
     def outlines(self) -> Iterator[VideoOutline]:
         """Yields what planning needs of every video, in their order."""
         return self.videos.outlines() if isinstance(self.videos, VideoTable) else (v.outline for v in self.videos)
@@ -144,10 +149,12 @@ class ShardIndex:
         value = {"version": _VERSION} | {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         value["budget"], value["files"] = vars(self.budget), [vars(file) for file in self.files]
         if len(self.videos) >= _COLUMNAR_FROM if columnar is None else columnar:
-            value["version"], value["videos"] = _COLUMNAR_VERSION, len(self.videos)
-            VideoTable.of(self.videos, self.files).save(storage)
+            # No table of a bucket takes another's name: the index that is there stays good until the new one is.
+            value["version"] = _COLUMNAR_VERSION
+            value["videos"] = {"file": self.table_name, "number": len(self.videos)}
+            VideoTable.of(self.videos, self.files).save(storage, self.table_name)
         else:
-            value["videos"] = [_plain(video) for video in self.videos]
+            value["videos"] = [plain(video) for video in self.videos]
         storage.write((json.dumps(value, separators=(",", ":")) + "\n").encode(), INDEX_NAME)
 
     @classmethod
@@ -183,9 +190,9 @@ class ShardIndex:
                 whole("budget", number, 0)
             value["files"] = tuple(ShardFile(**file) for file in value["files"])
             value["videos"] = (
-                tuple(_video(video) for video in value["videos"])
+                tuple(entry_of(video) for video in value["videos"])
                 if version == _VERSION
-                else VideoTable.load(folder, value["files"], value["videos"])
+                else VideoTable.load(folder, value["files"], value["videos"]["number"], value["videos"]["file"])
             )
             index = cls(**value)
             index.check()
@@ -204,12 +211,14 @@ def content_digest(checksums: Iterable[str]) -> str:
     return state.hexdigest()
 
 
-def _plain(video: VideoEntry) -> dict[str, Any]:
+def plain(video: VideoEntry) -> dict[str, Any]:
+    """Returns an entry as JSON holds it."""
     objects = {str(frame): [list(vars(box).values()) for box in own] for frame, own in video.objects.items()}
     return {**vars(video), "objects": objects}
 
 
-def _video(value: dict[str, Any]) -> VideoEntry:
+def entry_of(value: dict[str, Any]) -> VideoEntry:
+    """Returns the entry that JSON holds; it is not checked."""
     value["frame_names"] = tuple(value["frame_names"])
     value["label_frames"] = tuple(value["label_frames"])
     value["objects"] = {

@@ -1,4 +1,4 @@
-"""The videos of a large index as columns: `videos.parquet` beside an `index.json` that holds the rest.
+"""The videos of a large index as columns: `videos-….parquet` beside an `index.json` that holds the rest.
 
 Entries are made, and checked, when they are asked for; a million videos take about a hundred bytes each in memory.
 """
@@ -17,13 +17,13 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from ovos_ray.data.masks import MAX_PIXELS, ObjectBox
-from ovos_ray.data.shards.video_entry import ShardFile, VideoEntry, VideoOutline, require
+from ovos_ray.data.shards.video_entry import INDEX_NAME, ShardFile, VideoEntry, VideoOutline, require
 from ovos_ray.errors import DataError, StorageError
+from ovos_ray.paths import checked_name
 from ovos_ray.storage import Storage
 
-__all__ = ["TABLE_NAME", "VideoTable"]
+__all__ = ["VideoTable"]
 
-TABLE_NAME = "videos.parquet"
 _REMEDY = "pack the dataset again with --overwrite"
 _LIST = pa.list_(pa.field("element", pa.int32(), nullable=False))
 _BOX = 6  # numbers of an `ObjectBox`
@@ -93,14 +93,14 @@ class VideoTable(Sequence[VideoEntry]):
 
     @classmethod
     def concat(cls, tables: Iterable[VideoTable], files: Sequence[ShardFile]) -> VideoTable:
-        """Joins tables, the videos of one file each; the n-th holds those of the n-th file."""
-        parts = []
-        for shard, part in enumerate(tables):
-            numbers = pa.array(np.full(len(part), shard, np.int32))
-            parts.append(part._table.set_column(_SCHEMA.get_field_index("shard"), _SCHEMA.field("shard"), numbers))
-        return cls(pa.concat_tables(parts).combine_chunks(), files)
+        """Joins tables, whose names rise from each to the next."""
+        return cls(pa.concat_tables([table._table for table in tables]).combine_chunks(), files)
 
-    def save(self, storage: Storage, name: str = TABLE_NAME) -> None:
+    def count_frames(self) -> tuple[int, int]:
+        """Returns the numbers of labelled frames and of all frames."""
+        return len(self._numbers["label_frames"]), int(self._numbers["num_frames"].sum())
+
+    def save(self, storage: Storage, name: str) -> None:
         """Writes the table: plain values that take the memory that they say."""
         sink = pa.BufferOutputStream()
         options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
@@ -108,9 +108,7 @@ class VideoTable(Sequence[VideoEntry]):
         storage.write(memoryview(sink.getvalue()), name)
 
     @classmethod
-    def load(
-        cls, folder: str | Path, files: Sequence[ShardFile], num_videos: int, name: str = TABLE_NAME
-    ) -> VideoTable:
+    def load(cls, folder: str | Path, files: Sequence[ShardFile], num_videos: int, name: str) -> VideoTable:
         """Reads a table.
 
         Raises:
@@ -118,7 +116,7 @@ class VideoTable(Sequence[VideoEntry]):
             StorageError: The bucket cannot be reached.
         """
         storage = Storage(str(folder))
-        path = storage.location(name)
+        path = storage.location(checked_name(name, "table of videos", INDEX_NAME))
         try:
             content = storage.read(name)
             parquet = pq.ParquetFile(pa.BufferReader(content))
@@ -183,7 +181,7 @@ class VideoTable(Sequence[VideoEntry]):
             entry = VideoEntry(name=name, frame_names=names, label_frames=tuple(labels), objects=objects, **numbers)
             entry.check(self._files)
         except (ValueError, TypeError) as error:
-            raise DataError(f"{TABLE_NAME}: damaged index ({error})", _REMEDY) from error
+            raise DataError(f"table of videos: damaged index ({error})", _REMEDY) from error
         return entry
 
     def _list(self, key: str, place: int) -> list[int]:
