@@ -43,15 +43,16 @@ from trainables import one_shot, synthetic
 
 _GROWING = ((0.0, 3), (0.3, 4), (0.6, 5))
 _WARM_UP = {"data.static_share": ((0.0, 1.0), (0.25, 0.0))}
+_AFFINE = {**one_shot.STATIC_CLIPS, "data.static_clips": "affine"}
 _LAYERS = {"data.static_clips": "layers"}
 
 METHODS: dict[str, dict[str, Any]] = {
     "one-shot": {},
-    "static-clips": one_shot.STATIC_CLIPS,
+    "static-clips": _AFFINE,
     "static-only": one_shot.STATIC_ONLY,
     "supervised-warm": {"method.name": "supervised", **_WARM_UP},
     "layers-only": {**one_shot.STATIC_ONLY, **_LAYERS},
-    "layers-clips": {**one_shot.STATIC_CLIPS, **_LAYERS},
+    "layers-clips": one_shot.STATIC_CLIPS,
     "supervised-warm-layers": {"method.name": "supervised", **_WARM_UP, **_LAYERS},
     "supervised": {"method.name": "supervised"},
     "one-shot-warm": _WARM_UP,
@@ -59,13 +60,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "half-static": {"data.static_share": ((0.0, 1.0), (0.25, 0.5))},
     "long-warm": {"data.static_share": ((0.0, 1.0), (0.5, 0.25))},
     "horizon": {"method.horizon": _GROWING},
-    "horizon-clips": {"method.horizon": _GROWING, **one_shot.STATIC_CLIPS},
-    "trusted-clips": {"method.smallest_confidence": 0.8, **one_shot.STATIC_CLIPS},
-    "T-step-clips": {"method.backward": "T-step", **one_shot.STATIC_CLIPS},
+    "horizon-clips": {"method.horizon": _GROWING, **_AFFINE},
+    "trusted-clips": {"method.smallest_confidence": 0.8, **_AFFINE},
+    "T-step-clips": {"method.backward": "T-step", **_AFFINE},
     "oracle": {"method.reference": "true"},
-    "oracle-clips": {"method.reference": "true", **one_shot.STATIC_CLIPS},
+    "oracle-clips": {"method.reference": "true", **_AFFINE},
     "one-shot-traced": {},
-    "static-clips-traced": one_shot.STATIC_CLIPS,
+    "static-clips-traced": _AFFINE,
 }
 """What each method changes in the recipe. `supervised…` reads all labels, the others one a video. The first quarter
 of `…-warm` is static steps, those of `static-clips` go on with every fourth step; with `layers`, objects move on their

@@ -25,6 +25,7 @@ from ovos_ray.config import (
     NetworkConfig,
     OptimizerConfig,
     TrainConfig,
+    override,
 )
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
@@ -47,6 +48,7 @@ from ovos_ray.track.sink import Sink
 __all__ = ["demo_config", "demo_space", "run_demo"]
 
 _BASELINES = {"copy the first mask": copy_first_mask, "colour matching": match_colours}
+_STATIC_CLIPS = {"data.static_share": ((0.0, 1.0), (0.25, 0.25)), "data.static_clips": "layers"}
 _MARGIN = 10.0  # points of J&F by which the best strategy must beat copying
 
 
@@ -118,8 +120,9 @@ def run_demo(
 
     began = time.perf_counter()
     space = demo_space()
-    trials, _ = expand(space, demo_config(out, steps))
-    trials = [Trial(trial.name, trial.values, resolve(trial.config)) for trial in trials]
+    trials = [
+        Trial(trial.name, trial.values, resolve(trial.config)) for trial in _trials(space, demo_config(out, steps))
+    ]
     folder = _prepare(out, num_videos)
     tables = _baselines(trials, folder, out)
     rows = {name: table.headline() for name, table in tables.items()}
@@ -156,6 +159,15 @@ def run_demo(
     console.print(f"report:  {page}\npicture: {out / 'demo.png'}\nnumbers: {out / 'demo.json'}")
     console.print(f"took {values['seconds']:.0f} s")
     return bool(enough)
+
+
+def _trials(space: SearchSpace, config: ExperimentConfig) -> list[Trial]:
+    """Returns the trials of the study and, beyond the paper, one with clips synthesised from the same labels."""
+    trials, _ = expand(space, config)
+    plain = next(trial for trial in trials if trial.name.startswith("stcn-tiny 2-step"))
+    changes = {**_STATIC_CLIPS, "name": f"{plain.config.name}-static-clips"}
+    name = plain.name.replace(" seed", " with static clips seed")
+    return [*trials, Trial(name, {**plain.values, **_STATIC_CLIPS}, override(plain.config, changes))]
 
 
 def _prepare(out: Path, num_videos: Mapping[str, int] | None) -> DatasetFolder:
@@ -221,7 +233,7 @@ def _report(space: SearchSpace, config: ExperimentConfig, out: Path) -> str:
 
 
 def _picture(folder: DatasetFolder, trials: list[Trial], best: str, out: Path) -> None:
-    config = next(trial.config for trial in trials if trial.name.startswith(best))
+    config = next(trial.config for trial in trials if trial.name == f"{best} seed 0")
     predictions = {name: out / "baselines" / name.replace(" ", "-") for name in _BASELINES}
     predictions[f"one-shot: {best}"] = Path(config.storage) / config.name / "predictions"
     write_contact_sheet(folder, config.evaluation.split, predictions, out / "demo.png")
