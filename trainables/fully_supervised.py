@@ -19,6 +19,12 @@ def fully_supervised() -> ExperimentConfig:
     return _supervised(one_shot.one_shot(), "supervised-tiny")
 
 
+def with_static_clips() -> ExperimentConfig:
+    """The same with the first quarter of `trainables.one_shot.with_static_clips`: what that has to be compared with."""
+    warm_up = {**one_shot.STATIC_CLIPS, "data.static_share": ((0.0, 1.0), (0.25, 0.0))}
+    return override(fully_supervised(), {"name": "supervised-static-clips-tiny", **warm_up})
+
+
 def stcn() -> ExperimentConfig:
     """STCN, clips as published."""
     changes = {

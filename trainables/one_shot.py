@@ -76,6 +76,16 @@ def with_static_clips() -> ExperimentConfig:
     return override(one_shot(), {"name": "static-clips-tiny", **STATIC_CLIPS})
 
 
+def static_only() -> ExperimentConfig:
+    """Nothing but clips synthesised from the labelled frames, as in stage 0: what one-shot training must beat."""
+    return override(one_shot(), {"name": "static-only-tiny", **STATIC_ONLY})
+
+
+def layers_only() -> ExperimentConfig:
+    """The same with clips in which objects move on their own."""
+    return override(static_only(), {"name": "layers-only-tiny", "data.static_clips": "layers"})
+
+
 def stcn() -> ExperimentConfig:
     """STCN: n = 3, where T-step and 2-step are the same thing."""
     return ExperimentConfig(

@@ -85,8 +85,9 @@ class DataConfig:
     object cut out and moved on a path of its own over a background that moves too (`data/clips/layered_clips.py`)."""
     clip_length: Annotated[int, AtLeast(2), Computes, Priced] = 3
     """n, the frames of a clip, the labelled one included (paper section 4.1)."""
-    clip_start: Annotated[Literal["label", "any"], Computes] = "label"
-    """Where clips start: at the video's one label, or at any labelled frame (fully supervised only)."""
+    clip_start: Annotated[Literal["label", "labels", "any"], Computes] = "label"
+    """Where clips start: at the video's first label; at any of its labels, where shards hold several (`pack --labels
+    4`); or at any labelled frame, with labels on all that follow (fully supervised only)."""
     time_reversal: Annotated[float, Fraction, Computes] = 0.0
     """Probability of a reversed clip (fully supervised only; published: 0.5)."""
     clip_merging: Annotated[float, Fraction, Computes] = 0.0

@@ -298,3 +298,17 @@ def test_slices_are_consecutive_parts_that_differ_by_one_clip_at_most() -> None:
             parts = [slice_for_rank(7, batch_size, rank, workers) for rank in range(workers)]
             assert [p for part in parts for p in part] == list(range(7 * batch_size, 8 * batch_size))
             assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_clips_start_at_any_of_several_labels_and_run_to_a_side_with_room() -> None:
+    several = index(video("a", 20, (2, 9, 17)), video("b", 20, (18,)))
+    made = plan(several, clip_start="labels", label_side="after", clip_length=4, max_skip=((0.0, 2),))
+    clips = [made.clip(position) for position in range(400)]
+    assert Counter(clip.frames[0] for clip in clips).keys() == {2, 9}, "17 and b leave no room after them"
+    assert [one.video for one in made.excluded] == ["b"]
+    both = plan(several, clip_start="labels", label_side="both", clip_length=4, max_skip=((0.0, 2),))
+    starts = Counter((clip.video, clip.frames[0]) for clip in (both.clip(position) for position in range(600)))
+    assert starts.keys() == {("a", 2), ("a", 9), ("a", 17), ("b", 18)}
+    assert all(80 < starts["a", frame] < 120 for frame in (2, 9, 17)), "each as often as the others"
+    first = plan(several, clip_start="label", label_side="both", clip_length=4)
+    assert {first.clip(position).frames[0] for position in range(40)} == {2, 18}

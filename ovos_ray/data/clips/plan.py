@@ -219,11 +219,12 @@ class Plan:
             return (), 0, "no labelled frame shows an object"
         if self.data.source == "static":
             return labelled, 0, ""
-        if self.data.clip_start == "label":
-            after, before = last - labelled[0] + 1, labelled[0] + 1
-            if after >= n or (before >= n and self.data.label_side == "both"):
-                return (labelled[0],), 0, ""
-            return (), 0, f"{after} frames from labelled frame {labelled[0]} on, {n} are needed"
+        if self.data.clip_start != "any":
+            both = self.data.label_side == "both"
+            allowed = labelled[:1] if self.data.clip_start == "label" else labelled
+            if starts := tuple(t for t in allowed if last - t + 1 >= n or (both and t + 1 >= n)):
+                return starts, 0, ""
+            return (), 0, f"{last - labelled[0] + 1} frames from labelled frame {labelled[0]} on, {n} are needed"
         # Every frame of such a clip needs its label; the published sets label all the frames they contain.
         low = video.num_frames
         for frame in reversed(video.label_frames):
@@ -296,7 +297,7 @@ class Plan:
         after, before = last - start, start
         # A label in the middle trains clips to either side of it; a label at an end leaves one side.
         forward = after >= n - 1
-        if self.data.clip_start == "label" and self.data.label_side == "both" and forward and before >= n - 1:
+        if self.data.clip_start != "any" and self.data.label_side == "both" and forward and before >= n - 1:
             forward = bool(rng.random() < 0.5)
         if self.data.frame_sampling == "grown":
             low, high = (start, last) if forward else (0, start)
