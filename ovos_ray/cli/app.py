@@ -16,6 +16,7 @@ from ovos_ray.cli import (
     demo,
     doctor,
     evaluate,
+    label,
     ls,
     pack,
     predict,
@@ -45,8 +46,8 @@ app = typer.Typer(
 )
 
 for module in (
-    pack, verify, train, sweep, status, show, ls, cp, predict, evaluate, score, submission, report, submit, sync, demo,
-    doctor,
+    label, pack, verify, train, sweep, status, show, ls, cp, predict, evaluate, score, submission, report, submit, sync,
+    demo, doctor,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     settings = {"allow_interspersed_args": False} if module is submit else None  # the job's options are not its own

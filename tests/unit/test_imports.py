@@ -23,7 +23,7 @@ FLOORS = (
     ("evaluate", "track"),
     ("run", "report"),
     ("study",),
-    ("on_ray",),
+    ("on_ray", "label"),
     ("cli",),
     ("api",),
     ("__main__",),
@@ -32,7 +32,20 @@ ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MAY_IMPORT = {
     "ray": ("on_ray", "cli"),
     "mlflow": ("track",),
-    "torch": ("data", "networks", "methods", "train", "evaluate", "track", "run", "report", "study", "on_ray", "cli"),
+    "torch": (
+        "data",
+        "networks",
+        "methods",
+        "train",
+        "evaluate",
+        "track",
+        "run",
+        "report",
+        "study",
+        "on_ray",
+        "label",
+        "cli",
+    ),
 }
 
 

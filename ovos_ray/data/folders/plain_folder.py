@@ -39,11 +39,11 @@ class PlainFolder(DatasetFolder):
     @classmethod
     def begins_at(cls, folder: Path) -> bool:
         """Whether a dataset of this layout begins in this folder."""
-        return bool(cls(folder, cls.bare("folder"))._videos)
+        return bool(cls(folder, cls.bare("folder")).places_of_videos)
 
     @functools.cached_property
-    def _videos(self) -> dict[str, Path]:
-        """Frame folders and video files by name."""
+    def places_of_videos(self) -> dict[str, Path]:
+        """Frame folders and video files by name, labelled or not."""
         bases = [self.root / name for name in ("videos", "frames", "JPEGImages")]
         base = next((base for base in bases if base.is_dir()), self.root)
         folders = [folder for folder in folders_in(base) if folder.name not in ("masks", "Annotations")]
@@ -66,13 +66,24 @@ class PlainFolder(DatasetFolder):
     def _list(self, split: str) -> list[str]:
         path = self.root / f"{split}.txt"
         if not path.is_file():
-            return list(self._videos)
+            return list(self.places_of_videos)
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
     def _open(self, split: str, name: str) -> Video:
-        if name not in self._videos:
+        if name not in self.places_of_videos:
             raise DataError(f"{self.root}: no video {name!r}, which {split}.txt lists; expected {self.expected}")
-        path = self._videos[name]
+        video = self.labelled(name)
+        if not video.masks:
+            raise DataError(f"{self.places_of_videos[name]}: no mask for video {name!r}", f"expected: {self.expected}")
+        return video
+
+    def labelled(self, name: str) -> Video:
+        """A video of the folder with the masks there are, which may be none.
+
+        Raises:
+            DataError: Its masks cannot be told apart, or belong to no frame.
+        """
+        path = self.places_of_videos[name]
         firsts = [path.with_name(f"{name}.png"), self.root / "masks" / f"{name}.png", path / "mask.png"]
         first = next((mask for mask in firsts if mask.is_file()), None)
         sides = [folder / name for folder in (self.root / "masks", self.root / "Annotations")]
@@ -82,19 +93,17 @@ class PlainFolder(DatasetFolder):
             if unnumbered:
                 raise DataError(f"{unnumbered[0]}: expected a frame number as its name, such as 00000.png")
             numbered = {int(mask.stem): mask for mask in masks}
-            return Video(name, (), path, self._checked(name, path, first, numbered))
+            return Video(name, (), path, self._checked(name, first, numbered))
         images = [image for image in files_in(path) if image.name != "mask.png"]
         photos = {image.stem for image in images if image.suffix.lower() in JPEG}
         beside = [image for image in images if image.suffix.lower() == ".png" and image.stem in photos]
         frames = [image for image in images if image not in beside]
         by_frame = match_masks(name, frames, masks or beside)
-        return Video(name, tuple(frames), None, self._checked(name, path, first, by_frame))
+        return Video(name, tuple(frames), None, self._checked(name, first, by_frame))
 
-    def _checked(self, name: str, path: Path, first: Path | None, by_frame: dict[int, Path]) -> dict[int, Path]:
+    def _checked(self, name: str, first: Path | None, by_frame: dict[int, Path]) -> dict[int, Path]:
         """The masks of a video: those named by frame, else the one of the first frame."""
         if by_frame and first is not None:
             other = next(iter(by_frame.values()))
             raise DataError(f"video {name!r} has masks in two places: {first} and {other}", "keep one of them")
-        if not by_frame and first is None:
-            raise DataError(f"{path}: no mask for video {name!r}", f"expected: {self.expected}")
         return by_frame if first is None else {0: first}

@@ -13,6 +13,7 @@ back, walking backward). Memory is that of one walk; frames that a video file gi
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,12 +36,12 @@ Step: TypeAlias = "tuple[int, Image, Prediction]"
 
 
 class FrameStack:
-    """Pictures put down one after another and taken up again in any order; on disk, without loss.
+    """Pictures put down one after another and taken up again in any order, by any thread; on disk.
 
     Its file has no name, so that nothing is left of it whatever happens to the process.
 
     Args:
-        folder: Where the file lies; as much as the pictures take as PNG must be free there.
+        folder: Where the file lies; as much as the pictures take must be free there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,17 +66,25 @@ class FrameStack:
         """Gives the disk back."""
         self._file.close()
 
+    def put(self, encoded: bytes) -> None:
+        """Puts an encoded picture on top."""
+        view, start = memoryview(encoded), self._ends[-1]
+        while view:
+            written = os.pwrite(self._file.fileno(), view, start)
+            view, start = view[written:], start + written
+        self._ends.append(start)
+
+    def take(self, index: int) -> bytes:
+        """Returns an encoded picture; it stays."""
+        start, end = self._ends[index : index + 2]
+        return os.pread(self._file.fileno(), end - start, start)
+
     def append(self, picture: Image | Mask) -> None:
-        """Puts a picture on top: (H, W, 3) or (H, W) uint8."""
-        encoded = cv2.imencode(".png", picture, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes()
-        self._file.seek(self._ends[-1])
-        self._file.write(encoded)
-        self._ends.append(self._ends[-1] + len(encoded))
+        """Puts a picture on top, without loss: (H, W, 3) or (H, W) uint8."""
+        self.put(cv2.imencode(".png", picture, (cv2.IMWRITE_PNG_COMPRESSION, 1))[1].tobytes())
 
     def __getitem__(self, index: int) -> Image:
-        self._file.seek(self._ends[index])
-        encoded = self._file.read(self._ends[index + 1] - self._ends[index])
-        return np.asarray(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
+        return np.asarray(cv2.imdecode(np.frombuffer(self.take(index), np.uint8), cv2.IMREAD_UNCHANGED), np.uint8)
 
 
 def walk(

@@ -1,0 +1,50 @@
+"""`label`: a page on this machine to draw the one mask that a video needs."""
+
+from __future__ import annotations
+
+import webbrowser
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovos_ray.cli.console import console
+
+__all__ = ["label"]
+
+EXAMPLE = "ovos-ray label my-videos --checkpoint runs/one-shot"
+
+
+def label(
+    path: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a folder of these.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A run folder or weights: shows at once what it makes of your mask.")
+    ] = None,
+    network: Annotated[str | None, typer.Option(help="Network of a file that does not name its own.")] = None,
+    shortest_side: Annotated[
+        int | None, typer.Option(help="Size of that preview (default: 480 on a GPU, 240 on a CPU).")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Where to listen, on this machine only; 0: any free port.")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+) -> None:
+    """Draws masks in the browser, and writes them where `pack --layout folder` reads them."""
+    from ovos_ray.evaluate.infer.tracker import best_device
+    from ovos_ray.label.server import LabelServer
+    from ovos_ray.label.session import Session
+    from ovos_ray.train.load_network import load_network
+
+    loaded = None if checkpoint is None else load_network(checkpoint, network).to(best_device())
+    session = Session(path, loaded, shortest_side or (240 if best_device().type == "cpu" else 480))
+    with LabelServer(session, port) as server:
+        console.print(f"{len(session.names)} videos of {session.folder.root}; masks go to {session.folder.root}/masks")
+        console.print(f"draw them at {server.url}")
+        console.print("the address is for you alone: who has it can draw, too. Ctrl+C ends")
+        if browser:
+            webbrowser.open(server.url)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            root = session.folder.root
+            console.print(f"next: ovos-ray pack {root.name} --layout folder --root {root} --out shards/{root.name}")
+        finally:
+            session.close()
