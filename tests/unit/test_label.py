@@ -19,13 +19,13 @@ from PIL import Image
 from ovos_ray import networks
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import DAVIS_PALETTE, encode_jpeg
-from ovos_ray.data.shards.pack import pack
 from ovos_ray.errors import DataError
 from ovos_ray.evaluate.infer.inference import predict_video
 from ovos_ray.label.server import LabelServer
 from ovos_ray.label.session import Session
 from ovos_ray.label.suggest import look_at, suggested_frame
 from ovos_ray.label.videos import find_videos
+from ovos_ray.packing.pack import pack
 
 SIZE, FRAMES = (32, 48), 7
 
