@@ -61,16 +61,11 @@ def main() -> None:
         size = (round(width * scale), round(height * scale))
         frames = [cv2.resize(frame, size, interpolation=cv2.INTER_AREA) for frame in full]
         truth = [cv2.resize(video.mask(t), size, interpolation=cv2.INTER_NEAREST) for t in range(len(full))]
-        found: dict[int, float] = {}
-
-        def scored(t: int, frames=frames, truth=truth, found=found) -> float:
-            if t not in found:
-                found[t] = similarity(both_ways(predictor, frames, truth[t], t), truth, t)
-            return found[t]
-
         suggested = suggested_frame([look_at(frame) for frame in full])
-        spread = [scored(round(t)) for t in np.linspace(0, len(full) - 1, NUM_SPREAD)]
-        rows.append([scored(0), scored(len(full) // 2), scored(suggested), float(np.mean(spread)), max(spread)])
+        places = [0, len(full) // 2, suggested, *(round(t) for t in np.linspace(0, len(full) - 1, NUM_SPREAD))]
+        scores = {t: similarity(both_ways(predictor, frames, truth[t], t), truth, t) for t in set(places)}
+        spread = [scores[t] for t in places[3:]]
+        rows.append([*(scores[t] for t in places[:3]), float(np.mean(spread)), max(spread)])
         print(
             f"{video.name:22} {suggested:4}/{len(full):<4}", *(f"{100 * value:5.1f}" for value in rows[-1]), flush=True
         )
