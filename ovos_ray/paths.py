@@ -17,6 +17,7 @@ from ovos_ray.errors import DataError
 __all__ = [
     "MARKER",
     "below",
+    "cache_folder",
     "checked_name",
     "is_made",
     "mark",
@@ -94,6 +95,11 @@ def _problem(name: object, nested: bool) -> str | None:
 def _shown(name: object) -> str:
     text = repr(name)
     return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def cache_folder() -> Path:
+    """Returns where this machine keeps what it has fetched: `OVOS_CACHE`, else `~/.cache/ovos_ray`."""
+    return Path(os.environ.get("OVOS_CACHE") or Path.home() / ".cache" / "ovos_ray")
 
 
 def below(folder: str | os.PathLike[str], *parts: str) -> Path:

@@ -25,7 +25,7 @@ from ovos_ray.io import atomic_path
 if TYPE_CHECKING:
     from pyarrow import fs
 
-__all__ = ["RemoteFile", "Storage", "filesystem_of", "persistently"]
+__all__ = ["RemoteFile", "Storage", "filesystem_of", "location_of", "persistently"]
 
 PATIENCE_S = 120.0
 """How long a request that fails is made again."""
@@ -60,6 +60,11 @@ def filesystem_of(location: str | Path) -> tuple[fs.FileSystem, str]:
         return fs.LocalFileSystem(), str(Path(text).absolute())
     filesystem, path = persistently(text, lambda: fs.FileSystem.from_uri(text))  # may ask for a bucket's region
     return filesystem, path
+
+
+def location_of(path: str | Path) -> str:
+    """Returns a location as text; a URI that went through `Path`, and lost a slash there, is one again."""
+    return re.sub(r"^(\w{2,}):/(?!/)", r"\1://", str(path))
 
 
 def persistently(location: str, request: Callable[[], _T]) -> _T:

@@ -17,7 +17,7 @@ EXAMPLE = "ovos-ray score runs/backward_strategy evaluation.also=davis2016=DAVIS
 
 
 def score(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run, or of a study with some.")],
+    run: Annotated[Path, typer.Argument(help="Folder or URI of a finished run, or of a study with some.")],
     overrides: Overrides = None,
     server: Annotated[
         Path | None, typer.Option(help="What a benchmark's server answered (docs/evaluation.md).")

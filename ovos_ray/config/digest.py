@@ -114,7 +114,11 @@ def resolve_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
     changes["evaluation.also"] = tuple(
         dataclasses.replace(one, root=absolute(one.root)) for one in config.evaluation.also
     )
-    folders = {"validation.root": config.validation.root, "evaluation.root": config.evaluation.root}
+    folders = {
+        f"{name}.{key}": getattr(part, key)
+        for name, part in (("validation", config.validation), ("evaluation", config.evaluation))
+        for key in ("root", "shards")
+    }
     if config.pretrain is not None:
         folders["pretrain.storage"] = config.pretrain.storage
     for key, folder in folders.items():

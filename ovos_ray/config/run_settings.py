@@ -92,6 +92,8 @@ class ValidationConfig:
 
     root: Annotated[str | None, Computes, Located] = None
     """A dataset folder; None switches validation off."""
+    shards: Annotated[str | None, Computes, Located, Added(before=None)] = None
+    """Instead of a folder: shards of the split, packed with `--labels all`, on a disk or in a bucket."""
     layout: Annotated[str, Computes] = "auto"
     """How the folder is read: a layout or dataset of `ovos-ray ls`; `auto` finds out."""
     split: Annotated[str, Computes] = "val"
@@ -102,6 +104,11 @@ class ValidationConfig:
     """Only the first so many videos of the split; None: all."""
     select_best: Annotated[bool, Computes] = False
     """True: the checkpoint with the best J&F of this split is the result. False (default): the last one."""
+
+    @property
+    def source(self) -> str | None:
+        """Where the videos lie, if there are any: a dataset folder, or shards."""
+        return self.root or self.shards
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,8 @@ class EvaluationConfig:
 
     root: Annotated[str | None, Computes, Located] = None
     """A dataset folder; None: nothing is scored at the end of the run."""
+    shards: Annotated[str | None, Computes, Located, Added(before=None)] = None
+    """Instead of a folder: shards of the split, packed with `--labels all`, on a disk or in a bucket."""
     layout: Annotated[str, Computes] = "auto"
     """How the folder is read: a layout or dataset of `ovos-ray ls`; `auto` finds out."""
     split: Annotated[str, Computes] = "val"
@@ -153,7 +162,12 @@ class EvaluationConfig:
     """Frames are predicted at this size (and scored at their own); None: the published one, 480."""
     also: Annotated[tuple[ScoredSplit, ...], Computes] = ()
     """More datasets scored with the same weights, `NAME=FOLDER` or `NAME=FOLDER:SPLIT` each, such as
-    `davis2016=DAVIS/2016` for the other half of Table 1. Their scores are called `final/NAME/jf`."""
+    `davis2016=DAVIS/2016` for the other half of Table 1; shards will do. Their scores are called `final/NAME/jf`."""
+
+    @property
+    def source(self) -> str | None:
+        """Where the videos lie, if there are any: a dataset folder, or shards."""
+        return self.root or self.shards
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,8 @@ import torch
 import torch.distributed
 
 from ovos_ray.config import EvaluationConfig
-from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.folders.open import DatasetFolder, open_dataset
+from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.infer.prediction import predict_dataset
 from ovos_ray.evaluate.infer.settings import InferenceSettings
@@ -21,7 +22,7 @@ from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable, pro
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.storage import Storage
 
-__all__ = ["Benchmark", "benchmarks", "check_benchmarks", "evaluate_network"]
+__all__ = ["Benchmark", "benchmarks", "check_benchmarks", "evaluate_network", "open_scored"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Benchmark:
 
     Attributes:
         name: Empty for the main one, whose scores are called `jf`, `j`, `f`; those of others are `NAME/jf`.
-        root: The dataset's folder.
+        root: The dataset's folder, or shards of the split.
         layout: Its layout.
         split: Its split.
         protocol: How it is scored; None: as its layout suggests.
@@ -54,8 +55,8 @@ class Benchmark:
 
 def benchmarks(config: EvaluationConfig) -> Iterator[Benchmark]:
     """Yields the splits a configuration scores: the main one first, if there is one."""
-    if config.root is not None:
-        yield Benchmark("", config.root, config.layout, config.split, config.protocol)
+    if config.source is not None:
+        yield Benchmark("", config.source, config.layout, config.split, config.protocol)
     for one in config.also:
         yield Benchmark(one.name, one.root, "auto", one.split, None)
 
@@ -73,10 +74,9 @@ def check_benchmarks(config: EvaluationConfig) -> None:
             raise ConfigError(f"evaluation.also names {benchmark.name!r} twice", "give each dataset a name of its own")
         seen.add(benchmark.name)
         try:
-            folder = open_dataset(benchmark.root, layout=benchmark.layout)
-            folder.video_names(benchmark.split)
+            folder = open_scored(benchmark.root, benchmark.layout, benchmark.split)
         except DataError as error:
-            key = "evaluation.also" if benchmark.name else "evaluation.root"
+            key = "evaluation.also" if benchmark.name else "evaluation.root" if config.root else "evaluation.shards"
             raise DataError(f"{key}: {error.message}", error.remedy or f"correct {key}, or leave it out") from error
         protocol = protocol_for(folder.description.layout)
         if benchmark.name in get_args(Protocol) and benchmark.name != protocol:
@@ -85,6 +85,23 @@ def check_benchmarks(config: EvaluationConfig) -> None:
                 f"scores would stand under the name of {benchmark.name}",
                 f"write {protocol}={benchmark.root}, or give the folder of {benchmark.name}",
             )
+
+
+def open_scored(root: str, layout: str, split: str) -> DatasetFolder:
+    """Opens a dataset folder, or shards, of which a split is to be scored; nothing of a video is read.
+
+    Raises:
+        DataError: It cannot be opened, has no such split, or holds no labels to score against.
+        StorageError: The bucket cannot be reached.
+    """
+    folder = open_dataset(root, layout=layout)
+    folder.video_names(split)
+    if isinstance(folder, ShardFolder) and folder.index.labels == "first":
+        raise DataError(
+            f"{root}: packed with one label a video, which leaves nothing to score against",
+            f"pack the split anew: ovos-ray pack {folder.index.dataset} --split {split} --labels all --out SHARDS",
+        )
+    return folder
 
 
 def evaluate_network(
@@ -104,7 +121,7 @@ def evaluate_network(
 
     Args:
         network: On its device; its training mode is restored afterwards.
-        root: The dataset's folder.
+        root: The dataset's folder, or shards of the split.
         layout: Its layout.
         split: Its split.
         protocol: How it is scored; None: as its layout suggests.
@@ -118,7 +135,7 @@ def evaluate_network(
         DataError: The dataset cannot be read.
         EvaluationError: It cannot be scored.
     """
-    folder = open_dataset(root, layout=layout)
+    folder = open_scored(root, layout, split)
     changes = {} if shortest_side is None else {"shortest_side": shortest_side}
     settings = InferenceSettings.of(network, **changes)
     chosen = protocol or protocol_for(folder.description.layout)

@@ -5,7 +5,6 @@ Nothing is ever unpickled but tensors and plain values (see `weight_files`), and
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import urllib.request
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ovos_ray.errors import WeightsError
 from ovos_ray.io import atomic_path
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.remote_weights import sha256_of, weights_file
 from ovos_ray.networks.resnet import ImageEncoder, MaskEncoder
 from ovos_ray.networks.weight_files import read_weights_file, state_dict_of
 
@@ -80,8 +80,8 @@ def load_weights(
     Args:
         network: The network. In training mode, input channels that a single-object file lacks are initialised
             orthogonally, in evaluation mode with zeros, as the published code does.
-        source: A `.safetensors` or `.pth` file, or what such a file holds: a state dict, or a dict with one under
-            `network` or `weights` (published and our own training checkpoints).
+        source: A `.safetensors` or `.pth` file, by path or URI, or what such a file holds: a state dict, or a dict with
+            one under `network` or `weights` (published and our own training checkpoints).
         strict: Whether weights that do not correspond one to one are an error, rather than a warning.
 
     Returns:
@@ -92,7 +92,7 @@ def load_weights(
             (`strict`) not all does.
     """
     name = "the given weights" if isinstance(source, Mapping) else str(source)
-    content = source if isinstance(source, Mapping) else read_weights_file(Path(source))
+    content = source if isinstance(source, Mapping) else read_weights_file(weights_file(Path(source)))
     given = state_dict_of(content, name)
     own = network.state_dict()
     fitting: dict[str, Tensor] = {}
@@ -254,8 +254,7 @@ def _imagenet(url: str, folder: str | os.PathLike[str] | None) -> dict[str, Tens
         if not path.is_file():
             raise WeightsError(f"{folder} holds no {path.name}", f"download {url} into it")
         expected = path.stem.rpartition("-")[2]
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
         if not found.startswith(expected):
             raise WeightsError(
                 f"{path} is not torchvision's: its SHA-256 begins with {found[:8]}, not with {expected}",

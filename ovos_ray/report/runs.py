@@ -61,6 +61,10 @@ class Run:
     also: Mapping[str, Scores] = field(default_factory=dict)
     artifact_uri: str = ""
 
+    def source(self, part: str) -> str:
+        """Returns where the videos of `validation` or `evaluation` lie: a folder, shards, or nowhere (empty)."""
+        return self.param(f"{part}.root") or self.param(f"{part}.shards")
+
     def param(self, key: str, default: str = "") -> str:
         """Returns a parameter, joined again where it was cut for the server; empty where it is None."""
         text = self.params.get(key, default)

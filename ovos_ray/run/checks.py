@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ovos_ray.config import INITS, ExperimentConfig, TrainConfig, flatten
@@ -16,7 +15,7 @@ from ovos_ray.run.resume import check_segment
 from ovos_ray.track.servers import refuse_secrets
 
 if TYPE_CHECKING:
-    from ovos_ray.data.folders.video import Video
+    from ovos_ray.data.folders.open import DatasetFolder
 
 __all__ = ["check_backward", "check_config", "check_settings", "check_validation"]
 
@@ -30,7 +29,8 @@ def check_config(config: ExperimentConfig) -> None:
         DataError: Shards or a split cannot be read.
     """
     from ovos_ray.data.clips.plan import check_split, is_static_step, max_skip_at
-    from ovos_ray.data.folders.open import open_dataset
+    from ovos_ray.evaluate.evaluation import open_scored
+    from ovos_ray.networks.remote_weights import weights_exist
 
     check_settings(config)
     data = config.data
@@ -52,19 +52,20 @@ def check_config(config: ExperimentConfig) -> None:
             "set " + " ".join(f"data.{key}=0" for key in needs_labels) + ", or method.name=supervised on videos",
         )
     init = config.network.init
-    if init not in INITS and config.pretrain is None and not Path(init).is_file():
+    if init not in INITS and config.pretrain is None and not weights_exist(init):
         raise WeightsError(
             f"there is no weights file {init}",
-            "give its path: network.init=FILE.pth, an official release or a run's network.safetensors",
+            "give its path or URI: network.init=FILE.pth, an official release or a run's network.safetensors",
         )
     _check_labels(config)
     validation = config.validation
-    if validation.root is not None:
+    if validation.source is not None:
         try:
-            open_dataset(validation.root, layout=validation.layout).video_names(validation.split)
+            open_scored(validation.source, validation.layout, validation.split)
         except DataError as error:
             remedy = error.remedy or "set validation.split to one that is there"
-            raise DataError(f"validation.root: {error.message}", remedy) from error
+            key = "validation.root" if validation.root else "validation.shards"
+            raise DataError(f"{key}: {error.message}", remedy) from error
     check_validation(config)
     check_segment(config)
 
@@ -79,6 +80,12 @@ def check_settings(config: ExperimentConfig) -> None:
     check_ranges(ExperimentConfig, flatten(config))
     checked_name(config.name, "run", "name=", nested=True)
     refuse_secrets(config.tracking_uri)
+    for part, chosen in (("validation", config.validation), ("evaluation", config.evaluation)):
+        if chosen.root and chosen.shards:
+            raise ConfigError(
+                f"{part}.root = {chosen.root} and {part}.shards = {chosen.shards}: a split is read from one place",
+                f"leave one of them out: {part}.root=none or {part}.shards=none",
+            )
     check_backward(config)
     network = config.network
     if network.init == "imagenet" and config.pretrain is None and not _facts(network.name).imagenet:
@@ -172,31 +179,36 @@ def check_validation(config: ExperimentConfig, *, chooses: bool | None = None) -
         ConfigError: It is, in part or as a whole, or there is nothing to choose by.
         DataError: A split cannot be read.
     """
-    from ovos_ray.run.labels import validated_videos
+    from ovos_ray.data.folders.open import open_dataset
+    from ovos_ray.evaluate.evaluation import benchmarks
+    from ovos_ray.run.labels import validated
 
     validation = config.validation
     if not (validation.select_best if chooses is None else chooses):
         return
-    if validation.root is None or not validation.every:
+    folder, names = validated(validation)
+    if folder is None or not validation.every:
         raise ConfigError(
             "the best checkpoint or trial is to be chosen, but there are no scores during training to choose by",
-            "set validation.root to a labelled split that is not reported, and validation.every to a number of steps",
+            "set validation.root (or validation.shards) to a labelled split that is not reported, and "
+            "validation.every to a number of steps",
         )
-    both = _masks(validated_videos(validation)) & _masks(_reported(config))
-    if both:
-        raise ConfigError(
-            f"validation chooses by {len(both)} masks that are reported too, such as {min(both)}",
-            "hold out other videos for validation.split: scores chosen by the reported split are too good",
-        )
-
-
-def _reported(config: ExperimentConfig) -> Iterable[Video]:
-    from ovos_ray.data.folders.open import open_dataset
-    from ovos_ray.evaluate.evaluation import benchmarks
-
     for benchmark in benchmarks(config.evaluation):
-        yield from open_dataset(benchmark.root, layout=benchmark.layout).videos(benchmark.split)
+        reported = open_dataset(benchmark.root, layout=benchmark.layout)
+        reported_names = reported.video_names(benchmark.split)
+        packed = "shards" in (folder.layout, reported.layout)
+        both = _masks(folder, validation.split, names, packed)
+        both &= _masks(reported, benchmark.split, reported_names, packed)
+        if both:
+            raise ConfigError(
+                f"validation chooses by {len(both)} masks that are reported too, such as {min(both)}",
+                "hold out other videos for validation.split: scores chosen by the reported split are too good",
+            )
 
 
-def _masks(videos: Iterable[Video]) -> set[Path]:
-    return {path.resolve() for video in videos for path in video.masks.values()}
+def _masks(folder: DatasetFolder, split: str, names: Iterable[str], packed: bool) -> set[str]:
+    """Returns what tells masks apart: their files or, where some are packed, their places in the dataset."""
+    if packed:
+        labels = ((name, index) for name in names for index in folder.outline(split, name)[1])
+        return {f"{folder.home}: {name}, frame {index}" for name, index in labels}
+    return {str(path.resolve()) for name in names for path in folder.video(split, name).masks.values()}

@@ -8,6 +8,7 @@ from pathlib import Path
 from ovos_ray import networks
 from ovos_ray.config import INITS, ExperimentConfig
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.remote_weights import weights_file
 from ovos_ray.networks.weights import find_imagenet_file, imagenet_at_hand, imagenet_files
 from ovos_ray.run.pretraining import pretrained_weights
 from ovos_ray.storage import Storage
@@ -26,7 +27,7 @@ def initial_network(config: ExperimentConfig) -> VOSNetwork:
     if config.pretrain is not None:
         networks.load_weights(network, pretrained_weights(config), strict=True)
     elif init not in INITS:
-        networks.load_weights(network, init, strict=True)
+        networks.load_weights(network, weights_file(init, config.network.init_sha256), strict=True)
     elif init == "imagenet" or (init == "auto" and networks.has_imagenet(network)):
         _load_imagenet(network, _provided(config))
     return network

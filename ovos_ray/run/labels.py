@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ovos_ray.config import ExperimentConfig, ValidationConfig
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.folders.video import Video
+from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.shards.index import LabelBudget, ShardIndex
 from ovos_ray.run.pretraining import pretraining_folder
 
-__all__ = ["Labels", "count_labels", "labels_of_run", "validated_videos"]
+__all__ = ["Labels", "count_labels", "labels_of_run", "validated"]
 
 
 @dataclass(frozen=True)
@@ -68,10 +66,11 @@ def count_labels(config: ExperimentConfig, pretraining: ExperimentConfig | None 
     images = 0
     if pretraining is not None:
         images = sum(ShardIndex.load(folder).budget.labelled_frames for folder in pretraining.data.shards)
-    videos = list(validated_videos(config.validation))
+    folder, names = validated(config.validation)
+    videos = [] if folder is None else [folder.outline(config.validation.split, name) for name in names]
     return Labels(
         LabelBudget(sum(b.labelled_frames for b in training), sum(b.total_frames for b in training)),
-        LabelBudget(sum(len(video.masks) for video in videos), sum(video.num_frames for video in videos)),
+        LabelBudget(sum(len(list(labels)) for _, labels in videos), sum(number for number, _ in videos)),
         images,
     )
 
@@ -85,9 +84,13 @@ def labels_of_run(config: ExperimentConfig) -> Labels:
     return dataclasses.replace(labels, pretraining=before.get("training", 0) + before.get("pretraining", 0))
 
 
-def validated_videos(config: ValidationConfig) -> Iterator[Video]:
-    """Yields the videos that are validated on; none where validation is switched off."""
-    if config.root is not None:
-        folder = open_dataset(config.root, layout=config.layout)
-        for name in folder.video_names(config.split)[: config.num_videos]:
-            yield folder.video(config.split, name)
+def validated(config: ValidationConfig) -> tuple[DatasetFolder | None, tuple[str, ...]]:
+    """Returns the dataset that is validated on and the names of its videos; none where validation is switched off.
+
+    Raises:
+        DataError: It cannot be opened, or has no such split.
+    """
+    if config.source is None:
+        return None, ()
+    folder = open_dataset(config.source, layout=config.layout)
+    return folder, folder.video_names(config.split)[: config.num_videos]

@@ -132,7 +132,7 @@ def _timed(batches: Iterator[dict[str, Tensor]], steps: range) -> Iterator[tuple
 
 def _validates(request: RunRequest, done: int) -> bool:
     validation, last = request.config.validation, done == request.config.stop_step
-    return validation.root is not None and (last or bool(validation.every and done % validation.every == 0))
+    return validation.source is not None and (last or bool(validation.every and done % validation.every == 0))
 
 
 def _validate(state: RunState, done: int, rank: int, world_size: int) -> dict[str, float]:
@@ -140,7 +140,7 @@ def _validate(state: RunState, done: int, rank: int, world_size: int) -> dict[st
     validation = state.config.validation
     table = evaluate_network(
         state.network,
-        root=str(validation.root),
+        root=str(validation.source),
         layout=validation.layout,
         split=validation.split,
         num_videos=validation.num_videos,

@@ -7,12 +7,12 @@ the digest, lies in `config.json` and in every checkpoint, and is compared when 
 from __future__ import annotations
 
 import functools
-import hashlib
 from pathlib import Path, PurePosixPath
 
 from ovos_ray.config import INITS, ExperimentConfig, override
 from ovos_ray.errors import DataError, StorageError
-from ovos_ray.storage import filesystem_of, persistently
+from ovos_ray.networks.remote_weights import sha256_of, weights_exist, weights_file
+from ovos_ray.storage import Storage, filesystem_of, persistently
 
 __all__ = ["pin_content"]
 
@@ -26,7 +26,7 @@ def pin_content(config: ExperimentConfig) -> ExperimentConfig:
         StorageError: A bucket cannot be reached.
     """
     init = config.network.init
-    is_file = init not in INITS and Path(init).is_file()
+    is_file = init not in INITS and weights_exist(init)
     try:
         digests = tuple(_shard_digest(folder) for folder in config.data.shards)
     except StorageError:
@@ -53,14 +53,15 @@ def _digest_of_version(folder: str, mtime_ns: int | None, size: int | None) -> s
 
 
 def _sha256(path: str) -> str:
+    if "://" in path:
+        folder, _, name = path.rpartition("/")
+        storage = Storage(folder)
+        info = persistently(path, lambda: storage.fs.get_file_info(storage.path(name)))
+        return _sha256_of_version(path, info.mtime_ns or 0, info.size)
     status = Path(path).stat()
     return _sha256_of_version(path, status.st_mtime_ns, status.st_size)
 
 
 @functools.lru_cache(maxsize=64)
 def _sha256_of_version(path: str, mtime_ns: int, size: int) -> str:
-    found = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest()
+    return sha256_of(weights_file(path))

@@ -111,7 +111,7 @@ def make_run(
     if folder.claim(config):  # only now: what cannot be run must not keep the name
         request.post(0, event="begun by an earlier version; its data and weights are part of its identity from now on")
     if config.train.snapshot_every and not snapshot_videos(config):
-        request.post(0, event="no snapshots are kept: neither validation.root nor evaluation.root is set")
+        request.post(0, event="no snapshots are kept: neither a validation nor an evaluation split is set")
     if request.pretraining is not None:
         make_run(request.pretraining, execute, check_room=check_room)
     elif config.pretrain is not None and pretraining_folder(config).result() is None:

@@ -15,6 +15,7 @@ from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.evaluation import Benchmark, benchmarks, check_benchmarks, evaluate_network
 from ovos_ray.evaluate.score.server import SERVER_TAG, ServerScores
 from ovos_ray.run.request import resolve, spool_folder
+from ovos_ray.storage import Storage, location_of
 from ovos_ray.track.sender import run_of
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.load_network import load_network
@@ -23,15 +24,16 @@ from ovos_ray.train.run_folder import RunFolder
 __all__ = ["enter_scores", "finished_runs", "score_run"]
 
 
-def finished_runs(folder: Path) -> list[RunFolder]:
-    """Returns a run by its folder, or the finished runs of a study by its folder, in the order of their names.
+def finished_runs(folder: str | Path) -> list[RunFolder]:
+    """Returns a run by its folder or URI, or the finished runs of a study by its, in the order of their names.
 
     Raises:
         ConfigError: There is none.
     """
-    places = [folder] if (folder / "config.json").is_file() else sorted(folder.glob("*/"))
-    runs = [RunFolder.at(str(place.absolute().parent), place.name) for place in places]
-    finished = [run for run in runs if run.result() is not None]
+    location = location_of(folder)
+    place = Storage(location if "://" in location else str(Path(folder).absolute()))
+    places = [place] if place.exists("config.json") else [place / name for name in place.folders()]
+    finished = [run for run in map(RunFolder, places) if run.result() is not None]
     if not finished:
         raise ConfigError(f"{folder}: holds no finished run", "give the folder of a run or of a study")
     return finished
@@ -42,7 +44,8 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
 
     Args:
         folder: The run's.
-        overrides: What to score on, `evaluation.root=FOLDER` or `evaluation.also=NAME=FOLDER`, and how.
+        overrides: What to score on, `evaluation.root=FOLDER`, `evaluation.shards=SHARDS` or
+            `evaluation.also=NAME=FOLDER`, and how.
         say: Told what is being done.
 
     Returns:
@@ -61,14 +64,14 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
     scores: dict[str, float] = dict(result.get("scores", {}))
     wanted = list(benchmarks(config.evaluation))
     if not wanted:
-        raise ConfigError("nothing to score on is given", "add evaluation.root=FOLDER")
+        raise ConfigError("nothing to score on is given", "add evaluation.root=FOLDER or evaluation.shards=SHARDS")
     new: dict[str, float] = {}
     tables: dict[str, str] = {}
     for weights, begin in (("network.safetensors", ""), ("network_ema.safetensors", "ema/")):
         todo = [benchmark for benchmark in wanted if not _is_scored(scores, begin, benchmark)]
         if not todo or not folder.storage.exists(weights):
             continue
-        network = load_network(folder.storage.path(weights))
+        network = load_network(folder.storage.location(weights))
         network = network.cuda() if torch.cuda.is_available() else network
         for benchmark in todo:
             say(f"{folder.name}: scoring {begin}{benchmark.split} of {benchmark.root}")

@@ -39,13 +39,13 @@ def snapshot_videos(config: ExperimentConfig) -> list[Video]:
         ConfigError: It has no video of a name in `train.snapshot_videos`.
     """
     for part in (config.validation, config.evaluation):
-        if part.root is not None:
-            folder = open_dataset(part.root, layout=part.layout)
+        if part.source is not None:
+            folder = open_dataset(part.source, layout=part.layout)
             names = folder.video_names(part.split)
             wanted = config.train.snapshot_videos
             if unknown := [name for name in wanted if name not in names]:
                 raise ConfigError(
-                    f"train.snapshot_videos: {part.split} of {part.root} has no {', '.join(unknown)}",
+                    f"train.snapshot_videos: {part.split} of {part.source} has no {', '.join(unknown)}",
                     f"choose from {', '.join(names[:8])}{', …' if len(names) > 8 else ''}",
                 )
             return [folder.video(part.split, name) for name in wanted or names[:_VIDEOS]]

@@ -30,10 +30,10 @@ def check_scheduler(space: SearchSpace, trials: Sequence[Trial]) -> None:
         )
     for trial in trials:
         validation, steps = trial.config.validation, trial.config.train.steps
-        if not validation.root or not 0 < validation.every < steps:
+        if not validation.source or not 0 < validation.every < steps:
             raise ConfigError(
                 f"trial {trial.name!r}: scheduler = {space.scheduler!r} needs a selection split that is scored during "
-                f"training; validation.root = {validation.root!r}, validation.every = {validation.every} "
+                f"training; validation.root = {validation.source!r}, validation.every = {validation.every} "
                 f"of {steps} steps",
                 "add validation.root=DATASET and validation.every=STEPS (a split that is not the reported one), or "
                 "scheduler=fifo",
@@ -52,11 +52,11 @@ def check_metric(space: SearchSpace, trials: Sequence[Trial]) -> None:
     stage, *name, _ = space.metric.split("/")
     for trial in trials:
         config = trial.config
-        if stage == "val" and config.validation.root is None:
+        if stage == "val" and config.validation.source is None:
             key, remedy = "validation.root", "a labelled split that is not the reported one"
         elif stage == "final" and name and name[0] not in {one.name for one in config.evaluation.also}:
             key, remedy = "evaluation.also", f"{name[0]}=FOLDER"
-        elif stage == "final" and not name and config.evaluation.root is None:
+        elif stage == "final" and not name and config.evaluation.source is None:
             key, remedy = "evaluation.root", _packed_from(config) or "DATASET"
         else:
             continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -12,25 +12,31 @@ from safetensors import SafetensorError, safe_open
 from ovos_ray import networks
 from ovos_ray.errors import WeightsError
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.remote_weights import weights_file
 from ovos_ray.networks.weight_files import read_weights_file
-from ovos_ray.storage import Storage
+from ovos_ray.storage import Storage, location_of
 from ovos_ray.train.checkpoint import CheckpointStore
 
 __all__ = ["load_network"]
+
+
+_SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
     """Loads a network in evaluation mode, on the CPU, its convolutions laid out channels last, which is faster.
 
     Args:
-        path: A run folder (its result, or its newest checkpoint), a `.safetensors` file, one of our checkpoints, or an
-            official `.pth` file.
+        path: A run folder (its result or, on a disk, its newest checkpoint), a `.safetensors` file, one of our
+            checkpoints, or an official `.pth` file; by path or URI.
         name: The network's name, for files that do not tell.
 
     Raises:
         WeightsError: There is no such file, it is damaged or unsafe, does not say which network it belongs to, or does
             not fit that network one to one.
     """
+    if "://" in (uri := location_of(path)):
+        path = weights_file(uri if PurePath(uri).suffix in _SUFFIXES else f"{uri.rstrip('/')}/network.safetensors")
     path = Path(path)
     if path.is_dir():
         path = _in_run_folder(path)

@@ -16,15 +16,21 @@ from tracked import history, the_run
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
+from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.reader import ShardReader
-from ovos_ray.errors import StorageError
+from ovos_ray.errors import StorageError, WeightsError
+from ovos_ray.networks.remote_weights import weights_file
+from ovos_ray.packing.pack import pack
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
+from ovos_ray.run.score import finished_runs, score_run
 from ovos_ray.storage import Storage
 from ovos_ray.track.bucket import finish_and_keep, sync_bucket
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.checkpoint import CheckpointStore
+from ovos_ray.train.load_network import load_network
+from ovos_ray.train.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 
@@ -144,6 +150,39 @@ def test_a_bucket_that_fails_now_and_then_changes_no_weight(
     assert sum(count for kind, count in counts.items() if not kind.endswith("fine")) >= 3, counts
     assert disturbed == undisturbed
     assert weights("other", seed=1) != undisturbed, "the control"
+
+
+def test_a_run_is_scored_on_shards_of_a_bucket_and_starts_from_weights_there(
+    bucket: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No disk but this machine's own: what is scored, what it starts from and what it leaves lie in a bucket."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OVOS_CACHE", str(tmp_path / "cache"))
+    upload(local / "shards", f"{bucket}/run/shards")
+    pack(open_dataset(local / "dataset"), tmp_path / "val", labels="all", split="val")
+    upload(tmp_path / "val", f"{bucket}/run/val")
+    scored = {"evaluation.root": str(local / "dataset")}
+    fit_here(RunRequest(config_of(bucket, local, "first", **scored), "study", "first"))
+    init = f"{bucket}/run/runs/first/network.safetensors"
+    results = {}
+    for name, source in (("folder", scored), ("bucket", {"evaluation.shards": f"{bucket}/run/val"})):
+        fit_here(RunRequest(config_of(bucket, local, name, **{"network.init": init, **source}), "study", name))
+        results[name] = RunFolder.at(f"{bucket}/run/runs", name).result() or {}
+    assert results["bucket"]["scores"] == results["folder"]["scores"]
+    assert results["bucket"]["weights_sha256"] == results["folder"]["weights_sha256"]
+    first = RunFolder.at(f"{bucket}/run/runs", "first")
+    assert results["folder"]["weights_sha256"] != (first.result() or {})["weights_sha256"], "the control"
+    loaded = load_network(f"{bucket}/run/runs/first").state_dict()
+    assert torch.equal(loaded["key_proj.key_proj.weight"], load_network(init).state_dict()["key_proj.key_proj.weight"])
+
+    runs = finished_runs(f"{bucket}/run/runs")
+    assert {run.name for run in runs} >= {"first", "folder", "bucket"}
+    later = score_run(first, [f"evaluation.also=later={bucket}/run/val"], print)
+    assert later["later/jf"] == (first.result() or {})["scores"]["jf"]
+
+    Storage(f"{bucket}/run/runs/first").write(b"other", "network.safetensors")
+    with pytest.raises(WeightsError, match="replaced"):
+        weights_file(init, sha256="0" * 64)
 
 
 def test_a_bucket_that_is_gone_is_named_and_the_data_is_not_blamed(

@@ -208,6 +208,20 @@ class DatasetFolder(abc.ABC):
     def _known(self, split: str) -> frozenset[str]:
         return frozenset(self.video_names(split))
 
+    @property
+    def home(self) -> str:
+        """What tells this dataset from others; shards that were packed from it have the same."""
+        return str(self.root.resolve())
+
+    def outline(self, split: str, name: str) -> tuple[int, Iterable[int]]:
+        """Returns how many frames a video has, and the indices of those with a mask.
+
+        Raises:
+            DataError: See `video`.
+        """
+        video = self.video(split, name)
+        return video.num_frames, video.masks
+
     def videos(self, split: str) -> Iterator[Video]:
         """Yields the videos of a split in the order of their names."""
         for name in self.video_names(split):

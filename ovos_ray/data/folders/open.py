@@ -16,7 +16,9 @@ from ovos_ray.data.folders.description import DatasetDescription, described_name
 from ovos_ray.data.folders.plain_folder import PlainFolder
 from ovos_ray.data.folders.static_images import StaticImages
 from ovos_ray.data.folders.youtube_vos import YouTubeVOS
+from ovos_ray.data.shards.shard_folder import ShardFolder, are_shards
 from ovos_ray.errors import DataError
+from ovos_ray.storage import location_of
 
 __all__ = ["LAYOUTS", "DatasetFolder", "describe", "open_dataset"]
 
@@ -46,22 +48,26 @@ def describe(dataset: str) -> DatasetDescription:
 
 
 def open_dataset(root: str | Path, dataset: str = "auto", layout: str | None = None) -> DatasetFolder:
-    """Opens a dataset folder.
+    """Opens a dataset folder, or shards as one.
 
     Args:
-        root: The dataset's folder, one above it, or one of its parts.
+        root: The dataset's folder, one above it, or one of its parts; or a folder or bucket URI of shards.
         dataset: Name or file of a description, a layout, or `auto` to recognise the layout. With `layout`, any name.
         layout: Overrides the description's layout; `auto` and None leave it.
 
     Raises:
         DataError: The folder does not exist, or holds no dataset of that layout.
+        StorageError: The bucket cannot be reached.
     """
-    root = Path(os.path.abspath(Path(root).expanduser()))
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder", "give the folder that holds the dataset")
     given = None if layout in (None, "auto") else layout
     if given is not None and given not in LAYOUTS:
         raise DataError(f"no layout {layout!r}; there are: {', '.join(LAYOUTS)}")
+    root = location_of(root)
+    if are_shards(root):
+        return ShardFolder(root, given)
+    root = Path(os.path.abspath(Path(root).expanduser()))
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder", "give the folder that holds the dataset")
     known = None if dataset == "auto" else find_description(dataset)
     if known is None and dataset != "auto":
         bare = given is not None and not dataset.endswith(".py")

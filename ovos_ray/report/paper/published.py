@@ -41,7 +41,7 @@ def evaluated_on(row: Row) -> tuple[str, str]:
     for run in row.finished:
         official = _official(run.scores, run.param("evaluation.protocol"))
         split = run.param("evaluation.split", "val")
-        name = Path(run.param("evaluation.root") or "unknown data").name
+        name = Path(run.source("evaluation") or "unknown data").name
         number = len({sequence for sequence, _ in run.scores})
         words = official or f"{name} {split}" + (f" ({number} sequences)" if number else "")
         places.add((run.tags.get("ovos.evaluated_on", official), run.tags.get("ovos.evaluated_on", words)))

@@ -49,9 +49,9 @@ def emergence_galleries(rows: Sequence[Row]) -> tuple[Gallery, ...]:
 
 
 def _galleries(row: Row, run: Run, folder: Path) -> list[Gallery]:
-    part = "validation" if run.param("validation.root") else "evaluation"
+    part = "validation" if run.source("validation") else "evaluation"
     layout = run.param(f"{part}.layout") or None
-    dataset = open_dataset(run.param(f"{part}.root"), layout=layout)
+    dataset = open_dataset(run.source(part), layout=layout)
     split = run.param(f"{part}.split", "val")
     empty = run.param("method.reference") == "empty"
     galleries = []

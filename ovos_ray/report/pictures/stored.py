@@ -50,7 +50,7 @@ class Stored:
 
     def video(self, sequence: str) -> Video:
         """Opens the video of a sequence."""
-        root, layout = self.scored.param("evaluation.root"), self.scored.param("evaluation.layout") or None
+        root, layout = self.scored.source("evaluation"), self.scored.param("evaluation.layout") or None
         return open_dataset(root, layout=layout).video(self.scored.param("evaluation.split", "val"), sequence)
 
     def mask(self, video: Video, index: int) -> npt.NDArray[np.uint8]:
@@ -75,7 +75,7 @@ def stored_predictions(rows: Sequence[Row]) -> list[Stored]:
         for run in row.finished:
             folder = local_folder(run, "ovos.predictions")
             if run.scores and folder is not None:
-                scored = run if run.param("evaluation.root") or not found else found[0].scored
+                scored = run if run.source("evaluation") or not found else found[0].scored
                 found.append(Stored(row, run, scored, folder))
                 break
     return found
