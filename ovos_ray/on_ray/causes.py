@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
-from ovos_ray.errors import OvosError
+from ovos_ray.errors import OvosError, StorageError
 from ovos_ray.on_ray.private import inner_errors
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import resume_step
 
 __all__ = ["lasting_cause", "own_cause", "post_restart", "unwrapped", "was_killed"]
 
-# Starting again mends lost processes and lost connections (torch.distributed raises RuntimeErrors); these it does not.
+# Starting again mends lost processes, lost connections and a storage that was out of reach (torch.distributed raises RuntimeErrors); these it does not.
 _LASTING = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError, NotImplementedError)
 
 
@@ -25,7 +25,7 @@ def own_cause(error: BaseException | None) -> OvosError | None:
 def lasting_cause(error: BaseException) -> BaseException | None:
     """Returns what stays wrong however often a run is started: a wrong configuration, a bad file, a defect; or None."""
     if (cause := own_cause(error)) is not None:
-        return cause
+        return None if isinstance(cause, StorageError) else cause
     inner = unwrapped(error)
     return inner if isinstance(inner, _LASTING) else None
 
