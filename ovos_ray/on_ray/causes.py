@@ -13,7 +13,8 @@ from ovos_ray.run.resume import resume_step
 
 __all__ = ["lasting_cause", "own_cause", "post_restart", "unwrapped", "was_killed"]
 
-# Starting again mends lost processes, lost connections and a storage that was out of reach (torch.distributed raises RuntimeErrors); these it does not.
+# Starting again mends lost processes, lost connections and a storage that was out of reach (torch.distributed raises
+# RuntimeErrors); these it does not.
 _LASTING = (TypeError, ValueError, LookupError, AttributeError, AssertionError, ImportError, NotImplementedError)
 
 
