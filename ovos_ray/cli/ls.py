@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Column, Table
 
 from ovos_ray.cli.console import console
@@ -19,16 +21,28 @@ def ls() -> None:
     from ovos_ray.data.folders.open import describe
 
     for title, package in (("trainables", "trainables"), ("search spaces", "search_spaces")):
-        path = Column("path", no_wrap=True)  # to be copied whole
-        table = Table(path, "what", title=title, title_justify="left", expand=False)
-        for listed in list_recipes(package):
-            table.add_row(listed.path, listed.summary)
-        console.print(table)
-    table = Table("name", "what", "label budget", title="datasets", title_justify="left")
+        rows = [(listed.path, listed.summary) for listed in list_recipes(package)]
+        _print(title, ("path", "what"), rows)
+    described = []
     for name in described_names():
         try:
             description = describe(name)
         except DataError:
             continue  # a file of another kind
-        table.add_row(name, description.title, description.label_budget)
-    console.print(table)
+        described.append((name, description.title, description.label_budget))
+    _print("datasets", ("name", "what", "label budget"), described)
+
+
+def _print(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints a table; in a pipe or a file a line a row, folded nowhere."""
+    if console.is_terminal:
+        first = Column(heads[0], no_wrap=True)  # to be copied whole
+        table = Table(first, *heads[1:], title=title, title_justify="left", expand=False)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+        return
+    console.print(f"{title}:")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        console.print("  ".join(f"{text:<{width}}" for text, width in zip(row, widths, strict=True)).rstrip())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ovos_ray.cli.completion import complete_override
 from ovos_ray.errors import ConfigError
 
 __all__ = [
@@ -18,6 +21,7 @@ __all__ = [
     "Replace",
     "Verbose",
     "WaitForNodes",
+    "command_tag",
     "location",
     "patience_s",
     "require_dry_run",
@@ -25,7 +29,11 @@ __all__ = [
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Dotted overrides, such as train.steps=500 (see `ovos-ray show`)."),
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Dotted overrides, such as train.steps=500 (all of them: `ovos-ray show RECIPE --explain`).",
+        autocompletion=complete_override,
+    ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Set aside what has this name and other settings.")]
 Again = Annotated[bool, typer.Option("--again", help="Train what another finished run has computed, too.")]
@@ -52,3 +60,8 @@ def patience_s(minutes: float) -> float:
 def location(path: Path) -> str:
     """Returns a folder or bucket as it was written: as a path, s3://bucket has lost a slash."""
     return re.sub(r"^([a-z0-9]{2,}):/(?!/)", r"\1://", str(path))
+
+
+def command_tag() -> dict[str, str]:
+    """Returns the MLflow tag that says what was typed: pasted, it makes or continues the run."""
+    return {"ovos.command": shlex.join(["ovos-ray", *sys.argv[1:]])[:5000]}

@@ -2,48 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import json
+import textwrap
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.table import Table
 
+from ovos_ray.cli.completion import complete_recipe
 from ovos_ray.cli.console import console
 from ovos_ray.cli.options import Overrides
 from ovos_ray.errors import ConfigError
 from ovos_ray.track.servers import refuse_secrets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ovos_ray.config import ExperimentConfig
+    from ovos_ray.study.space import SearchSpace, Trial
 
 __all__ = ["print_config", "show"]
 
-EXAMPLE = "ovos-ray show trainables.one_shot.xmem data.clip_length=5"
+EXAMPLE = "ovos-ray show trainables.one_shot.xmem data.clip_length=5 --explain"
 
 
 def show(
-    recipe: Annotated[str, typer.Argument(help="A recipe or a study.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe, a study, or a file of settings.", autocompletion=complete_recipe)
+    ],
     overrides: Overrides = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="What each setting means, its default and choices; * where it differs.")
+    ] = False,
+    form: Annotated[
+        Literal["text", "yaml", "json"], typer.Option("--format", help="`yaml` and `json` are what `train` reads.")
+    ] = "text",
 ) -> None:
     """Prints the resolved configuration of a recipe, or the trials of a study."""
-    from ovos_ray.cli.studies import print_study
     from ovos_ray.config import ExperimentConfig, override
+    from ovos_ray.config.files import SUFFIXES, find_config
     from ovos_ray.config.recipes import make
     from ovos_ray.run.checks import check_settings
     from ovos_ray.run.pretraining import pin
-    from ovos_ray.study.expand import expand_study
-    from ovos_ray.study.price import group_trials
     from ovos_ray.study.space import SearchSpace
 
-    made = make(recipe, object)
+    made = find_config(recipe) if recipe.endswith(SUFFIXES) else make(recipe, object)
     if isinstance(made, SearchSpace):
-        space, trials, skipped = expand_study(made, overrides or [])
-        print_study(space, group_trials(trials), skipped)
-        check_settings(trials[0].config)
-        print_config(trials[0].config)
+        _show_study(made, overrides or [], explain=explain, form=form)
     elif isinstance(made, ExperimentConfig):
-        config = pin(override(made, overrides or []))
+        written = override(made, overrides or [])
+        config = pin(written)
         check_settings(config)
-        print_config(config)
+        if form == "text":
+            print_config(config, explained=explain)
+        else:
+            refuse_secrets(config.tracking_uri)
+            _print_data(_storable(written), form)
     else:
         raise ConfigError(
             f"{recipe} makes a {type(made).__name__}, neither a configuration nor a study",
@@ -51,8 +64,52 @@ def show(
         )
 
 
-def print_config(config: ExperimentConfig) -> None:
-    """Prints every setting by its dotted key.
+def _show_study(made: SearchSpace, overrides: Sequence[str], *, explain: bool, form: str) -> None:
+    from ovos_ray.cli.studies import print_study
+    from ovos_ray.run.checks import check_settings
+    from ovos_ray.study.expand import expand_study
+    from ovos_ray.study.price import group_trials
+
+    space, trials, skipped = expand_study(made, overrides)
+    check_settings(trials[0].config)
+    if form != "text":
+        refuse_secrets(trials[0].config.tracking_uri)
+        _print_data({"study": space.name, "trials": [_trial(trial) for trial in trials]}, form)
+        return
+    print_study(space, group_trials(trials), skipped)
+    print_config(trials[0].config, explained=explain)
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {"name": trial.name, "digest": trial.key, **_storable(trial.config)}
+
+
+def _storable(config: ExperimentConfig) -> dict[str, Any]:
+    """Returns what `train` reads back: a stored configuration without what is filled in anew each time."""
+    from ovos_ray.config.digest import unpinned
+    from ovos_ray.config.stored import to_store
+
+    stored = to_store(unpinned(config))
+    del stored["digest"]  # it would be that of one moment, and the user is to change what is here
+    return stored
+
+
+def _print_data(values: dict[str, Any], form: str) -> None:
+    import yaml
+
+    if form == "json":
+        text = json.dumps(values, indent=2)
+    else:
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=100)
+    console.print(text.rstrip())
+
+
+def print_config(config: ExperimentConfig, *, explained: bool = False) -> None:
+    """Prints every setting by its dotted key, a line each.
+
+    Args:
+        config: The configuration.
+        explained: Whether to say what each means, too.
 
     Raises:
         ConfigError: One of them is a secret.
@@ -61,8 +118,26 @@ def print_config(config: ExperimentConfig) -> None:
     from ovos_ray.config.digest import digest
 
     refuse_secrets(config.tracking_uri)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for key, value in flatten(config).items():
-        table.add_row(key, repr(value))
-    console.print(table)
+    leaves = flatten(config)
+    width = max(map(len, leaves))
+    for key, value in leaves.items():
+        if explained:
+            _print_explained(key, value)
+        else:
+            console.print(f"{key:<{width}}  {value!r}")
     console.print(f"digest {digest(config)}")
+
+
+def _print_explained(key: str, value: Any) -> None:
+    from ovos_ray.config.explain import explain
+
+    meaning = explain()[key]
+    differs = value != meaning.default
+    notes = [f"default {meaning.default!r}"] if differs else []
+    notes += ["one of " + ", ".join(meaning.choices)] if meaning.choices else []
+    notes += [meaning.limits] if meaning.limits else []
+    mark, style = ("*", "bold") if differs else (" ", "")
+    remark = f"   ({'; '.join(notes)})" if notes else ""
+    console.print(f"{mark} {key} = {value!r}{remark}", style=style)
+    width = min(console.width, 120) if console.is_terminal else 10_000
+    console.print(textwrap.indent(textwrap.fill(meaning.text, width - 4), "    "))

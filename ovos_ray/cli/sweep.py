@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ovos_ray.cli.completion import complete_study
 from ovos_ray.cli.console import console, tell
-from ovos_ray.cli.options import Again, On, Overrides, Replace, Verbose, WaitForNodes, patience_s, require_dry_run
+from ovos_ray.cli.options import (
+    Again,
+    On,
+    Overrides,
+    Replace,
+    Verbose,
+    WaitForNodes,
+    command_tag,
+    patience_s,
+    require_dry_run,
+)
 from ovos_ray.errors import ResourceError
 
 if TYPE_CHECKING:
@@ -21,7 +32,10 @@ EXAMPLE = "ovos-ray sweep search_spaces.backward_strategy data.shards=shards/dav
 
 
 def sweep(
-    search_space: Annotated[str, typer.Argument(help="A study, such as search_spaces.backward_strategy.")],
+    search_space: Annotated[
+        str,
+        typer.Argument(help="A study, such as search_spaces.backward_strategy.", autocompletion=complete_study),
+    ],
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the trials and their cost.")] = False,
     on: On = None,
@@ -93,7 +107,7 @@ def _run_here(space: SearchSpace, trials: list[Trial], num_processes: int, **opt
     from ovos_ray.track.provenance import provenance_tags
 
     printer = functools.partial(print_record, console, show_run=True)
-    tags = provenance_tags(kind="trial")
+    tags = provenance_tags(kind="trial") | command_tag()
     return run_plain(space, trials, tags=tags, watcher=printer, num_processes=num_processes, **options)
 
 
@@ -104,4 +118,5 @@ def _run_on_ray(space: SearchSpace, trials: list[Trial], several: bool, verbose:
 
     with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=True) as watcher:
         mention_idle_gpus(console, [trial.config for trial in trials])
-        return run_sweep(space, trials, tags=provenance_tags(kind="trial"), watcher=watcher, **options)
+        tags = provenance_tags(kind="trial") | command_tag()
+        return run_sweep(space, trials, tags=tags, watcher=watcher, **options)

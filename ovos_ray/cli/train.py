@@ -8,8 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ovos_ray.cli.completion import complete_recipe
 from ovos_ray.cli.console import console
-from ovos_ray.cli.options import Again, On, Overrides, Replace, Verbose, WaitForNodes, patience_s, require_dry_run
+from ovos_ray.cli.options import (
+    Again,
+    On,
+    Overrides,
+    Replace,
+    Verbose,
+    WaitForNodes,
+    command_tag,
+    patience_s,
+    require_dry_run,
+)
 from ovos_ray.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -22,11 +33,20 @@ EXAMPLE = "ovos-ray train trainables.one_shot data.shards=shards/davis train.ste
 
 
 def train(
-    trainable: Annotated[str, typer.Argument(help="A recipe, such as trainables.one_shot.")],
+    trainable: Annotated[
+        str,
+        typer.Argument(
+            help="A recipe, such as trainables.one_shot; or a file: run.yaml, runs/x/config.json.",
+            autocompletion=complete_recipe,
+        ),
+    ],
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print configuration and cost, train nothing.")] = False,
     on: On = None,
     no_ray: Annotated[bool, typer.Option("--no-ray", help="In this process, without Ray.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Go on from a finished run of this name to a higher train.steps.")
+    ] = False,
     replace: Replace = False,
     again: Again = False,
     wait_for_nodes: WaitForNodes = 15.0,
@@ -34,13 +54,17 @@ def train(
 ) -> None:
     """Trains one run. The same name and storage resume it."""
     from ovos_ray.cli.show import print_config
-    from ovos_ray.config import ExperimentConfig, override
-    from ovos_ray.config.recipes import make
+    from ovos_ray.config import override
+    from ovos_ray.config.files import find_config
     from ovos_ray.run.pretraining import pin
     from ovos_ray.run.request import resolve
     from ovos_ray.train.run_folder import RunFolder
 
-    config = pin(override(make(trainable, ExperimentConfig), overrides or []))
+    config = pin(override(find_config(trainable), overrides or []))
+    if extend:
+        from ovos_ray.run.extend import extended
+
+        config = extended(resolve(config))
     if not config.data.shards:
         raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
     print_config(config)
@@ -122,7 +146,7 @@ def _fit(
 
     with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=False) as watcher:
         mention_idle_gpus(console, [config])
-        tags = provenance_tags(kind="trial")
+        tags = provenance_tags(kind="trial") | command_tag()
         request = request_for(config, trainable, tags=tags, watcher=watcher, **options)
         return fit(request, wait_s=patience_s(wait_for_nodes))
 
@@ -134,4 +158,5 @@ def _fit_here(trainable: str, config: ExperimentConfig, **options: bool) -> RunR
     from ovos_ray.track.provenance import provenance_tags
 
     watcher = functools.partial(print_record, console, show_run=False)
-    return fit_here(request_for(config, trainable, tags=provenance_tags(kind="trial"), watcher=watcher, **options))
+    tags = provenance_tags(kind="trial") | command_tag()
+    return fit_here(request_for(config, trainable, tags=tags, watcher=watcher, **options))

@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 
 from ovos_ray.config import INITS, ExperimentConfig, override
 from ovos_ray.errors import DataError, StorageError
-from ovos_ray.networks.remote_weights import sha256_of, weights_exist, weights_file
 from ovos_ray.storage import Storage, filesystem_of, persistently
 
 __all__ = ["pin_content"]
@@ -26,7 +25,7 @@ def pin_content(config: ExperimentConfig) -> ExperimentConfig:
         StorageError: A bucket cannot be reached.
     """
     init = config.network.init
-    is_file = init not in INITS and weights_exist(init)
+    is_file = init not in INITS and _exists(init)
     try:
         digests = tuple(_shard_digest(folder) for folder in config.data.shards)
     except StorageError:
@@ -34,6 +33,12 @@ def pin_content(config: ExperimentConfig) -> ExperimentConfig:
     except (DataError, OSError):
         digests = ()
     return override(config, {"data.digests": digests, "network.init_sha256": _sha256(init) if is_file else ""})
+
+
+def _exists(weights: str) -> bool:
+    from ovos_ray.networks.remote_weights import weights_exist  # late: torch comes with it
+
+    return weights_exist(weights)
 
 
 def _shard_digest(folder: str) -> str:
@@ -64,4 +69,6 @@ def _sha256(path: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _sha256_of_version(path: str, mtime_ns: int, size: int) -> str:
+    from ovos_ray.networks.remote_weights import sha256_of, weights_file
+
     return sha256_of(weights_file(path))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,4 +83,18 @@ def open_dataset(root: str | Path, dataset: str = "auto", layout: str | None = N
                 return kind(folder, replace(known or kind.bare(folder.name), layout=kind.layout))
     expected = "\n".join(f"  {kind.layout}: {kind.expected}" for kind in kinds)
     tried = " or ".join(kind.layout for kind in kinds)
-    raise DataError(f"{root}: no dataset of layout {tried} here; expected\n{expected}")
+    like = next((kind for kind in LAYOUTS.values() for at in kind.places(root) if kind.begins_at(at)), None)
+    raise DataError(
+        f"{root}: no dataset of layout {tried} here; found {_found(root)}; expected\n{expected}",
+        f"it looks like layout {like.layout}: add --layout {like.layout}" if like is not None else None,
+    )
+
+
+def _found(root: Path) -> str:
+    """Says what lies in a folder, for whoever took it for a dataset."""
+    entries = sorted(root.iterdir(), key=lambda path: path.name)
+    folders = [f"{path.name}/" for path in entries if path.is_dir()]
+    suffixes = Counter(path.suffix.lower() or path.name for path in entries if not path.is_dir())
+    shown = [*folders[:6], *(["…"] if len(folders) > 6 else [])]
+    shown += [f"{number} {suffix} file{'s' * (number > 1)}" for suffix, number in suffixes.most_common(4)]
+    return ", ".join(shown) or "nothing"
