@@ -16,8 +16,10 @@ from ovos_ray.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     label,
     ls,
+    models,
     pack,
     predict,
     report,
@@ -46,8 +48,8 @@ app = typer.Typer(
 )
 
 for module in (
-    label, pack, verify, train, sweep, status, show, ls, cp, predict, evaluate, score, submission, report, submit, sync,
-    demo, doctor,
+    label, pack, verify, train, sweep, status, show, ls, cp, predict, models, export, evaluate, score, submission,
+    report, submit, sync, demo, doctor,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     settings = {"allow_interspersed_args": False} if module is submit else None  # the job's options are not its own

@@ -125,12 +125,13 @@ def load_weights(
     return report
 
 
-def export_weights(network: VOSNetwork, path: str | os.PathLike[str]) -> None:
+def export_weights(network: VOSNetwork, path: str | os.PathLike[str], name: str | None = None) -> None:
     """Writes the weights in the layout of the published files, so that the official tools can evaluate them.
 
     Args:
         network: The network.
         path: `.safetensors`, or `.pth` for a bare state dict as published.
+        name: The network's name, which a `.safetensors` file then tells.
 
     Raises:
         WeightsError: The path has another suffix.
@@ -145,7 +146,7 @@ def export_weights(network: VOSNetwork, path: str | os.PathLike[str]) -> None:
         else:
             from safetensors.torch import save_file
 
-            save_file(state, temporary)
+            save_file(state, temporary, None if name is None else {"network": name})
 
 
 def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = None) -> LoadReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from ovos_ray import networks
 from ovos_ray.errors import WeightsError
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.published import PUBLISHED, fetch
 from ovos_ray.networks.remote_weights import weights_file
 from ovos_ray.networks.weight_files import read_weights_file
 from ovos_ray.storage import Storage, location_of
@@ -28,20 +30,26 @@ def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
 
     Args:
         path: A run folder (its result or, on a disk, its newest checkpoint), a `.safetensors` file, one of our
-            checkpoints, or an official `.pth` file; by path or URI.
+            checkpoints, or an official `.pth` file; by path or URI. Or the name of official weights, which are fetched
+            once (`networks.published`).
         name: The network's name, for files that do not tell.
 
     Raises:
         WeightsError: There is no such file, it is damaged or unsafe, does not say which network it belongs to, or does
             not fit that network one to one.
     """
+    if str(path) in PUBLISHED and not os.path.lexists(path):
+        path = fetch(str(path))
     if "://" in (uri := location_of(path)):
         path = weights_file(uri if PurePath(uri).suffix in _SUFFIXES else f"{uri.rstrip('/')}/network.safetensors")
     path = Path(path)
     if path.is_dir():
         path = _in_run_folder(path)
     if not path.is_file():
-        raise WeightsError(f"there is no weights file {path}", "give a run folder, .safetensors, .pt or .pth file")
+        raise WeightsError(
+            f"there is no weights file {path}",
+            "give a run folder, a .safetensors, .pt or .pth file, or a name that `ovos-ray models` lists",
+        )
     source: Any = path
     if path.suffix == ".safetensors":
         name = name or _safetensors_name(path)

@@ -1,0 +1,75 @@
+"""`export`: the weights of a run for others, with a model card."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ovos_ray.cli.console import console
+from ovos_ray.errors import ConfigError, MissingExtraError
+
+__all__ = ["export"]
+
+EXAMPLE = "ovos-ray export runs/one-shot --to one-shot.safetensors"
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    to: Annotated[str, typer.Option(help="FILE.safetensors, FILE.pth (as published), or hub:USER/NAME.")],
+    public: Annotated[bool, typer.Option("--public", help="Make a new hub repository public.")] = False,
+) -> None:
+    """Writes the weights of a run for others, with a model card (label budget, digest, scores) beside them."""
+    if to.startswith("hub:"):
+        _to_hub(run, to.removeprefix("hub:"), public)
+        return
+    target = Path(to)
+    card = target.with_suffix(".md")
+    if target.suffix not in (".safetensors", ".pth"):
+        raise ConfigError(f"--to {to}", "end it in .safetensors or .pth, or give hub:USER/NAME")
+    for path in (target, card):
+        if path.exists():
+            raise ConfigError(f"{path}: exists, and is not replaced", "give another name, or move it away")
+    _write(run, target, card)
+    console.print(f"{target}: the weights, {target.stat().st_size / 1e6:.1f} MB")
+    console.print(f"{card}: their card")
+
+
+def _write(run: Path, target: Path, card: Path) -> None:
+    from ovos_ray.io import atomic_path, read_json
+    from ovos_ray.networks import export_weights
+    from ovos_ray.run.model_card import model_card
+    from ovos_ray.train.load_network import load_network
+
+    model_card(run, target.name, "")  # whether there is all that it tells
+    network = load_network(run)
+    export_weights(network, target, name=read_json(run / "config.json")["config"]["network"]["name"])
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    with atomic_path(card) as temporary:
+        temporary.write_text(model_card(run, target.name, digest), encoding="utf-8")
+
+
+def _to_hub(run: Path, repository: str, public: bool) -> None:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise ConfigError(f"--to hub:{repository}", "give hub:USER/NAME")
+    try:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    except ImportError as error:
+        raise MissingExtraError("huggingface_hub", "hub", "uploading to the Hugging Face Hub") from error
+    with tempfile.TemporaryDirectory() as folder:
+        _write(run, Path(folder, "network.safetensors"), Path(folder, "README.md"))
+        try:
+            api = HfApi()
+            api.create_repo(repository, private=not public, exist_ok=True)
+            api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Weights and their card")
+        except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
+            raise ConfigError(
+                f"hub:{repository}: {error}",
+                "log in with `hf auth login`, and check the name; nothing else was changed",
+            ) from error
+    console.print(f"https://huggingface.co/{repository}: the weights and their card")
