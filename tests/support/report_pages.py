@@ -123,6 +123,8 @@ def _read(html: Path, storage: Path, dataset: Path, baselines: Mapping[str, list
         strategy = method["backward"] if method["reference"] == "predicted" else "empty reference"
         strategy = "fully supervised" if method["name"] == "supervised" else strategy
         name = f"{strategy} · {config['network']['name']}"
+        if share := config["data"]["static_share"]:
+            name += f" · static steps {'→'.join(f'{part:g}' for _, part in share)}"
         with (run / "scores.csv").open() as file:
             rows = list(csv.DictReader(file))
         j, f = (float(np.mean([float(row[f"{key}_mean"]) for row in rows])) for key in "jf")

@@ -28,6 +28,7 @@ _AXIS_LABELS = {
     "network.name": "network",
     "data.clip_length": "clip length n",
     "data.max_skip": "skip schedule D",
+    "data.static_share": "static steps",
     "pretrain.recipe": "pretraining",
     "method.name": "training",
     "optimizer.learning_rate": "learning rate",
@@ -49,7 +50,11 @@ def compare(study: Study) -> Comparison:
         settings = {axis: printable(value_label(axis, value)) for axis, value in zip(axes, values, strict=True)}
         kept = _newest_per_seed(runs)
         strategy, network = printable(strategy_of(runs[0])), printable(runs[0].param("network.name"))
-        parts = [f"{_AXIS_SYMBOLS.get(axis, axis_label(axis))} {settings[axis]}" for axis in named]
+        parts = [
+            f"{_AXIS_SYMBOLS.get(axis, axis_label(axis))} {settings[axis]}"
+            for axis in named
+            if (axis, settings[axis]) != ("data.static_share", "none")
+        ]
         label = " · ".join([part for part in (strategy, network) if part] + parts)
         rows.append(Row(label, "trial", strategy, network, settings, kept, len(runs) - len(kept)))
     return Comparison(study, axes, _ordered(rows), _ordered(_baselines(study)))
@@ -157,9 +162,9 @@ def value_label(axis: str, text: str) -> str:
     if not text:
         return "none"
     value = parse_json(text)
-    if axis == "data.max_skip" and (skips := skip_schedule(value)):
-        return "→".join(str(skip) for _, skip in skips)
-    if value is None:
+    if axis in ("data.max_skip", "data.static_share") and (steps := skip_schedule(value)):
+        return "→".join(f"{step:g}" for _, step in steps)
+    if value is None or value == []:
         return "none"
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
         return " + ".join(PurePath(item).name for item in value)
