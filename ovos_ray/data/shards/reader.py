@@ -159,7 +159,7 @@ class ShardReader:
         try:
             for group in groups:
                 require_plain(parquet, group, f"{self.folder}/{name}")
-            if remote is not None:  # a request takes as long as a megabyte, and Arrow makes one for each column
+            if remote is not None:  # Arrow makes one request for each run of groups; one for all is faster
                 remote.keep(_extent(parquet, group) for group in groups)
             table = parquet.read_row_groups(groups, columns=_READ, use_threads=False)
             start = {group: position * size for position, group in enumerate(groups)}
