@@ -40,9 +40,16 @@ class TrainConfig:
     gpus_per_worker: Annotated[float, AtLeast(0), Machine, Inherited, Priced] = 0.0
     """GPUs that Ray reserves for a worker; 0 trains on the CPU, a fraction shares a GPU between workers."""
     checkpoint_every: Annotated[int, AtLeast(1), Bookkeeping] = 500
-    """Steps between checkpoints; at most this much work is lost."""
+    """Steps between checkpoints, which are written beside the training; at most this much work is lost."""
+    checkpoint_every_s: Annotated[float, AtLeast(0), Bookkeeping] = 600.0
+    """Seconds after which one is written between those, however long steps last; 0: never."""
     keep_checkpoints: Annotated[int, AtLeast(1), Bookkeeping] = 2
     """Complete checkpoints kept, the best one aside; older ones are removed."""
+    keep_finished: Annotated[bool, Bookkeeping] = True
+    """False: a run that has its result removes its checkpoints, which nothing reads then: two thirds of its folder."""
+    stall_timeout_s: Annotated[float, AtLeast(0), Bookkeeping, Inherited] = 1800.0
+    """Seconds that a worker waits for its next batch, on Ray, before the run ends and says what it waited for; 0: for
+    ever."""
     log_every: Annotated[int, AtLeast(1), Bookkeeping] = 20
     """Steps over which loss, speed and the like are averaged before they are logged."""
     snapshot_every: Annotated[int, AtLeast(0), Bookkeeping] = 0

@@ -9,7 +9,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, Worke
 from ovos_ray.errors import OvosError, StorageError
 from ovos_ray.on_ray.private import inner_errors
 from ovos_ray.run.request import RunRequest
-from ovos_ray.run.resume import resume_step
+from ovos_ray.run.resume import marked_step
 
 __all__ = ["lasting_cause", "own_cause", "post_restart", "unwrapped", "was_killed"]
 
@@ -44,7 +44,7 @@ def was_killed(error: BaseException) -> bool:
 
 def post_restart(request: RunRequest, rank: int, error: BaseException) -> None:
     """Tells the watcher of a run that one of its workers was lost, and from which step it goes on."""
-    step = resume_step(request.config)
+    step = marked_step(request.config)
     what = str(error).strip().splitlines()[-1:] or [type(error).__name__]
     request.post(step, event=f"worker {rank} was lost ({what[0][:200]}); restarting from step {step}")
 

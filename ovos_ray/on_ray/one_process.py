@@ -20,13 +20,14 @@ from ray.train.torch import TorchTrainer
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.on_ray.causes import lasting_cause, post_restart, was_killed
+from ovos_ray.on_ray.leaving import leaving_nodes, nodes_taken_away, this_node_id
 from ovos_ray.on_ray.room import processors, this_node
 from ovos_ray.on_ray.stream import RankStream, stream_spec
 from ovos_ray.run.loop import Report, train_run
 from ovos_ray.run.out_of_memory import killed_workers
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import decoders_of_worker
-from ovos_ray.run.resume import resume_step
+from ovos_ray.run.resume import Start, marked_step
 
 __all__ = ["train_in_task", "train_in_this_process"]
 
@@ -51,9 +52,10 @@ def _loop(arguments: dict[str, Any]) -> None:
     # Without a GPU of its own a process would be given the first one that it sees.
     device = ray.train.torch.get_device() if config.train.gpus_per_worker else torch.device("cpu")
     _forget_earlier_runs(config, device)
-    decoders = decoders_of_worker(config.train, this_node())
-    stream = RankStream(stream_spec(config), 0, 1, resume_step(config), decoders)
-    train_run(request, stream, device=device, report=arguments["report"])
+    start, decoders = Start(config), decoders_of_worker(config.train, this_node())
+    stream = RankStream(stream_spec(config), 0, 1, start.step, decoders, config.train.stall_timeout_s)
+    with leaving_nodes([this_node_id()]) as warning:
+        train_run(request, stream, device=device, report=arguments["report"], start=start, warning=warning)
 
 
 def _forget_earlier_runs(config: ExperimentConfig, device: torch.device) -> None:
@@ -73,7 +75,7 @@ def train_in_task(request: RunRequest) -> None:
 
     Raises:
         OvosError: What the run itself raised, unwrapped.
-        ResourceError: Its process was killed more than `train.max_failures` times.
+        ResourceError: Its process was killed more than `train.max_failures` times, those with drained nodes aside.
     """
     config = request.config
     have = processors(config)
@@ -81,25 +83,29 @@ def train_in_task(request: RunRequest) -> None:
     task = ray.remote(train_in_this_process).options(
         num_cpus=have["CPU"], num_gpus=have.get("GPU", 0), max_retries=0, name=f"train {config.name}"
     )
-    for failures in range(config.train.max_failures + 1):
+    failures = 0
+    while True:
         free = ray.available_resources()
         if any(free.get(name, 0) < number for name, number in have.items()):
             asked = " and ".join(f"{number:g} {name}" for name, number in have.items())
-            request.post(resume_step(config), event=f"waiting until {asked} are free")
-        running = task.remote(request)
-        try:
-            ray.get(running)
-        except Exception as error:
-            if (cause := lasting_cause(error)) is not None:
-                raise cause from None
-            if failures == config.train.max_failures:
-                if was_killed(error):
-                    raise killed_workers(config, resume_step(config)) from error
+            request.post(marked_step(config), event=f"waiting until {asked} are free")
+        with nodes_taken_away() as taken_away:
+            running = task.remote(request)
+            try:
+                ray.get(running)
+            except Exception as error:
+                if (cause := lasting_cause(error)) is not None:
+                    raise cause from None
+                killed = was_killed(error)
+                failures += not (killed and taken_away())
+                if failures > config.train.max_failures:
+                    if killed:
+                        raise killed_workers(config, marked_step(config)) from error
+                    raise
+                post_restart(request, 0, error)
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    ray.cancel(running, force=True)
                 raise
-            post_restart(request, 0, error)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                ray.cancel(running, force=True)
-            raise
-        else:
-            return
+            else:
+                return

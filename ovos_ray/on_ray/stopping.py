@@ -16,7 +16,7 @@ from ovos_ray.on_ray.workers import free_processors
 from ovos_ray.run.labels import labels_of_run
 from ovos_ray.run.out_of_memory import killed_workers
 from ovos_ray.run.request import RunRequest
-from ovos_ray.run.resume import resume_step
+from ovos_ray.run.resume import marked_step
 from ovos_ray.run.run_log import open_sink
 from ovos_ray.study.run_study import mark_failed
 from ovos_ray.study.space import SearchSpace
@@ -38,7 +38,9 @@ class TrialEnds(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def __init__(self, requests: Mapping[str, RunRequest]) -> None:
         self._requests = requests
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="stopped")
+        self._tagging = ThreadPoolExecutor(1, thread_name_prefix="stopped")
+        self._freeing = ThreadPoolExecutor(1, thread_name_prefix="freeing")
+        self._to_free: list[RunFolder] = []
         self._pending: list[Future[None]] = []
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -51,7 +53,10 @@ class TrialEnds(tune.Callback):  # type: ignore[misc]  # ray is untyped
             return
         write_stopped(request, last)
         # Its process may hold the tracking spool for another moment; the sweep does not wait for that.
-        self._pending.append(self._pool.submit(_tag_stopped, request, int(last["step"])))
+        self._pending.append(self._tagging.submit(_tag_stopped, request, int(last["step"])))
+        if request.config.train.num_workers > 1:
+            self._to_free.append(folder)
+            self._pending.append(self._freeing.submit(self._free))
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Called by Tune when it starts a trial again whose process was lost."""
@@ -63,14 +68,20 @@ class TrialEnds(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """Called by Tune when a trial was lost more often than it may be."""
         request, error = request_of(trial.config, self._requests), trial.get_pickled_error()
         if error is None or was_killed(error):
-            error = killed_workers(request.config, resume_step(request.config))
+            error = killed_workers(request.config, marked_step(request.config))
         mark_failed(request, unwrapped(error))
 
     def wait(self) -> None:
         """Waits until the tracker knows of all of them, and their processors are free."""
         for pending in self._pending:
             pending.result()
-        self._pool.shutdown()
+        self._tagging.shutdown()
+        self._freeing.shutdown()
+
+    def _free(self) -> None:
+        """Frees what has been stopped since the last time, all at once."""
+        folders, self._to_free = self._to_free, []
+        free_processors(folders, after_s=_WATCHDOG_S)
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune stores callbacks' state with its own; ours is in the run folders
@@ -107,7 +118,6 @@ def _tag_stopped(request: RunRequest, step: int) -> None:
     forget_failure(config)  # it may have seen its workers die before it knew why
     folder = RunFolder.of(config)
     finish_and_keep(open_sink(request, {"ovos.stopped_early": step}), folder.storage)
-    free_processors(folder, after_s=_WATCHDOG_S)
 
 
 def make_scheduler(space: SearchSpace, configs: Sequence[ExperimentConfig]) -> Any:

@@ -24,6 +24,7 @@ from ovos_ray.data.clips.batches import batch_of, stack
 from ovos_ray.data.clips.plan import Plan, slice_for_rank
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import DataError
+from ovos_ray.on_ray.stall import patiently
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,6 +98,7 @@ class RankStream:
     Attributes:
         start_step: The step of the first batch; the worker resumes from the checkpoint of exactly this step.
         num_decoders: Clips decoded at a time, beside the worker, on its node.
+        patience_s: How long a batch is waited for; 0: for ever.
         problems: Unreadable samples met so far, with `data.on_bad_row="skip"`.
     """
 
@@ -105,6 +107,7 @@ class RankStream:
     world_size: int
     start_step: int
     num_decoders: int = 1
+    patience_s: float = 0.0
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def batches(self) -> Generator[dict[str, torch.Tensor]]:
@@ -115,14 +118,19 @@ class RankStream:
 
         Raises:
             DataError: A row cannot be read, or samples arrive out of order.
+            ResourceError: A batch did not come in time; see `stall.patiently`.
         """
         size = len(slice_for_rank(0, self.spec.data.batch_size, self.rank, self.world_size))
         stop = self.spec.steps if self.spec.stop_step is None else self.spec.stop_step
         for segment in range(self.start_step, stop, _SEGMENT_STEPS):
             steps = range(segment, min(segment + _SEGMENT_STEPS, stop))
             batches = self._dataset(steps).iter_batches(batch_size=size, prefetch_batches=2, batch_format="numpy")
-            for step, columns in zip(steps, batches, strict=True):
+            what = functools.partial(self._name_batch, segment)
+            for step, columns in zip(steps, patiently(iter(batches), self.patience_s, what), strict=True):
                 yield self._checked(step, columns)
+
+    def _name_batch(self, first: int, number: int) -> str:
+        return f"the batch of step {first + number} for rank {self.rank}"
 
     def _dataset(self, steps: range) -> ray.data.Dataset:
         data = self.spec.data

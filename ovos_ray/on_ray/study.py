@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import ray
 from ray import tune
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from ovos_ray.config.digest import digest
+from ovos_ray.on_ray.concurrency import AsManyAsFit
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
 from ovos_ray.on_ray.room import await_room
 from ovos_ray.on_ray.stopping import TrialEnds, make_scheduler
 from ovos_ray.on_ray.trial import resources_of, run_trial
 from ovos_ray.run.request import RunRequest
-from ovos_ray.run.resources import max_concurrent
 from ovos_ray.storage import Storage
 from ovos_ray.study.run_study import run_study
 from ovos_ray.study.space import SearchSpace, Trial
@@ -59,7 +59,7 @@ def run_sweep(
             watcher({"run": space.name, "step": 0, "steps": trials[0].config.train.steps, "event": event})
 
     room = functools.partial(await_room, wait_s=wait_s, say=say)
-    execute = functools.partial(_tune, at_a_time=max_concurrent)
+    execute = functools.partial(_tune, at_a_time=max_concurrent, say=say)
     return run_study(
         space,
         trials,
@@ -73,31 +73,38 @@ def run_sweep(
 
 
 def _tune(
-    space: SearchSpace, trials: Sequence[Trial], requests: Mapping[str, RunRequest], *, at_a_time: int | None
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    requests: Mapping[str, RunRequest],
+    *,
+    at_a_time: int | None,
+    say: Callable[[str], None],
 ) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # runs report through their watcher; Tune's tables repeat it
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has final/jf and no val/jf
     configs = [request.config for request in requests.values()]
     first, trains = configs[0], [config.train for config in configs]
     alone = all(train.num_workers == 1 for train in trains)
-    # A trial of one process holds what it needs, so that Tune starts as many as fit, on a cluster that grows too. A
-    # searcher learns from trials that have ended, and must not be asked for more than can run.
-    if at_a_time is None and not (alone and space.searcher != "optuna"):
-        at_a_time = max_concurrent(trains, ray.cluster_resources())
+    # A trial of one process holds what it needs, so that Tune starts as many as fit, on a cluster that grows too.
+    follows = at_a_time is None and not (alone and space.searcher != "optuna")
+    if follows:
+        at_a_time = AsManyAsFit.now(trains)
     ends = TrialEnds(requests)
-    searcher, parameters = None, {"trial": tune.grid_search(list(requests))}
     if space.searcher == "optuna":
         known = [trial for trial in trials if trial.name in requests or RunFolder.of(trial.config).result() is not None]
-        searcher, parameters = LearnedDraws(space, known), {}
+        search = ConcurrencyLimiter(LearnedDraws(space, known), max_concurrent=at_a_time)
+        parameters, number = {}, len(requests)
+    else:
+        search = BasicVariantGenerator(max_concurrent=at_a_time or 0)
+        parameters, number = {"trial": tune.grid_search(list(requests))}, 1
     tuner = tune.Tuner(
         tune.with_resources(
             functools.partial(run_trial, requests=requests), functools.partial(resources_of, requests=requests)
         ),
         param_space=parameters,
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=at_a_time and min(at_a_time, len(requests)),
-            search_alg=searcher,
-            num_samples=len(requests) if searcher is not None else 1,
+            search_alg=search,
+            num_samples=number,
             # The next trial takes over the process of one that has ended, imports and all. Where trials on several
             # workers are stopped early, the end of their process is what frees these.
             reuse_actors=space.scheduler == "fifo" or alone,
@@ -108,7 +115,7 @@ def _tune(
             name=f"tune-{digest(first)}",
             storage_path=(Storage(first.storage) / "ray").folder,
             verbose=0,
-            callbacks=[ends],
+            callbacks=[ends, AsManyAsFit(search, trains, say)] if follows else [ends],
             # A trial whose process is lost with its node starts again, from its own checkpoint.
             failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),

@@ -11,6 +11,7 @@ from typing import Any
 import ray
 import ray.train
 import ray.train.torch
+import torch.distributed
 from ray import PlacementGroupID
 from ray.train import UserCallback
 from ray.train.collective import broadcast_from_rank_zero
@@ -19,13 +20,14 @@ from ray.util.placement_group import PlacementGroup
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.on_ray.causes import lasting_cause, own_cause, post_restart, was_killed
+from ovos_ray.on_ray.leaving import leaving_nodes, this_node_id
 from ovos_ray.on_ray.room import processors, this_node
 from ovos_ray.on_ray.stream import RankStream, stream_spec
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.out_of_memory import killed_workers
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import decoders_of_worker
-from ovos_ray.run.resume import resume_step
+from ovos_ray.run.resume import Start, marked_step
 from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["free_processors", "rank_stream", "train_on_workers"]
@@ -43,7 +45,7 @@ def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> N
         ResourceError: Workers were killed more than `train.max_failures` times.
     """
     config, folder = request.config, RunFolder.of(request.config)
-    free_processors(folder)
+    free_processors([folder])
     launch = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     train = config.train
     trainer = TorchTrainer(
@@ -69,7 +71,7 @@ def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> N
         if (cause := own_cause(error)) is not None:
             raise cause from None
         if was_killed(error):
-            raise killed_workers(config, resume_step(config)) from error
+            raise killed_workers(config, marked_step(config)) from error
         raise
 
 
@@ -89,26 +91,25 @@ def _keep_placement_group(folder: RunFolder) -> None:
         folder.storage.write(group.id.hex().encode(), _GROUP)
 
 
-def free_processors(folder: RunFolder, *, after_s: float = 0) -> None:
-    """Gives back what the last launch of a run still holds, of which nothing may be alive any more.
+def free_processors(folders: Sequence[RunFolder], *, after_s: float = 0) -> None:
+    """Gives back what the last launches of runs still hold, of which nothing may be alive any more.
 
     When a run is lost with its node, Ray moves its reservation to another node and keeps it until the driver ends. When
     it is stopped, Ray Train's watchdog frees it, but a single connection that the dashboard refuses ends the watchdog.
 
     Args:
-        folder: The run's.
-        after_s: How long to leave it to that watchdog, in seconds.
+        folders: The runs'.
+        after_s: How long to leave all of them to that watchdog, in seconds.
     """
-    if not folder.storage.exists(_GROUP):
-        return
-    with suppress(Exception):  # of another cluster, or gone
-        group = PlacementGroup(PlacementGroupID.from_hex(folder.storage.read(_GROUP).decode()))
-        deadline = time.monotonic() + after_s
-        while time.monotonic() < deadline:
-            if ray.util.placement_group_table(group).get("state", "REMOVED") == "REMOVED":
-                return
-            time.sleep(0.5)
-        ray.util.remove_placement_group(group)
+    held = {f.storage.read(_GROUP).decode() for f in folders if f.storage.exists(_GROUP)}
+    deadline = time.monotonic() + after_s
+    while held and time.monotonic() < deadline:
+        groups = ray.util.placement_group_table()
+        held = {key for key in held if groups.get(key, {}).get("state", "REMOVED") != "REMOVED"}
+        time.sleep(0.5)
+    for key in held:
+        with suppress(Exception):  # of another cluster, or gone
+            ray.util.remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(key)))
 
 
 _LAST_MOMENT_S = 2.0
@@ -131,13 +132,21 @@ class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyp
         time.sleep(_LAST_MOMENT_S)
 
 
-def rank_stream(config: ExperimentConfig, rank: int, world_size: int) -> RankStream:
-    """Returns a worker's stream from the last complete checkpoint on; called by all ranks together."""
-    start_step = resume_step(config) if rank == 0 else None
+def rank_stream(config: ExperimentConfig, rank: int, world_size: int, start: Start | None) -> RankStream:
+    """Returns a worker's stream from where rank 0, which alone gives its `start`, goes on; called by all together."""
+    train, step = config.train, 0 if start is None else start.step
     if world_size > 1:  # one of them looks, so that all start from the same step
-        start_step = broadcast_from_rank_zero(start_step)
-    decoders = decoders_of_worker(config.train, this_node())
-    return RankStream(stream_spec(config), rank, world_size, start_step or 0, decoders)
+        step = broadcast_from_rank_zero(step)
+    decoders = decoders_of_worker(train, this_node())
+    return RankStream(stream_spec(config), rank, world_size, step, decoders, train.stall_timeout_s)
+
+
+def _nodes_of_ranks(world_size: int) -> list[str]:
+    """Returns the ids of the nodes that all ranks run on; called by all together."""
+    nodes = [this_node_id()] * world_size
+    if world_size > 1:
+        torch.distributed.all_gather_object(nodes, this_node_id())
+    return nodes
 
 
 def _train_worker(arguments: dict[str, Any]) -> None:
@@ -145,15 +154,20 @@ def _train_worker(arguments: dict[str, Any]) -> None:
     rank, world_size = context.get_world_rank(), context.get_world_size()
     if rank == 0:
         _keep_placement_group(RunFolder.of(request.config))
+    start = Start(request.config) if rank == 0 else None
     try:
-        train_run(
-            request,
-            rank_stream(request.config, rank, world_size),
-            rank=rank,
-            world_size=world_size,
-            device=ray.train.torch.get_device(),
-            report=ray.train.report,
-        )
+        stream = rank_stream(request.config, rank, world_size, start)
+        with leaving_nodes(_nodes_of_ranks(world_size)) as warning:
+            train_run(
+                request,
+                stream,
+                rank=rank,
+                world_size=world_size,
+                device=ray.train.torch.get_device(),
+                report=ray.train.report,
+                start=start,
+                warning=warning,
+            )
     except Exception as error:
         if (cause := own_cause(error)) is not None:
             raise cause from None

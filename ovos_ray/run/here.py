@@ -15,7 +15,7 @@ from ovos_ray.run.loop import train_run
 from ovos_ray.run.prepare import RunResult, make_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import check_gpu
-from ovos_ray.run.resume import resume_step
+from ovos_ray.run.resume import Start
 
 __all__ = ["fit_here", "local_stream"]
 
@@ -47,7 +47,8 @@ def fit_here(request: RunRequest, *, index: int = 0) -> RunResult:
 def _train_here(request: RunRequest, *, index: int) -> None:
     config = request.config
     device = _device(config.train, index)
-    train_run(request, local_stream(config, resume_step(config)), device=device)
+    start = Start(config)
+    train_run(request, local_stream(config, start.step), device=device, start=start)
 
 
 def _device(train: TrainConfig, index: int) -> torch.device:

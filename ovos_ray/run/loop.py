@@ -17,10 +17,12 @@ from torch import Tensor
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.run.notice import heeding_sigterm
 from ovos_ray.run.out_of_memory import naming_what_to_lower
 from ovos_ray.run.progress import IntervalMeter
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.result import finish_run
+from ovos_ray.run.resume import Start
 from ovos_ray.run.run_log import RunLog
 from ovos_ray.run.state import RunState
 from ovos_ray.train.numerics import set_numerics
@@ -51,6 +53,8 @@ def train_run(
     world_size: int = 1,
     device: torch.device | None = None,
     report: Report | None = None,
+    start: Start | None = None,
+    warning: Callable[[], str] = str,
 ) -> VOSNetwork:
     """Trains to the last step, scores (but a segment only where its run ends), and marks the run as finished.
 
@@ -61,6 +65,9 @@ def train_run(
         world_size: How many ranks there are.
         device: What to train on; None: the CPU.
         report: Told the scores.
+        start: Where the stream begins, with the state read already; None: it is read here.
+        warning: Says why this process may end soon, at once; empty while that is not known. What it has computed by
+            then is written down, and again every few seconds.
 
     Returns:
         The network as it was scored.
@@ -68,48 +75,62 @@ def train_run(
     Raises:
         ResourceError: Memory ran out; names the settings to lower.
         OvosError: Data could not be read, or the loss stayed non-finite.
+        SystemExit: The process was told to end (SIGTERM); its last step is written down.
     """
     config, every, stop = request.config, request.config.train, request.config.stop_step
-    device, start = device or torch.device("cpu"), stream.start_step
+    device, done = device or torch.device("cpu"), stream.start_step
     report = report or (lambda _: None)
+    # Of a step between, rank 0 knows all that a checkpoint holds, unless ranks have met bad samples of their own.
+    alone = world_size == 1 or config.data.on_bad_row == "error"
     with naming_what_to_lower(config), ExitStack() as stack:
         set_numerics(config.train, device)
-        state = RunState.at(config, start, device)
-        log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=start, device=device)))
+        state = RunState.at(config, done, device, None if start is None else start.take())
+        log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=done, device=device)))
         stack.callback(lambda: log.skipped_steps(state.module.skipped.steps))  # also where they were too many
-        log.say(start, _greeting(state, start, world_size, device))
+        log.say(done, _greeting(state, done, world_size, device))
         if state.changed_code:
-            log.changed_code(start, state.changed_code)
-        if every.snapshot_every and start == 0:
+            log.changed_code(done, state.changed_code)
+        if every.snapshot_every and done == 0:
             log.snapshot(state.network, 0)
         module = state.module if world_size == 1 else distributed(state.module)
         meter = IntervalMeter(config.data.batch_size, stop)
         batches = stack.enter_context(closing(stream.batches()))
-        for step, batch, waited_s in _timed(on_device(batches, device), range(start, stop)):
-            meter.add(train_step(module, batch, state.optimizer, config, step, wait=device.type == "cpu"), waited_s)
-            state.after_step()
-            done, last = step + 1, step + 1 == stop
-            if done % every.log_every == 0 or done % every.checkpoint_every == 0 or last:
-                state.module.skipped.read()
-            if done % every.log_every == 0 or last:
-                state.bad_samples.gather(stream.problems, done, world_size)
-                log.skipped_steps(state.module.skipped.steps)
-                log.interval(done, meter.flush(done), len(state.bad_samples))
-            if every.snapshot_every and (done % every.snapshot_every == 0 or last):
-                log.snapshot(state.network, done)
-            scores = _validate(state, done, rank, world_size) if _validates(request, done) else {}
-            if scores:
-                log.scores(done, scores)
+        notice = stack.enter_context(heeding_sigterm())
+        owes = False  # a validation or snapshot of the last step, which a run that goes on from it would not make
+        stack.callback(lambda: log.last_checkpoint(state, done) if notice.given and not owes else None)
+        for step, batch, waited_s in _timed(on_device(batches, device), range(done, stop)):
+            with notice.after_this():
+                meter.add(train_step(module, batch, state.optimizer, config, step, wait=device.type == "cpu"), waited_s)
+                state.after_step()
+                done, last = step + 1, step + 1 == stop
+                validates, shows = _validates(request, done), _shows(request, done)
+                owes = validates or shows
+                if done % every.log_every == 0 or done % every.checkpoint_every == 0 or last:
+                    state.module.skipped.read()
+                if done % every.log_every == 0 or last:
+                    state.bad_samples.gather(stream.problems, done, world_size)
+                    log.skipped_steps(state.module.skipped.steps)
+                    log.interval(done, meter.flush(done), len(state.bad_samples))
+            with meter.paused():
+                if shows:
+                    log.snapshot(state.network, done)
+                scores = _validate(state, done, rank, world_size) if validates else {}
+                if scores:
+                    log.scores(done, scores)
+            owes = False
             # The checkpoint follows, so that it knows the best step: resumed from it, nothing is validated twice.
             must_succeed = last or (state.best is not None and state.best["step"] == done)
             if done % every.checkpoint_every == 0 or must_succeed:
                 state.bad_samples.gather(stream.problems, done, world_size)
                 log.checkpoint(state, done, must_succeed=must_succeed)
+            elif (alone or done % every.log_every == 0) and log.checkpoint_is_due(done, warning()):
+                state.module.skipped.read()
+                state.bad_samples.gather(stream.problems, done, 1)
+                log.checkpoint(state, done, must_succeed=False)
             if last:
                 log.cycle(state.network, batch, step)
             if scores:
                 report({"step": float(done), **scores})
-            meter.pause()
         final = finish_run(request, state, log, rank, world_size)
         report({"step": float(stop), **{f"final/{name}": value for name, value in final.items()}})
         return state.network
@@ -133,6 +154,11 @@ def _timed(batches: Iterator[dict[str, Tensor]], steps: range) -> Iterator[tuple
 def _validates(request: RunRequest, done: int) -> bool:
     validation, last = request.config.validation, done == request.config.stop_step
     return validation.source is not None and (last or bool(validation.every and done % validation.every == 0))
+
+
+def _shows(request: RunRequest, done: int) -> bool:
+    every, last = request.config.train.snapshot_every, done == request.config.stop_step
+    return bool(every) and (last or done % every == 0)
 
 
 def _validate(state: RunState, done: int, rank: int, world_size: int) -> dict[str, float]:

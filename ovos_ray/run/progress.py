@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,14 @@ class IntervalMeter:
         self._count, self._waited_s, self._since = 0, 0.0, time.perf_counter()
         return record
 
-    def pause(self) -> None:
-        """Leaves what happened since the last step (a validation, a checkpoint) out of the next interval's speed."""
-        if self._count == 0:
-            self._since = time.perf_counter()
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leaves what is done meanwhile (a validation, a picture, no checkpoint) out of the speed."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._since += time.perf_counter() - began
 
 
 class ProgressBoard:

@@ -127,6 +127,8 @@ def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -
             "tracking_run": sink.run_id,
         }
     )
+    if not config.train.keep_finished and config.segment is None:  # a segment's is where the next one starts
+        folder.checkpoints().remove_all()
     summary = "  ".join(f"{name} {value:.1f}" for name, value in scores.values.items())
     log.say(config.stop_step, f"finished  {summary}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest, unpinned
@@ -10,10 +10,28 @@ from ovos_ray.config.stored import read_stored
 from ovos_ray.errors import CheckpointError, ConfigError
 from ovos_ray.train.run_folder import RunFolder
 
-if TYPE_CHECKING:
-    import torch
+__all__ = ["Start", "check_segment", "marked_step", "resume_state", "resume_step"]
 
-__all__ = ["check_segment", "resume_state", "resume_step"]
+
+class Start:
+    """Where a run goes on, and its state there: looked for, checked and read in one go.
+
+    Args:
+        config: Of the run, begun or not.
+
+    Attributes:
+        step: Optimiser steps done.
+    """
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        found = RunFolder.of(config).checkpoints().load_latest()
+        self._state: dict[str, Any] | None
+        self.step, self._state = (config.start_step, None) if found is None else found
+
+    def take(self) -> dict[str, Any] | None:
+        """Returns the state and keeps none of it; None: it has not been read yet."""
+        state, self._state = self._state, None
+        return state
 
 
 def resume_step(config: ExperimentConfig) -> int:
@@ -21,13 +39,17 @@ def resume_step(config: ExperimentConfig) -> int:
     return RunFolder.of(config).checkpoints().latest() or config.start_step
 
 
-def resume_state(config: ExperimentConfig, step: int, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    """Loads the checkpoint from which a run goes on.
+def marked_step(config: ExperimentConfig) -> int:
+    """Returns what `resume_step` will return unless a checkpoint is damaged: good enough to be told."""
+    return RunFolder.of(config).checkpoints().newest_marked() or config.start_step
+
+
+def resume_state(config: ExperimentConfig, step: int) -> dict[str, Any]:
+    """Loads the checkpoint from which a run goes on, onto the CPU.
 
     Args:
         config: Of the run.
         step: From `resume_step`, above 0.
-        map_location: See `torch.load`.
 
     Raises:
         CheckpointError: It is absent or damaged, or the parent has computed something else than the segment was made
@@ -35,9 +57,9 @@ def resume_state(config: ExperimentConfig, step: int, *, map_location: str | tor
     """
     segment = config.segment
     if segment is None or step > segment.start_step:
-        return RunFolder.of(config).checkpoints().load(step, map_location=map_location)
+        return RunFolder.of(config).checkpoints().load(step)
     parent = RunFolder.at(config.storage, segment.parent)
-    state = parent.checkpoints().load(step, map_location=map_location)
+    state = parent.checkpoints().load(step)
     held = digest(unpinned(read_stored(state["config"], state.get("schema", 1))))
     if held != segment.parent_digest:
         raise CheckpointError(

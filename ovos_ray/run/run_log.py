@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,13 @@ from ovos_ray.run.snapshots import keep_snapshot
 from ovos_ray.run.state import RunState
 from ovos_ray.track.sink import Sink
 from ovos_ray.track.system import SystemMeter
+from ovos_ray.train.checkpoint_writer import CheckpointWriter
 from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["RunLog", "open_sink"]
+
+_WARNED_EVERY_S = 10.0
+"""Between checkpoints of a process that may end any moment; a spot node is taken away 30 to 120 s after the notice."""
 
 
 def open_sink(request: RunRequest, tags: Mapping[str, Any] | None = None) -> Sink:
@@ -56,6 +61,9 @@ class RunLog:
         if self._first and start_step == self._config.start_step:
             self._describe()
         self._system = SystemMeter(device)
+        store = RunFolder.of(self._config).checkpoints(self._config.train.keep_checkpoints)
+        self._writer = CheckpointWriter(store, start_step)
+        self._written_at, self._warning = time.monotonic(), ""
 
     def _describe(self) -> None:
         config, sink = self._config, self.sink
@@ -74,7 +82,8 @@ class RunLog:
         )
 
     def close(self) -> None:
-        """Lets go of the tracker; a run that has not ended is continued by another process, or later."""
+        """Waits for the checkpoint under way and lets go of the tracker; a run that has not ended goes on later."""
+        self._writer.close()
         self.sink.close()
 
     def say(self, step: int, event: str) -> None:
@@ -91,6 +100,8 @@ class RunLog:
         """Logs the means of a logging interval, as `IntervalMeter.flush` returns them."""
         if not self._first:
             return
+        if not self._writer.busy:
+            self._settle()
         values = dict(record)
         if self._device.type == "cuda":
             values["train/gpu_memory_gib"] = torch.cuda.max_memory_allocated(self._device) / 2**30
@@ -116,23 +127,67 @@ class RunLog:
         self.sink.log_metrics(scores, step)
         self.say(step, "  ".join(f"{name} {value:.1f}" for name, value in scores.items()))
 
+    def checkpoint_is_due(self, step: int, warning: str) -> bool:
+        """Whether one is to be written between those of every so many steps: by the clock, or before the end.
+
+        Args:
+            step: Optimiser steps done.
+            warning: Why this process may end soon; empty: it will not. From the first such word on, what it does is
+                written down again and again.
+        """
+        if not self._first or self._writer.busy:
+            return False
+        every_s, since_s = self._config.train.checkpoint_every_s, time.monotonic() - self._written_at
+        if warning:
+            news, self._warning = warning != self._warning, warning
+            if news:
+                self.say(step, f"{warning}; a checkpoint is written now and every few seconds")
+            return news or since_s >= _WARNED_EVERY_S
+        return bool(every_s) and since_s >= every_s
+
     def checkpoint(self, state: RunState, step: int, *, must_succeed: bool) -> None:
-        """Writes a checkpoint; where the storage fails and the next interval may try again, that is only said.
+        """Begins to write a checkpoint, and waits for it where it must succeed.
+
+        Where the storage fails and the next interval may try again, that is only said.
 
         Raises:
             ResourceError: The storage fails, and it must not.
+            Exception: What went wrong otherwise, also with the checkpoint before.
         """
         if not self._first:
             return
-        try:
-            state.save(step)
-        except OSError as error:
-            if must_succeed:
+        self._settle()
+        keep_step = None if state.best is None else int(state.best["step"])
+        goes_on = self._writer.start(step, state.content(step), keep_step=keep_step)
+        self._written_at = time.monotonic()
+        if must_succeed:
+            try:
+                self._writer.wait()
+            except OSError as error:
                 raise ResourceError(
                     f"the checkpoint of step {step} could not be written: {error}",
                     f"make room in {self._config.storage} and run the same command again: it goes on from the last one",
                 ) from error
-            self.say(step, f"checkpoint not written ({error}); the next interval tries again")
+        elif not goes_on:
+            self._settle()
+
+    def last_checkpoint(self, state: RunState, step: int) -> None:
+        """Writes down a run whose process is ending, with what is known; its next launch goes on from there."""
+        if not self._first or step == self._writer.step:
+            return
+        try:
+            self.checkpoint(state, step, must_succeed=True)
+        except ResourceError as error:
+            self.say(step, str(error))
+        else:
+            self.say(step, f"told to end; the checkpoint of step {step} is written")
+
+    def _settle(self) -> None:
+        """Waits for the checkpoint under way, and says what the storage did not take."""
+        try:
+            self._writer.wait()
+        except OSError as error:
+            self.say(self._writer.step, f"checkpoint not written ({error}); the next interval tries again")
 
     def snapshot(self, network: VOSNetwork, step: int) -> None:
         """Keeps the masks of a few frames; a storage that fails or a damaged picture stops no run for that."""

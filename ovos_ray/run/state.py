@@ -54,8 +54,16 @@ class RunState:
     _began: float = field(default_factory=time.time)
 
     @classmethod
-    def at(cls, config: ExperimentConfig, step: int, device: torch.device) -> RunState:
+    def at(
+        cls, config: ExperimentConfig, step: int, device: torch.device, stored: Mapping[str, Any] | None = None
+    ) -> RunState:
         """Returns the state after a number of steps: as initialised after none, else from that step's checkpoint.
+
+        Args:
+            config: Of the run.
+            step: Optimiser steps done.
+            device: What to train on.
+            stored: That checkpoint, where it has been read already.
 
         Raises:
             WeightsError: Weights to start from cannot be had, or do not fit.
@@ -66,7 +74,7 @@ class RunState:
         averaged = _average_of(module.network, config.train.ema_decay)
         if not step:
             return cls(config, module, optimizer, BadSamples(config.data), averaged)
-        stored = resume_state(config, step, map_location=device)
+        stored = resume_state(config, step) if stored is None else stored
         module.network.load_state_dict(stored["network"])
         load_moments(optimizer, stored["optimizer"])
         bad_samples = BadSamples(config.data, stored.get("bad_samples", ()))
@@ -96,14 +104,10 @@ class RunState:
         """Time that the run has taken in all its launches."""
         return self.seconds_before + time.time() - self._began
 
-    def save(self, step: int) -> None:
-        """Writes the checkpoint of a step.
-
-        Raises:
-            OSError: The storage is full or out of reach; earlier checkpoints are untouched.
-        """
+    def content(self, step: int) -> dict[str, Any]:
+        """Returns what the checkpoint of a step holds; its tensors are those that training goes on with."""
         config = self.config
-        content: dict[str, Any] = {
+        return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             **({} if self.averaged is None else {"averaged": self.averaged.state_dict()}),
@@ -119,14 +123,12 @@ class RunState:
             "digest": digest(config),
             "versions": code_versions(),
         }
-        store = RunFolder.of(config).checkpoints(config.train.keep_checkpoints)
-        store.save(step, content, keep_step=None if self.best is None else int(self.best["step"]))
 
     def load_best(self) -> None:
         """Takes the weights of the best validated step, where that is not the last one."""
         if self.best is not None and self.best["step"] != self.config.stop_step:
             store = RunFolder.of(self.config).checkpoints()
-            stored = store.load(int(self.best["step"]), map_location=next(self.network.parameters()).device)
+            stored = store.load(int(self.best["step"]))
             self.network.load_state_dict(stored["network"])
 
 

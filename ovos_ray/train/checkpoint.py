@@ -14,13 +14,10 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ovos_ray.errors import CheckpointError
 from ovos_ray.storage import Storage
-
-if TYPE_CHECKING:
-    import torch
 
 __all__ = ["CheckpointStore"]
 
@@ -71,27 +68,45 @@ class CheckpointStore:
         Raises:
             OSError: The storage is out of reach: that says nothing of what it holds.
         """
-        for step in reversed(self._steps()):
-            try:
-                self._read(step)
-            except CheckpointError as error:
-                _log.warning("%s; an earlier checkpoint is used", error.message)
-            else:
-                return step
-        return None
+        found = self._newest()
+        return None if found is None else found[0]
 
-    def load(self, step: int, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-        """Loads the checkpoint of a step.
+    def load_latest(self) -> tuple[int, dict[str, Any]] | None:
+        """Returns step and state of the newest complete checkpoint, read once; see `latest` and `load`."""
+        found = self._newest()
+        return None if found is None else (found[0], self._state(*found))
+
+    def newest_marked(self) -> int | None:
+        """Returns the step of the newest checkpoint by its marker alone: to be told, not to go on from."""
+        return next((step for step in reversed(self._steps()) if self.storage.exists(_folder(step), _MARKER)), None)
+
+    def load(self, step: int) -> dict[str, Any]:
+        """Loads the checkpoint of a step, onto the CPU.
 
         Raises:
             CheckpointError: It is absent, incomplete, damaged, or holds more than tensors and plain values.
             OSError: The storage is out of reach.
         """
+        return self._state(step, self._read(step))
+
+    def remove_all(self) -> None:
+        """Removes all checkpoints; what cannot be removed is named in the log."""
+        for step in self._steps():
+            self._remove(step)
+
+    def _newest(self) -> tuple[int, bytes] | None:
+        for step in reversed(self._steps()):
+            try:
+                return step, self._read(step)
+            except CheckpointError as error:
+                _log.warning("%s; an earlier checkpoint is used", error.message)
+        return None
+
+    def _state(self, step: int, content: bytes) -> dict[str, Any]:
         import torch
 
-        content = io.BytesIO(self._read(step))
         try:
-            state: dict[str, Any] = torch.load(content, map_location=map_location, weights_only=True)
+            state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:
             if "memory" in str(error):
                 raise
@@ -121,14 +136,17 @@ class CheckpointStore:
     def _prune(self, newest: int, keep_step: int | None) -> None:
         # What a killed process left at later steps is no checkpoint, and must not push one out.
         for step in [s for s in self._steps() if s <= newest and s != keep_step][: -self.keep]:
-            folder = _folder(step)
-            try:
-                # The marker goes first: a folder half removed must not look complete.
-                if self.storage.exists(folder, _MARKER):
-                    self.storage.remove(folder, _MARKER)
-                self.storage.remove_folder(folder)
-            except OSError as error:
-                _log.warning("cannot remove old checkpoint %s: %s", self.storage.path(folder), error)
+            self._remove(step)
+
+    def _remove(self, step: int) -> None:
+        folder = _folder(step)
+        try:
+            # The marker goes first: a folder half removed must not look complete.
+            if self.storage.exists(folder, _MARKER):
+                self.storage.remove(folder, _MARKER)
+            self.storage.remove_folder(folder)
+        except OSError as error:
+            _log.warning("cannot remove old checkpoint %s: %s", self.storage.path(folder), error)
 
 
 def _marker(step: int, content: bytes | memoryview) -> bytes:

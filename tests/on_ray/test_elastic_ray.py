@@ -29,24 +29,32 @@ def told_by(script: str, root: Path) -> tuple[dict[str, Any], str]:
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, str(REPOSITORY / "tests" / "support" / script), str(root)]
-    ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=400)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
     return last_line(ended.stdout), ended.stderr[-4000:]
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_run_waits_for_a_node_that_it_has_no_room_without(tmp_path: Path) -> None:
+def test_runs_and_studies_wait_for_nodes_grow_with_them_and_outlive_one_that_is_taken_away(tmp_path: Path) -> None:
     make_shards(tmp_path)
     told, log = told_by("growing_run.py", tmp_path)
 
-    from growing_run import growing
+    from growing_run import growing, leaving
 
     assert told["waited_alone"], log
     events = (tmp_path / "events").read_text()
-    assert "for nodes: 1 workers x 2 CPUs = 2 CPUs are asked for, the cluster has 1" in events
-    config = growing(tmp_path)
-    assert same(result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")})))
+    assert "for nodes: 1 workers x 2 CPUs = 2 CPUs are asked for, the cluster has 0" in events
+    study = (tmp_path / "study").read_text()
+    assert "waiting up to 5 min for nodes: 1 workers x 3 CPUs = 3 CPUs are asked for, the cluster has 2" in study
+    assert re.findall("starting|finished", study) == ["starting", "starting", "finished", "finished"], study
+    spot = (tmp_path / "spot").read_text()
+    assert "will be taken away; a checkpoint is written now and every few seconds" in spot
+    assert 0 < told["written"] < leaving(tmp_path).train.steps
+    resumed = re.findall(r"resuming at step (\d+)", spot)
+    assert [int(step) >= told["written"] for step in resumed] == [True], spot
+    for config in (growing(tmp_path), leaving(tmp_path)):
+        assert same(result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")})))
 
 
 @pytest.mark.nightly

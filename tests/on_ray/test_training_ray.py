@@ -151,14 +151,17 @@ def test_what_a_launch_of_a_run_still_holds_is_given_back(tmp_path: Path) -> Non
 
     from ovos_ray.on_ray.workers import free_processors
 
-    folder = RunFolder.of(config_of(tmp_path, tmp_path))
-    free_processors(folder)  # a run that was never launched
-    group, other = (ray.util.placement_group([{"CPU": 0.5}]) for _ in range(2))
-    ray.get([group.ready(), other.ready()])
-    folder.storage.write(group.id.hex().encode(), "placement_group")
-    free_processors(folder, after_s=0.1)
-    assert ray.util.placement_group_table(group)["state"] == "REMOVED"
-    assert ray.util.placement_group_table(other)["state"] == "CREATED"
+    folders = [RunFolder.of(config_of(tmp_path, tmp_path, name=name)) for name in "abc"]
+    free_processors(folders)  # runs that were never launched
+    group, gone, other = (ray.util.placement_group([{"CPU": 0.5}]) for _ in range(3))
+    ray.get([group.ready(), gone.ready(), other.ready()])
+    for folder, held in zip(folders, (group, gone), strict=False):
+        folder.storage.write(held.id.hex().encode(), "placement_group")
+    ray.util.remove_placement_group(gone)
+    free_processors(folders, after_s=0.1)
+    assert [ray.util.placement_group_table(one)["state"] for one in (group, gone, other)] == 2 * ["REMOVED"] + [
+        "CREATED"
+    ]
     ray.util.remove_placement_group(other)
 
 

@@ -207,7 +207,8 @@ def test_what_is_not_digested_is_what_a_run_may_be_resumed_with() -> None:
     config = override(ExperimentConfig(), {"pretrain": {}, "segment": {}})
     for key in keys_of(Bookkeeping):
         value = flatten(config)[key]
-        changed = override(config, {key: value + 7 if isinstance(value, (int, float)) else f"{value}x"})
+        other = not value if isinstance(value, bool) else value + 7 if isinstance(value, (int, float)) else f"{value}x"
+        changed = override(config, {key: other})
         assert digest(changed) == digest(config), key
     assert digest(override(config, {"seed": 1})) != digest(config)
     assert "seed" in keys_of(Identifies)

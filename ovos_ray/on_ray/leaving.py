@@ -1,0 +1,67 @@
+"""Nodes that will be taken away: a run on one of them is told, and writes down what it has computed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, suppress
+
+import ray
+
+from ovos_ray.on_ray.private import draining_nodes
+
+__all__ = ["leaving_nodes", "nodes_taken_away", "this_node_id"]
+
+_POLL_S = 5.0
+
+
+def this_node_id() -> str:
+    """Returns the id of the node that this process runs on."""
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+@contextmanager
+def leaving_nodes(nodes: Collection[str]) -> Iterator[Callable[[], str]]:
+    """Yields a function that says which of some nodes are being drained; empty: none. It never waits.
+
+    Spot nodes are drained where somebody tells Ray of the notice (docs/cluster.md); so are those that an autoscaler
+    gives back.
+
+    Args:
+        nodes: Ids of the nodes that a run is on.
+    """
+    leaving = ""
+
+    def look() -> None:
+        nonlocal leaving
+        going = sorted(draining_nodes().keys() & nodes)
+        leaving = f"node {', '.join(node[:8] for node in going)} will be taken away" if going else ""
+
+    with _looking(look):
+        yield lambda: leaving
+
+
+@contextmanager
+def nodes_taken_away() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether a node is gone that was drained since: its loss is nobody's failure."""
+    drained: set[str] = set()
+    with _looking(lambda: drained.update(draining_nodes())):
+        yield lambda: any(node["NodeID"] in drained and not node["Alive"] for node in ray.nodes())
+
+
+@contextmanager
+def _looking(look: Callable[[], None]) -> Iterator[None]:
+    ended = threading.Event()
+
+    def follow() -> None:
+        while not ended.wait(_POLL_S):
+            with suppress(Exception):  # the head is away; Ray ends this process if it stays so
+                look()
+
+    thread = threading.Thread(target=follow, name="leaving nodes", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()

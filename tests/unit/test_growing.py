@@ -1,0 +1,118 @@
+"""How a study follows a cluster that grows and shrinks, how a wait ends, and what is told of nodes that leave."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from processes import wait_for
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
+
+from ovos_ray.config import TrainConfig
+from ovos_ray.errors import ResourceError
+from ovos_ray.on_ray import concurrency, leaving, stall
+
+
+class Endless(Searcher):  # type: ignore[misc]  # ray is untyped
+    """Suggests for ever."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        return {}
+
+
+@pytest.mark.parametrize("limited", [False, True])
+def test_trials_at_a_time_follow_the_cluster(limited: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = {"CPU": 4.0, "GPU": 1.0}
+    monkeypatch.setattr(concurrency.ray, "cluster_resources", lambda: cluster)
+    monkeypatch.setattr(concurrency, "_LOOK_S", 0.0)
+    trains = [TrainConfig(num_workers=2, cpus_per_worker=1.0, gpus_per_worker=0.5)]
+    number = concurrency.AsManyAsFit.now(trains)
+    assert number == 1
+    search = ConcurrencyLimiter(Endless(), number) if limited else BasicVariantGenerator(max_concurrent=number)
+    told: list[str] = []
+    callback = concurrency.AsManyAsFit(search, trains, told.append)
+    for gpus, expected in ((1, 1), (3, 3), (2, 2), (0, 1)):
+        cluster |= {"GPU": float(gpus), "CPU": 8.0}
+        callback.on_step_begin(0, [])
+        assert search.max_concurrent == expected
+        if limited:  # what Tune asks for is what is handed out
+            handed = [search.suggest(f"{gpus} {n}") for n in range(9)]
+            assert sum(one is not None for one in handed) == expected
+            search.live_trials.clear()
+    assert told == [
+        f"{n} trials at a time from now on, as many as fit ({m} before)" for m, n in ((1, 3), (3, 2), (2, 1))
+    ]
+
+
+def slow(*waits_s: float) -> Iterator[int]:
+    for number, wait_s in enumerate(waits_s):
+        time.sleep(wait_s)
+        yield number
+
+
+def test_a_batch_that_does_not_come_is_an_error_that_says_what_the_cluster_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stall.ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0, "object_store_memory": 2e9})
+    monkeypatch.setattr(stall.ray, "available_resources", lambda: {"CPU": 0.5, "object_store_memory": 1e8})
+    monkeypatch.setattr(stall.ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    monkeypatch.setattr(stall, "_tasks", lambda: "; tasks that wait: 3 _decode_block pending node assignment")
+    items = stall.patiently(slow(0, 0, 30), 0.3, lambda number: f"the batch of step {7 + number}")
+    assert [next(items), next(items)] == [0, 1]
+    with pytest.raises(
+        ResourceError, match=r"batch of step 9 did not come within 0.3 s; 1 of 2 nodes live; 0.5 of 8 "
+    ) as caught:
+        next(items)
+    assert "0 of 1 GPUs are free, 5 % of the object store; tasks that wait: 3 _decode_block" in str(caught.value)
+    assert "train.stall_timeout_s=0" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 30.0])
+def test_items_errors_and_the_end_come_as_they_are(patience_s: float) -> None:
+    assert list(stall.patiently(slow(0, 0, 0), patience_s, str)) == [0, 1, 2]
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise ValueError("a bad row")
+
+    items = stall.patiently(broken(), patience_s, str)
+    assert next(items) == 1
+    with pytest.raises(ValueError, match="a bad row"):
+        next(items)
+
+
+def test_a_cluster_that_does_not_answer_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stall, "_LOOK_S", 0.1)
+    monkeypatch.setattr(stall.ray, "cluster_resources", lambda: time.sleep(30))
+    assert stall.cluster_state() == "the cluster does not answer (Empty)"
+
+
+def test_nodes_that_leave_are_told_and_their_loss_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    draining: dict[str, int] = {}
+    alive = {"a" * 56: True, "b" * 56: True}
+    asked = [0]
+
+    def look() -> dict[str, int]:
+        asked[0] += 1
+        if asked[0] == 1:
+            raise ConnectionError("the head is away for a moment")
+        return draining
+
+    monkeypatch.setattr(leaving, "_POLL_S", 0.01)
+    monkeypatch.setattr(leaving, "draining_nodes", look)
+    monkeypatch.setattr(leaving.ray, "nodes", lambda: [{"NodeID": n, "Alive": a} for n, a in alive.items()])
+    with leaving.leaving_nodes(["a" * 56]) as warning, leaving.nodes_taken_away() as taken_away:
+        draining["b" * 56] = 0
+        before = asked[0]
+        wait_for(lambda: asked[0] > before + 4, 10)
+        assert warning() == "", "another node's"
+        assert not taken_away()
+        draining["a" * 56] = 0
+        wait_for(lambda: warning() != "", 10)
+        assert warning() == "node aaaaaaaa will be taken away"
+        draining.clear()
+        alive["b" * 56] = False
+        wait_for(lambda: warning() == "", 10)
+        assert taken_away()
