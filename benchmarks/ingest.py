@@ -4,7 +4,7 @@ python benchmarks/ingest.py --root ../shared/davis-mini
 
 The published pipeline is written anew from its description: PIL reads every frame and mask from its file, torchvision's
 transforms run on PIL images under re-seeded generators, a `DataLoader` collates; 8 frames of XMem's video stage, crops
-of 384. Ours decodes the same clips of the plan from shards. Both are timed in turns, one thread each, no worker process.
+of 384. Ours decodes the same clips of the plan from shards. Both take turns, one thread each.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.data.clips.batches import stack
+from ovos_ray.data.clips.batches import decode_batch
 from ovos_ray.data.clips.decode import ClipDecoder
 from ovos_ray.data.clips.plan import Clip, Plan
 from ovos_ray.data.folders.open import open_dataset
@@ -108,7 +108,7 @@ def published(videos: dict[str, Video], clips: Sequence[Clip]) -> Iterator[dict[
 
 def ours(decoder: ClipDecoder, clips: Sequence[Clip]) -> Iterator[dict[str, Any]]:
     for first in range(0, len(clips), BATCH):
-        yield stack([decoder(clip) for clip in clips[first : first + BATCH]])
+        yield decode_batch(decoder, clips[first : first + BATCH])
 
 
 def per_second(batches: Iterator[dict[str, Any]], count: int) -> float:
@@ -147,7 +147,7 @@ def main() -> None:
             "ours, one label": lambda: ours(ClipDecoder(one_label.data, all_labels=False), clips),
         }
         if arguments.profile:
-            profile = cProfile.Profile()
+            profile = cProfile.Profile(time.process_time)
             profile.runcall(lambda: list(pipelines["ours, one label"]()))
             pstats.Stats(profile).sort_stats("tottime").print_stats(18)
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -44,6 +45,7 @@ MAX_PIXELS = 2**26
 _MAX_IDS = 64
 _ORIENTATION = 0x0112
 _METADATA = frozenset({0xE1, 0xED})
+_FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _MASK_REMEDY = (
     "save masks as PNG with one object id per pixel (palette or grey, 0 = background), or as 0 and 255 for a single "
     "object, without smoothing, and never as JPEG"
@@ -144,15 +146,20 @@ def without_metadata(jpeg: bytes) -> bytes:
     What is no sequence of JPEG segments is returned as it is.
     """
     parts, position = [jpeg[:2]], 2
-    while jpeg[position : position + 1] == b"\xff" and position + 4 <= len(jpeg):
-        marker = jpeg[position + 1]
-        if marker == 0xDA:  # the pixels
-            break
-        end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+    for marker, start, end in _segments(jpeg):
         if marker not in _METADATA:
-            parts.append(jpeg[position:end])
+            parts.append(jpeg[start:end])
         position = end
     return b"".join(parts) + jpeg[position:] if jpeg[:2] == b"\xff\xd8" else jpeg
+
+
+def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yields marker, start and end of each segment before the pixels."""
+    position = 2
+    while jpeg[position : position + 1] == b"\xff" and position + 4 <= len(jpeg) and jpeg[position + 1] != 0xDA:
+        end = position + 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
+        yield jpeg[position + 1], position, end
+        position = end
 
 
 def jpeg_size(source: ImageSource, name: str | None = None) -> tuple[int, int] | None:
@@ -181,13 +188,23 @@ def decode_image(source: ImageSource, name: str | None = None) -> npt.NDArray[np
         DataError: The file is no image, or damaged.
     """
     name = _named(source, name)
+    if isinstance(source, bytes) and _is_plain_jpeg(source) and (pixels := _decode_jpeg(source)) is not None:
+        return pixels
     with _open(source, name) as image:
-        if isinstance(source, bytes) and image.format == "JPEG" and image.mode in ("RGB", "L"):
-            pixels = _decode_jpeg(source)
-            if pixels is not None:
-                return pixels
         _load(image, name)
         return np.array(image.convert("RGB"))
+
+
+def _is_plain_jpeg(jpeg: bytes) -> bool:
+    """Whether the header announces a grey or colour JPEG that is not too large, in a tenth of the time PIL takes."""
+    if jpeg[:3] != b"\xff\xd8\xff":
+        return False
+    starts = [start for marker, start, _ in _segments(jpeg) if marker in _FRAME_HEADERS]
+    if len(starts) != 1:
+        return False
+    header = jpeg[starts[0] + 4 : starts[0] + 10]
+    size = int.from_bytes(header[1:3], "big") * int.from_bytes(header[3:5], "big")
+    return len(header) == 6 and header[0] == 8 and 0 < size <= MAX_PIXELS and header[5] in (1, 3)
 
 
 def _decode_jpeg(jpeg: bytes) -> npt.NDArray[np.uint8] | None:
@@ -231,7 +248,7 @@ def decode_mask(source: ImageSource, name: str | None = None) -> npt.NDArray[np.
                 raise DataError(f"{name}: mask of mode LA that is transparent in places", _MASK_REMEDY)
             image = image.getchannel("L")  # DAVIS 2016 has one such mask, opaque all over: bear/00077.png
         mask: npt.NDArray[np.uint8] = np.array(image, dtype=np.uint8)
-    values = np.unique(mask)
+    values = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))  # ten times as fast as np.unique
     ids = values[(values > 0) & (values < 255)]
     if values[-1] == 255:
         if ids.size == 0:

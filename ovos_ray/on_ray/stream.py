@@ -20,7 +20,7 @@ import torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ovos_ray.config import DataConfig, ExperimentConfig
-from ovos_ray.data.clips.batches import batch_of, stack
+from ovos_ray.data.clips.batches import batch_of, decode_batch
 from ovos_ray.data.clips.plan import Plan, slice_for_rank
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import DataError
@@ -88,7 +88,7 @@ def _decode_block(
     plan, decoder = load_plan(spec), _decoder(spec)
     first = int(block["id"][0]) * steps_per_block
     block_steps = steps[first : first + steps_per_block]
-    return stack([decoder(clip) for step in block_steps for clip in plan.clips(step, rank, world_size)])
+    return decode_batch(decoder, [clip for step in block_steps for clip in plan.clips(step, rank, world_size)])
 
 
 @dataclass

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ovos_ray.config import AugmentationConfig, DataConfig
-from ovos_ray.data.clips.batches import LocalStream, stack
+from ovos_ray.data.clips.batches import LocalStream, decode_batch
 from ovos_ray.data.clips.decode import ClipDecoder
 from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.folders import synthetic
@@ -179,7 +179,7 @@ def test_a_bad_row_is_an_error_or_a_counted_zero_weight_slot(folder: Path) -> No
 
 def test_columns_are_stacked_in_order(folder: Path) -> None:
     plan, decoder = make(folder)
-    columns = stack([decoder(plan.clip(p)) for p in (3, 4)])
+    columns = decode_batch(decoder, [plan.clip(p) for p in (3, 4)])
     assert columns["position"].tolist() == [3, 4]
     assert columns["frames"].shape == (2, 3, 3, 48, 48)
     assert columns["frames"].dtype == np.uint8

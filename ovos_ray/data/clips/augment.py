@@ -30,6 +30,7 @@ FILL = (124, 116, 104)
 """The mean colour, which published augmentation shows where a warp reaches beyond the frame."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
+_TO_GRAY, _SAME = np.tile(_LUMA, (3, 1)), np.eye(3)
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
@@ -120,13 +121,16 @@ def draw_parameters(
     )
 
 
-def apply_to_frame(frame: UInt8Array, parameters: ClipParameters, t: int) -> Tensor:
-    """Augments frame t of a clip: (H, W, 3) uint8 RGB to (3, S, S) uint8."""
+def apply_to_frame(frame: UInt8Array, parameters: ClipParameters, t: int, out: UInt8Array | None = None) -> Tensor:
+    """Augments frame t of a clip: (H, W, 3) uint8 RGB to (3, S, S) uint8, which share the memory of `out` if given."""
     image = _crop_and_resize(frame, parameters, _INTERPOLATIONS[parameters.interpolation])
     image = recolour(image, parameters.clip_colour)
     image = _warp(image, parameters.frame_warps[t], image.shape[:2], _CV2_FLAGS[parameters.interpolation], FILL)
     image = recolour(image, parameters.frame_colours[t])
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).contiguous()
+    planes = np.empty((3, *image.shape[:2]), np.uint8) if out is None else out
+    for channel in range(3):
+        cv2.extractChannel(image, channel, planes[channel])
+    return torch.from_numpy(planes)
 
 
 def apply_to_label(label: UInt8Array, parameters: ClipParameters, t: int) -> Tensor:
@@ -143,11 +147,12 @@ _CV2_FLAGS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 def _crop_and_resize(pixels: UInt8Array, parameters: ClipParameters, mode: InterpolationMode) -> UInt8Array:
     """Flip, clip warp, crop and resize of (H, W, 3) or (H, W); only pixels inside the crop are touched."""
     crop = parameters.crop
-    if parameters.flip:
-        pixels = pixels[:, ::-1]
     if parameters.clip_warp is None:
-        pixels = pixels[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    else:
+        left = pixels.shape[1] - crop.left - crop.width if parameters.flip else crop.left
+        pixels = pixels[crop.top : crop.top + crop.height, left : left + crop.width]
+    if parameters.flip:
+        pixels = np.asarray(cv2.flip(pixels, 1), np.uint8)
+    if parameters.clip_warp is not None:
         matrix = parameters.clip_warp.copy()
         matrix[:, 2] += matrix[:, :2] @ (crop.left, crop.top)
         is_label = mode is InterpolationMode.NEAREST_EXACT
@@ -239,23 +244,23 @@ def recolour(image: UInt8Array, colour: Colour) -> UInt8Array:
     if not colour.operations:
         return image
     mean = np.array(cv2.mean(image)[:3])
-    matrix, offset = np.eye(3), np.zeros(3)
+    matrix, offset = _SAME, np.zeros(3)
     for operation, strength in colour.operations:
         if operation == "hue":
             image = _turn_hue(_apply_matrix(image, matrix, offset), strength)
-            mean, matrix, offset = np.array(cv2.mean(image)[:3]), np.eye(3), np.zeros(3)
+            mean, matrix, offset = np.array(cv2.mean(image)[:3]), _SAME, np.zeros(3)
             continue
         # The mean of what the operations before have made: contrast pulls every pixel towards its gray value.
         gray_mean = float(_LUMA @ (matrix @ mean + offset))
         if operation == "contrast":
             matrix, offset = strength * matrix, strength * offset + (1 - strength) * gray_mean
             continue
-        to_gray = np.tile(_LUMA, (3, 1))
-        step = {
-            "brightness": strength * np.eye(3),
-            "saturation": strength * np.eye(3) + (1 - strength) * to_gray,
-            "gray": to_gray,
-        }[operation]
+        if operation == "gray":
+            step = _TO_GRAY
+        else:
+            step = strength * _SAME
+            if operation == "saturation":
+                step = step + (1 - strength) * _TO_GRAY
         matrix, offset = step @ matrix, step @ offset
     return _apply_matrix(image, matrix, offset)
 

@@ -12,20 +12,23 @@ import numpy.typing as npt
 import torch
 
 if TYPE_CHECKING:  # decoding imports torchvision, which costs a second of processor time
-    from ovos_ray.data.clips.decode import ClipDecoder, Sample
-    from ovos_ray.data.clips.plan import Plan
+    from ovos_ray.data.clips.decode import ClipDecoder
+    from ovos_ray.data.clips.plan import Clip, Plan
 
-__all__ = ["NO_LABEL", "LocalStream", "batch_of", "stack"]
+__all__ = ["NO_LABEL", "LocalStream", "batch_of", "decode_batch"]
 
 NO_LABEL = 255
 """What the label of a frame is filled with where the shards hold none."""
 
 
-def stack(samples: Sequence[Sample]) -> dict[str, npt.NDArray[np.generic]]:
-    """Stacks samples into the columns of a batch."""
+def decode_batch(decoder: ClipDecoder, clips: Sequence[Clip]) -> dict[str, npt.NDArray[np.generic]]:
+    """Decodes clips into the columns of a batch, whose frames are written once, where they stay."""
+    size = decoder.data.crop_size
+    frames = np.empty((len(clips), decoder.data.clip_length, 3, size, size), np.uint8)
+    samples = [decoder(clip, out) for clip, out in zip(clips, frames, strict=True)]
     return {
         "position": np.array([sample.position for sample in samples], np.int64),
-        "frames": np.stack([sample.frames for sample in samples]),
+        "frames": frames,
         "labels": np.stack([sample.labels for sample in samples]),
         "num_objects": np.array([sample.num_objects for sample in samples], np.int64),
         "weight": np.array([sample.weight for sample in samples], np.float32),
@@ -37,7 +40,7 @@ def batch_of(columns: Mapping[str, npt.NDArray[Any]], *, copy: bool = False) -> 
     """Returns a batch: `label` (B, S, S) of the reference frames, and `labels` (B, L, S, S) of them or of all frames.
 
     Args:
-        columns: From `stack`.
+        columns: From `decode_batch`.
         copy: Whether the tensors need memory of their own.
     """
     batch = {
@@ -88,6 +91,7 @@ class LocalStream:
                 yield batch
 
     def _batch(self, step: int) -> dict[str, torch.Tensor]:
-        samples = [self.decoder(clip) for clip in self.plan.clips(step, self.rank, self.world_size)]
-        self.problems += [(sample.position, sample.problem) for sample in samples if sample.problem]
-        return batch_of(stack(samples))
+        columns = decode_batch(self.decoder, self.plan.clips(step, self.rank, self.world_size))
+        found = zip(columns["position"].tolist(), columns["problem"].tolist(), strict=True)
+        self.problems += [(position, problem) for position, problem in found if problem]
+        return batch_of(columns)

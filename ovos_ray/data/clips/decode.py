@@ -65,15 +65,21 @@ class ClipDecoder:
         some = data.static_share or any(reader.index.labels == "all" for reader in self._readers)
         self._num_labels = data.clip_length if all_labels or some else 1
 
-    def __call__(self, clip: Clip) -> Sample:
+    def __call__(self, clip: Clip, out: UInt8Array | None = None) -> Sample:
         """Decodes a clip.
+
+        Args:
+            clip: Of the plan.
+            out: Where its frames go, (T, 3, S, S), such as a part of a batch; None: into memory of their own.
 
         Raises:
             DataError: A row cannot be read, unless `data.on_bad_row` is `skip`: then the sample has weight zero and
                 names its problem, and no other sample takes its place.
         """
+        n, size = self.data.clip_length, self.data.crop_size
+        out = np.empty((n, 3, size, size), np.uint8) if out is None else out
         try:
-            return self._decode(clip)
+            return self._decode(clip, out)
         except DataError as error:
             if self.data.on_bad_row == "error":
                 raise DataError(
@@ -81,44 +87,44 @@ class ClipDecoder:
                     error.remedy
                     or "`ovos-ray verify SHARDS` lists every bad row; data.on_bad_row=skip goes on without",
                 ) from error
-            size, n = self.data.crop_size, self.data.clip_length
+            out[:] = 0
             return Sample(
                 position=clip.position,
-                frames=np.zeros((n, 3, size, size), np.uint8),
+                frames=out,
                 labels=np.zeros((self._num_labels, size, size), np.uint8),
                 num_objects=0,
                 weight=0.0,
                 problem=f"video {clip.video!r}: {error.message}",
             )
 
-    def _decode(self, clip: Clip) -> Sample:
+    def _decode(self, clip: Clip, out: UInt8Array) -> Sample:
         rows = self._rows(clip)
         if clip.static:
-            return self._decode_static(clip, rows[0])
-        frames, labels = self._augmented(clip, rows)
+            return self._decode_static(clip, rows[0], out)
+        frames, labels = self._augmented(clip, rows, out)
         order = clip.object_order
         if clip.merged is not None and len(np.unique(labels[0][labels[0] > 0])) < self.data.max_objects:
-            other = self._augmented(
-                clip.merged, self._readers[clip.merged.source].read(clip.merged.video, clip.merged.frames)
-            )
+            others = self._readers[clip.merged.source].read(clip.merged.video, clip.merged.frames)
+            other = self._augmented(clip.merged, others, np.empty_like(out))
             frames, labels = paste_objects(frames, labels, *other)
             ids = np.unique(labels[0][labels[0] > 0])
             order = tuple(seeding.generator(clip.seed, 0, "merged objects").permutation(ids).tolist())
-        return self._sample(clip, order, frames, labels)
+        return self._sample(clip, order, frames, labels, out)
 
     def _rows(self, clip: Clip) -> list[FrameRow]:
         return self._readers[clip.source].read(clip.video, clip.frames)
 
-    def _augmented(self, clip: Clip, rows: Sequence[FrameRow]) -> tuple[UInt8Array, UInt8Array]:
-        """Returns frames (T, 3, S, S) and labels (L, S, S), with the ids of the dataset."""
+    def _augmented(self, clip: Clip, rows: Sequence[FrameRow], out: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
+        """Returns frames (T, 3, S, S), which are `out`, and labels (L, S, S), with the ids of the dataset."""
         images = [masks.decode_image(row.jpeg) for row in rows]
         shown = self._num_labels > 1 and all(row.label is not None for row in rows)
         labels = [_label_of(row) for row in (rows if self.all_labels or shown else rows[:1])]
         height, width = images[0].shape[:2]
         parameters = self._first_showing(clip, labels[0], height, width)
-        frames = np.stack([transforms.apply_to_frame(image, parameters, t).numpy() for t, image in enumerate(images)])
+        for t, image in enumerate(images):
+            transforms.apply_to_frame(image, parameters, t, out[t])
         cropped = np.stack([transforms.apply_to_label(label, parameters, t).numpy() for t, label in enumerate(labels)])
-        return frames, cropped
+        return out, cropped
 
     def _first_showing(self, clip: Clip, label: UInt8Array, height: int, width: int) -> transforms.ClipParameters:
         """Returns the first seeded crop that shows an object; after the last try, the whole frame."""
@@ -142,7 +148,7 @@ class ClipDecoder:
             return augmentation
         return dataclasses.replace(augmentation, frame_rotation=0.0, frame_shear=0.0)
 
-    def _decode_static(self, clip: Clip, row: FrameRow) -> Sample:
+    def _decode_static(self, clip: Clip, row: FrameRow, out: UInt8Array) -> Sample:
         from ovos_ray.data.clips import layered_clips, static_clips
 
         layers = self.data.static_clips == "layers"
@@ -154,18 +160,22 @@ class ClipDecoder:
             seed=clip.seed,
             augmentation=self._augmentation(clip) if self.data.source == "static" else static_augmentation(),
         )
-        return self._sample(clip, clip.object_order, frames, labels[: self._num_labels])
+        return self._sample(clip, clip.object_order, frames, labels[: self._num_labels], out)
 
-    def _sample(self, clip: Clip, order: Sequence[int], frames: UInt8Array, labels: UInt8Array) -> Sample:
+    def _sample(
+        self, clip: Clip, order: Sequence[int], frames: UInt8Array, labels: UInt8Array, out: UInt8Array
+    ) -> Sample:
         """Keeps the first `max_objects` of the order that the reference label still shows, numbered from 1."""
         shown = set(np.unique(labels[0]).tolist()) - {0}
         kept = sorted([i for i in order if i in shown][: self.data.max_objects])
         renumber = np.zeros(256, np.uint8)
         renumber[kept] = np.arange(1, len(kept) + 1)
+        if frames is not out:
+            out[:] = frames
         missing = np.full((self._num_labels - len(labels), *labels.shape[1:]), NO_LABEL, np.uint8)
         return Sample(
             position=clip.position,
-            frames=frames,
+            frames=out,
             labels=np.concatenate([renumber[labels], missing]),
             num_objects=len(kept),
             weight=1.0 if kept else 0.0,
