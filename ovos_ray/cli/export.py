@@ -15,12 +15,18 @@ from ovos_ray.errors import ConfigError, MissingExtraError
 
 __all__ = ["export"]
 
+_PROGRAMS = ("encode", "memorise", "segment")  # of `networks.programs`, which needs torch
+
 EXAMPLE = "ovos-ray export runs/one-shot --to one-shot.safetensors"
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    to: Annotated[str, typer.Option(help="FILE.safetensors, FILE.pth (as published), or hub:USER/NAME.")],
+    to: Annotated[
+        str, typer.Option(help="FILE.safetensors, FILE.pth (as published), FILE.pt2 (programs), or hub:USER/NAME.")
+    ],
+    size: Annotated[str, typer.Option(help="With FILE.pt2: height x width of the frames.")] = "480x864",
+    objects: Annotated[int, typer.Option(help="With FILE.pt2: how many objects are followed.")] = 1,
     public: Annotated[bool, typer.Option("--public", help="Make a new hub repository public.")] = False,
 ) -> None:
     """Writes the weights of a run for others, with a model card (label budget, digest, scores) beside them."""
@@ -29,28 +35,41 @@ def export(
         return
     target = Path(to)
     card = target.with_suffix(".md")
-    if target.suffix not in (".safetensors", ".pth"):
-        raise ConfigError(f"--to {to}", "end it in .safetensors or .pth, or give hub:USER/NAME")
-    for path in (target, card):
+    programs = [target.with_suffix(f".{name}.pt2") for name in _PROGRAMS] if target.suffix == ".pt2" else []
+    if target.suffix not in (".safetensors", ".pth", ".pt2"):
+        raise ConfigError(f"--to {to}", "end it in .safetensors, .pth or .pt2, or give hub:USER/NAME")
+    for path in (*(programs or [target]), card):
         if path.exists():
             raise ConfigError(f"{path}: exists, and is not replaced", "give another name, or move it away")
-    _write(run, target, card)
-    console.print(f"{target}: the weights, {target.stat().st_size / 1e6:.1f} MB")
+    if programs:
+        sides = re.fullmatch(r"(\d+)x(\d+)", size)
+        if sides is None:
+            raise ConfigError(f"--size {size}", "give height x width, such as 480x864")
+        written = _write(run, target, card, (int(sides[1]), int(sides[2])), objects)
+    else:
+        written = _write(run, target, card)
+    for path in written:
+        console.print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     console.print(f"{card}: their card")
 
 
-def _write(run: Path, target: Path, card: Path) -> None:
+def _write(run: Path, target: Path, card: Path, size: tuple[int, int] = (0, 0), objects: int = 0) -> list[Path]:
     from ovos_ray.io import atomic_path, read_json
     from ovos_ray.networks import export_weights
+    from ovos_ray.networks.programs import export_programs
     from ovos_ray.run.model_card import model_card
     from ovos_ray.train.load_network import load_network
 
     model_card(run, target.name, "")  # whether there is all that it tells
-    network = load_network(run)
-    export_weights(network, target, name=read_json(run / "config.json")["config"]["network"]["name"])
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    network, written = load_network(run), [target]
+    if objects:
+        written = export_programs(network, target, size=size, num_objects=objects)
+    else:
+        export_weights(network, target, name=read_json(run / "config.json")["config"]["network"]["name"])
+    digest = ", ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in written)
     with atomic_path(card) as temporary:
         temporary.write_text(model_card(run, target.name, digest), encoding="utf-8")
+    return written
 
 
 def _to_hub(run: Path, repository: str, public: bool) -> None:

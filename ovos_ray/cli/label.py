@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from ovos_ray.cli.console import console
+from ovos_ray.cli.models import fetched
+from ovos_ray.errors import ConfigError
 
 __all__ = ["label"]
 
@@ -18,7 +20,8 @@ EXAMPLE = "ovos-ray label my-videos --checkpoint runs/one-shot"
 def label(
     path: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a folder of these.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A run folder or weights: shows at once what it makes of your mask.")
+        Path | None,
+        typer.Option(help="A run, weights, or a name of `models`: shows at once what it makes of your mask."),
     ] = None,
     network: Annotated[str | None, typer.Option(help="Network of a file that does not name its own.")] = None,
     shortest_side: Annotated[
@@ -33,10 +36,15 @@ def label(
     from ovos_ray.label.session import Session
     from ovos_ray.train.load_network import load_network
 
-    loaded = None if checkpoint is None else load_network(checkpoint, network).to(best_device())
+    loaded = None if checkpoint is None else load_network(fetched(checkpoint), network).to(best_device())
     session = Session(path, loaded, shortest_side or (240 if best_device().type == "cpu" else 480))
-    with LabelServer(session, port) as server:
-        console.print(f"{len(session.names)} videos of {session.folder.root}; masks go to {session.folder.root}/masks")
+    try:
+        server = LabelServer(session, port)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"--port {port}: {error}", "give another port, or 0 for any free one") from error
+    with server:
+        videos = "1 video" if len(session.names) == 1 else f"{len(session.names)} videos"
+        console.print(f"{videos} of {session.folder.root}; masks go to {session.folder.root}/masks")
         console.print(f"draw them at {server.url}")
         console.print("the address is for you alone: who has it can draw, too. Ctrl+C ends")
         if browser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,9 +11,21 @@ from rich.table import Table
 from ovos_ray.cli.console import console, progress_bar
 from ovos_ray.errors import ConfigError
 
-__all__ = ["models"]
+__all__ = ["fetched", "models"]
 
 EXAMPLE = "ovos-ray models cutie-base-mega --fetch"
+
+
+def fetched(checkpoint: Path) -> Path:
+    """Returns a file or folder as it is, and the file of official weights, fetched behind a bar, for their name."""
+    from ovos_ray.networks import published
+
+    model = published.PUBLISHED.get(str(checkpoint))
+    if model is None or checkpoint.exists():
+        return checkpoint
+    with progress_bar() as bar:
+        task = bar.add_task(f"fetching {model.file} (bytes)", total=None)
+        return published.fetch(str(checkpoint), lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def models(
@@ -28,10 +41,7 @@ def models(
     if fetch:
         if name is None:
             raise ConfigError("--fetch needs a name", f"one of {', '.join(published.PUBLISHED)}")
-        with progress_bar() as bar:
-            task = bar.add_task(f"fetching {published.PUBLISHED[name].file}", total=None)
-            path = published.fetch(name, lambda done, total: bar.update(task, completed=done, total=total))
-        console.print(str(path))
+        console.print(str(fetched(Path(name))))
         return
     if name is None:
         table = Table("name", "network", "MB", "trained with", "published J&F", "here", title_justify="left")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 import typer
 
 from ovos_ray.cli.console import console, progress_bar
+from ovos_ray.cli.models import fetched
 from ovos_ray.cli.options import Verbose
 from ovos_ray.errors import ConfigError, DataError
 
@@ -27,7 +28,9 @@ EXAMPLE = "ovos-ray predict --checkpoint runs/one-shot --frames clip.mp4 --mask 
 
 def predict(
     out: Annotated[Path, typer.Option(help="Where palette PNGs go, one folder per video.")],
-    checkpoint: Annotated[Path | None, typer.Option(help="A run folder, our weights, or an official .pth.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="A run folder, our weights, an official .pth, or a name of `models`.")
+    ] = None,
     baseline: Annotated[str | None, typer.Option(help="Instead of --checkpoint: `copy` or `colour`.")] = None,
     root: Annotated[Path | None, typer.Option(help="A dataset folder.")] = None,
     split: Annotated[str, typer.Option(help="Its split.")] = "val",
@@ -37,7 +40,10 @@ def predict(
         list[str] | None, typer.Option(help="With --frames: MASK.png of the first frame, or 42=MASK.png; several.")
     ] = None,
     direction: Annotated[
-        str | None, typer.Option(help="`forward`, `backward` or `both` ways from the masks (default: see the docs).")
+        str | None,
+        typer.Option(
+            help="`forward`, `backward`, or `both` ways from the masks (default: `both`; benchmarks: `forward`)."
+        ),
     ] = None,
     network: Annotated[str | None, typer.Option(help="Network of a file that does not name its own.")] = None,
     shortest_side: Annotated[int | None, typer.Option(help="Predict at this size; 0: at full size.")] = None,
@@ -111,7 +117,7 @@ def _predictor(
     if (checkpoint is None) == (baseline is None):
         raise ConfigError("give either --checkpoint or --baseline", "--checkpoint RUN, or --baseline copy")
     if checkpoint is not None:
-        loaded = load_network(checkpoint, network)
+        loaded = load_network(fetched(checkpoint), network)
         given = {name: value for name, value in settings.items() if value is not None}
         return NetworkPredictor(loaded, InferenceSettings.of(loaded, **given), soft)
     if soft:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ovos_ray.errors import WeightsError
 from ovos_ray.io import atomic_path, exclusive
+from ovos_ray.paths import cache_folder
 
 __all__ = ["PUBLISHED", "PublishedModel", "fetch", "models_folder"]
 
@@ -92,10 +93,8 @@ PUBLISHED: dict[str, PublishedModel] = {
 
 
 def models_folder() -> Path:
-    """Returns where official files lie: in the folder that `OVOS_MODELS` names, else in the user's cache."""
-    named = os.environ.get("OVOS_MODELS")
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(named) if named else Path(cache, "ovos-ray", "models")
+    """Returns where official files lie: in the folder that `OVOS_MODELS` names, else in `models` of the cache."""
+    return Path(os.environ.get("OVOS_MODELS") or cache_folder() / "models")
 
 
 def fetch(name: str, progress: Callable[[int, int | None], object] | None = None) -> Path:
