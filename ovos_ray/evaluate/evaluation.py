@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -15,7 +17,7 @@ from ovos_ray.config import EvaluationConfig
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
-from ovos_ray.evaluate.infer.prediction import predict_dataset
+from ovos_ray.evaluate.infer.prediction import VideoReport, predict_dataset
 from ovos_ray.evaluate.infer.settings import InferenceSettings
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable, protocol_for
@@ -23,6 +25,8 @@ from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.storage import Storage
 
 __all__ = ["Benchmark", "benchmarks", "check_benchmarks", "evaluate_network", "open_scored"]
+
+_UPLOADS = 16  # at a time; one takes seven requests of some 20 ms each
 
 
 @dataclass(frozen=True)
@@ -145,16 +149,14 @@ def evaluate_network(
     rows: tuple[ObjectScore, ...] = ()
     notes: tuple[str, ...] = ()
     problem: EvaluationError | None = None
-    with tempfile.TemporaryDirectory(prefix="ovos-predictions-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="ovos-predictions-") as scratch, _sent_to(out, Path(scratch)) as send:
         predictions = Path(out.path()) if out is not None and out.local else Path(scratch)
         if own:
             network.eval()
-            predict_dataset(network, folder, split, predictions, videos=own, settings=settings, overwrite=True)
+            predict_dataset(
+                network, folder, split, predictions, videos=own, settings=settings, overwrite=True, progress=send
+            )
             network.train(training)
-        if out is not None and not out.local:
-            for path in sorted(predictions.rglob("*.png")):
-                out.write(path.read_bytes(), *path.relative_to(predictions).parts)
-        if own:
             try:
                 table = evaluate_folders(predictions, folder.root, chosen, sequences=own, num_processes=1)
                 rows, notes = table.rows, table.notes
@@ -169,3 +171,20 @@ def evaluate_network(
     if problem is not None:
         raise problem
     return ScoreTable(chosen, rows, notes)
+
+
+@contextmanager
+def _sent_to(out: Storage | None, predictions: Path) -> Iterator[Callable[[VideoReport], None]]:
+    """Yields what sends a video's masks to a bucket while the next one is predicted; at the end all have arrived."""
+    if out is None or out.local:
+        yield lambda _: None
+        return
+    bucket, sent = out, list[Future[None]]()
+
+    def put(path: Path) -> None:
+        bucket.write(path.read_bytes(), *path.relative_to(predictions).parts)
+
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        yield lambda video: sent.extend(pool.submit(put, path) for path in (predictions / video.name).glob("*.png"))
+        for one in sent:
+            one.result()
