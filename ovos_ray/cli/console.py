@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["Plain", "console", "errors", "printable", "progress_bar", "tell"]
+__all__ = ["Plain", "console", "counted", "errors", "printable", "progress_bar", "tell"]
 
 # Control characters but line ends and tabs, text that reads otherwise than it is, halves of characters.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -37,6 +37,11 @@ class Plain(Console):
 
 console: Console = Plain()
 errors: Console = Plain(stderr=True)
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns `1 trial`, `2 trials`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def tell(head: str, text: object, *, style: str, where: Console = console) -> None:

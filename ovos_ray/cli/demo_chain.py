@@ -15,7 +15,7 @@ from typing import Any
 from rich.table import Table
 
 from ovos_ray import networks
-from ovos_ray.cli.console import console, progress_bar
+from ovos_ray.cli.console import console, counted, progress_bar
 from ovos_ray.config import (
     DataConfig,
     EvaluationConfig,
@@ -182,7 +182,7 @@ def _prepare(out: Path, num_videos: Mapping[str, int] | None) -> DatasetFolder:
         )
     folder = open_dataset(out / "dataset", layout="davis2017")
     index = pack(folder, out / "shards", labels="first", split="train")
-    console.print(f"packed {len(index.videos)} videos with one label each: {index.budget}")
+    console.print(f"packed {counted(len(index.videos), 'video')} with one label each: {index.budget}")
     return folder
 
 

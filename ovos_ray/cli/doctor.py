@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ovos_ray.cli.console import console, tell
+from ovos_ray.cli.console import console, counted, tell
 from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError
 from ovos_ray.storage import Storage
 from ovos_ray.track.servers import without_secrets
@@ -215,7 +215,8 @@ def _shards(folder: str) -> Iterator[Finding]:
     for video in by_file.values():
         (row,) = reader.read(video.name, [video.num_frames - 1])
         decode_image(row.jpeg, f"{video.name} frame {row.frame}")
-    yield f"{index.dataset} {index.split}, {len(index.videos)} videos in {len(index.files)} files, {index.budget}"
+    size = f"{counted(len(index.videos), 'video')} in {counted(len(index.files), 'file')}"
+    yield f"{index.dataset} {index.split}, {size}, {index.budget}"
     yield f"packed with --labels {index.labels}, digest {index.digest}"
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ovos_ray.cli.console import console
+from ovos_ray.cli.console import console, counted
 from ovos_ray.cli.models import fetched
 from ovos_ray.errors import ConfigError
 
@@ -43,7 +43,7 @@ def label(
     except (OSError, OverflowError) as error:
         raise ConfigError(f"--port {port}: {error}", "give another port, or 0 for any free one") from error
     with server:
-        videos = "1 video" if len(session.names) == 1 else f"{len(session.names)} videos"
+        videos = counted(len(session.names), "video")
         console.print(f"{videos} of {session.folder.root}; masks go to {session.folder.root}/masks")
         console.print(f"draw them at {server.url}")
         console.print("the address is for you alone: who has it can draw, too. Ctrl+C ends")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ovos_ray.cli.console import console, progress_bar
+from ovos_ray.cli.console import console, counted, progress_bar
 from ovos_ray.cli.options import location
 from ovos_ray.errors import ConfigError
 from ovos_ray.io import read_json
@@ -83,7 +83,8 @@ def pack(
         )
     frames = sum(video.num_frames for video in index.videos)
     console.print(
-        f"{location(out)}: {len(index.videos)} videos, {frames} frames, in {time.perf_counter() - began:.1f} s"
+        f"{location(out)}: {counted(len(index.videos), 'video')}, {counted(frames, 'frame')}, "
+        f"in {time.perf_counter() - began:.1f} s"
     )
     console.print(f"label budget: {index.budget}")
     if index.num_reencoded:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
-from ovos_ray.cli.console import console, progress_bar
+from ovos_ray.cli.console import console, counted, progress_bar
 from ovos_ray.cli.models import fetched
 from ovos_ray.cli.options import Verbose
 from ovos_ray.errors import ConfigError, DataError
@@ -99,7 +99,7 @@ def predict(
     for report in _predicted(predictor, jobs, num_workers, verbose):
         state = "there already" if report.skipped else f"{report.num_frames / report.seconds:.1f} frames/s"
         console.print(f"{report.name}: {state}")
-    console.print(f"{len(jobs)} videos in {time.perf_counter() - began:.1f} s: {out}")
+    console.print(f"{counted(len(jobs), 'video')} in {time.perf_counter() - began:.1f} s: {out}")
     if evaluate:
         from ovos_ray.cli.evaluate import score
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from ovos_ray.cli.console import console, printable, tell
+from ovos_ray.cli.console import console, counted, printable, tell
 from ovos_ray.errors import ConfigError, OvosError
 from ovos_ray.run.resources import check_gpu, max_concurrent
 from ovos_ray.study.checks import check_metric, check_scheduler, check_searcher
@@ -40,7 +40,8 @@ def print_study(space: SearchSpace, groups: Sequence[Group], skipped: Sequence[S
     """Prints the configurations of a study, and the combinations it leaves out with the reason."""
     num_trials = sum(len(group.trials) for group in groups)
     recipes = sorted({str(trial.values.get("trainable", space.trainable)) for g in groups for trial in g.trials})
-    title = f"{space.name}: {num_trials} trials of {len(groups)} configurations of {', '.join(recipes)}"
+    what = f"{counted(num_trials, 'trial')} of {counted(len(groups), 'configuration')}"
+    title = f"{space.name}: {what} of {', '.join(recipes)}"
     name = Column("configuration", no_wrap=True)
     table = Table(name, "seeds", "steps", "first digest", title=title, title_justify="left")
     for group in groups:
@@ -87,7 +88,7 @@ def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
         for folder, index in zip(data.shards, indices, strict=True):
             if folder not in shown:
                 shown.add(folder)
-                console.print(f"{index.dataset} {index.split}: {len(index.videos)} videos, {index.budget}")
+                console.print(f"{index.dataset} {index.split}: {counted(len(index.videos), 'video')}, {index.budget}")
         for excluded in plan.excluded:
             line = f"  left out {excluded.dataset}/{excluded.video}: {excluded.reason}"
             if line not in shown:
@@ -130,14 +131,16 @@ def print_cost(space: SearchSpace, groups: Sequence[Group], on: str | None = Non
     num_trials = sum(kind.num_trials for kind in cost.kinds)
     if on is not None:
         known = sum(kind.num_trials for kind in cost.kinds if kind.cost is not None)
-        console.print(f"{known} of {num_trials} trials: {at_most}{cost.processor_hours:,.1f} {on.upper()}-hours")
+        console.print(
+            f"{known} of {counted(num_trials, 'trial')}: {at_most}{cost.processor_hours:,.1f} {on.upper()}-hours"
+        )
         console.print(describe_stored(on))
         return
     wants_gpus = any(group.config.train.gpus_per_worker for group in groups)
     remark = " (no GPU here: GPU-hours are not measured)" if wants_gpus and cost.unit == "CPU-hours" else ""
     console.print(
-        f"{num_trials} trials: {at_most}{cost.processor_hours:,.1f} {cost.unit} at this machine's speed{remark}; "
-        f"scoring, start-up ({_START_UP_S} s {each} here) and pretraining come on top",
+        f"{counted(num_trials, 'trial')}: {at_most}{cost.processor_hours:,.1f} {cost.unit} at this machine's speed"
+        f"{remark}; scoring, start-up ({_START_UP_S} s {each} here) and pretraining come on top",
     )
     resources, where = _cluster_at_hand()
     if resources is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ovos_ray.cli.console import console
+from ovos_ray.cli.console import console, counted
 
 __all__ = ["submission"]
 
@@ -33,4 +33,5 @@ def submission(
         return
     count = write_submission(predictions, folder, split, out)
     megabytes = out.stat().st_size / 1e6
-    console.print(f"{count} masks of {len(folder.video_names(split))} videos, {megabytes:.1f} MB, checked: {out}")
+    videos = counted(len(folder.video_names(split)), "video")
+    console.print(f"{counted(count, 'mask')} of {videos}, {megabytes:.1f} MB, checked: {out}")

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ovos_ray.cli.console import console, tell
+from ovos_ray.cli.console import console, counted, tell
 from ovos_ray.errors import ClusterError
 
 __all__ = ["submit"]
@@ -79,7 +79,7 @@ def submit(
     entrypoint = shlex.join(["python", "-m", "ovos_ray", verb, *arguments])
     _refuse_second(client, entrypoint)
     name = submission_id or f"{verb}-{datetime.datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    console.print(f"sending {len(package.sizes)} files, {package.mib:.1f} MiB, to {client.get_address()}")
+    console.print(f"sending {counted(len(package.sizes), 'file')}, {package.mib:.1f} MiB, to {client.get_address()}")
     try:
         job = client.submit_job(
             entrypoint=entrypoint,

@@ -138,8 +138,9 @@ def train_run(
 
 def _greeting(state: RunState, start: int, world_size: int, device: torch.device) -> str:
     number = sum(p.numel() for p in state.network.parameters() if p.requires_grad)
+    workers = f"{world_size} worker" + ("" if world_size == 1 else "s")
     begins = f"resuming at step {start}" if start else "starting"
-    return f"{begins}: {state.config.network.name}, {number:,} parameters, {world_size} worker(s) on {device}"
+    return f"{begins}: {state.config.network.name}, {number:,} parameters, {workers} on {device}"
 
 
 def _timed(batches: Iterator[dict[str, Tensor]], steps: range) -> Iterator[tuple[int, dict[str, Tensor], float]]:

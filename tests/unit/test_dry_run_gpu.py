@@ -60,7 +60,7 @@ def test_a_study_for_elsewhere_is_priced_from_stored_steps() -> None:
     result, text = asked(*STUDY, *words, "data.crop_size=384")
     assert result.exit_code == 0, (text, result.exception)
     # Half the stored frames: 72,000 x 0.100 s / 2 = 1 h.
-    assert "1 of 1 trials: 1.0 H100-hours" in text
+    assert "1 of 1 trial: 1.0 H100-hours" in text
     assert "scaled by clips, frames and pixels from stored steps of one H100 (xmem 0.100 s" in text
     tiny, text = asked(*STUDY, "train.gpus_per_worker=1", "--on", "h100", "seeds=0")
     assert tiny.exit_code == 0
