@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,18 @@ def test_what_a_launch_of_a_run_still_holds_is_given_back(tmp_path: Path) -> Non
         "CREATED"
     ]
     ray.util.remove_placement_group(other)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_batch_that_does_not_come_ends_the_wait_with_what_the_cluster_does(shards: Path, tmp_path: Path) -> None:
+    from ovos_ray.errors import ResourceError
+    from ovos_ray.on_ray.stream import RankStream, stream_spec
+
+    stream = RankStream(stream_spec(config_of(shards, tmp_path)), 0, 1, 3, patience_s=1e-3)
+    with pytest.raises(ResourceError, match=r"the batch of step 3 for rank 0 did not come within 0.001 s") as caught:
+        next(stream.batches())
+    assert re.search(r"1 of 1 nodes live; [\d.]+ of 4 CPUs are free, \d+ % of the object store", caught.value.message)
+    assert "tasks that wait: " in caught.value.message
 
 
 @pytest.mark.usefixtures("ray_cluster")
