@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from ovos_ray.config.digest import digest
-from ovos_ray.on_ray.concurrency import AsManyAsFit
+from ovos_ray.on_ray.concurrency import AsManyAsFit, SaysWhenNoneRuns
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
 from ovos_ray.on_ray.room import await_room
 from ovos_ray.on_ray.stopping import TrialEnds, make_scheduler
@@ -115,7 +115,7 @@ def _tune(
             name=f"tune-{digest(first)}",
             storage_path=(Storage(first.storage) / "ray").folder,
             verbose=0,
-            callbacks=[ends, AsManyAsFit(search, trains, say)] if follows else [ends],
+            callbacks=[ends, SaysWhenNoneRuns(say), *([AsManyAsFit(search, trains, say)] if follows else [])],
             # A trial whose process is lost with its node starts again, from its own checkpoint.
             failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),

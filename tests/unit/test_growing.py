@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -44,6 +45,26 @@ def test_trials_at_a_time_follow_the_cluster(limited: bool, monkeypatch: pytest.
     assert told == [
         f"{n} trials at a time from now on, as many as fit ({m} before)" for m, n in ((1, 3), (3, 2), (2, 1))
     ]
+
+
+def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told = [0.0], list[str]()
+    monkeypatch.setattr("ovos_ray.on_ray.concurrency.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(concurrency, "cluster_state", lambda: "1 of 2 nodes live")
+    callback = concurrency.SaysWhenNoneRuns(told.append)
+    for now[0], states in (
+        (0, "PENDING"),
+        (59, "PENDING PENDING"),
+        (61, "PENDING PENDING TERMINATED"),
+        (200, "PENDING PENDING"),
+        (201, "RUNNING PENDING"),
+        (202, "PENDING"),
+        (263, "TERMINATED"),
+        (300, "PENDING"),
+        (361, "PENDING"),
+    ):
+        callback.on_step_begin(0, [SimpleNamespace(status=state) for state in states.split()])
+    assert told == [f"waiting for room for {n} trials, of which none runs: 1 of 2 nodes live" for n in (2, 1)]
 
 
 def slow(*waits_s: float) -> Iterator[int]:
