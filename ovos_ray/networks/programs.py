@@ -66,7 +66,7 @@ def export_programs(network: VOSNetwork, path: Path, *, size: tuple[int, int], n
     """Writes the programs of a network as NAME.encode.pt2, NAME.memorise.pt2 and NAME.segment.pt2.
 
     Args:
-        network: The network, on the CPU; it is put into evaluation mode.
+        network: The network, on the CPU; it is put into evaluation mode, its weights laid out row after row.
         path: NAME.pt2.
         size: (height, width) of the frames, multiples of the network's stride.
         num_objects: N; as fixed as the size.
@@ -79,7 +79,8 @@ def export_programs(network: VOSNetwork, path: Path, *, size: tuple[int, int], n
             f"programs for {size[0]}x{size[1]} pixels and {num_objects} objects",
             f"both sides must be multiples of {network.stride}, and there must be an object",
         )
-    network.eval()
+    # Saved weights in another layout are warned about.
+    network.eval().to(memory_format=torch.contiguous_format)
     image, state = torch.rand(1, 3, *size), network.start(torch.rand(1, num_objects, *size))
     with torch.no_grad():
         features = _Encode(network)(image)

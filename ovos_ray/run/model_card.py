@@ -58,6 +58,10 @@ def model_card(run: Path, file: str, sha256: str) -> str:
         ("digest of the configuration", f"`{result.get('digest')}`"),
         ("SHA-256", f"`{sha256}`"),
     ]
+    given = "--frames clip.mp4 --mask mask.png --out predictions"
+    use = f"ovos-ray predict --checkpoint {file} --network {network} {given}"
+    if file.endswith(".pt2"):
+        use = f'program = torch.export.load("{file.replace(".pt2", ".encode.pt2")}").module()  # and memorise, segment'
     table = "\n".join(f"| {key} | {value} |" for key, value in rows)
     return f"""---
 library_name: ovos-ray
@@ -71,7 +75,7 @@ Weights of a network that follows objects through a video from one mask, trained
 |---|---|
 {table}
 
-    ovos-ray predict --checkpoint {file} --network {network} --frames clip.mp4 --mask mask.png --out predictions
+    {use}
 
 The settings that made it:
 

@@ -15,6 +15,7 @@ from ovos_ray import networks
 from ovos_ray.cli.export import export
 from ovos_ray.errors import ConfigError, MissingExtraError, WeightsError
 from ovos_ray.io import write_json
+from ovos_ray.run.model_card import model_card
 from ovos_ray.train.load_network import load_network
 
 
@@ -52,6 +53,8 @@ def test_an_export_is_the_same_network_and_its_card_says_what_it_cost(run, tmp_p
     for text in ("60 of 1200 training frames (5.0 %)", "3 frames to choose", "J&F 42.8", "on DAVIS val", "e27da5806467",
                  digest, '"backward": "2-step"', "`kittens`", "`start.pth`"):  # fmt: skip
         assert text in card, text
+    assert f"ovos-ray predict --checkpoint {target.name}" in card
+    assert 'torch.export.load("kittens.encode.pt2")' in model_card(run, "kittens.pt2", "")
     assert "/home" not in card
     assert "secret" not in card
     with pytest.raises(ConfigError, match="exists, and is not replaced"):
