@@ -70,6 +70,16 @@ def test_the_pages_name_commands_at_all() -> None:
     assert sum(len(commands(page.read_text(encoding="utf-8"))) for page in PAGES) > 60
 
 
+def test_every_page_has_its_place_in_the_contents() -> None:
+    index = (REPOSITORY / "docs" / "index.md").read_text(encoding="utf-8")
+    listed = re.findall(r"(?ms)^```{toctree}\n(.*?)^```", index)
+    names = {
+        line.partition("<")[2].rstrip(">") or line for block in listed for line in block.split("\n\n")[1].splitlines()
+    }
+    pages = {page.stem for page in (REPOSITORY / "docs").glob("*.md")} - {"index"}
+    assert pages <= names, f"docs/index.md lists no {', '.join(sorted(pages - names))}"
+
+
 def test_recipes_and_studies_that_pages_name_exist() -> None:
     known = {recipe.path for package in ("trainables", "search_spaces") for recipe in list_recipes(package)}
     known |= {path.rpartition(".")[0] for path in known} | {f"{one}.{one.rpartition('.')[2]}" for one in known}

@@ -139,6 +139,19 @@ def test_print_shows_the_script_and_checks_the_verb(home: Path) -> None:
     assert CliRunner().invoke(app, ["submit", "--slurm", "--", "sweep", "search_spaces.smoke", "--no-ray"]).exit_code
 
 
+def test_imagenet_weights_are_fetched_before_the_job_is_queued(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provided: list[str] = []
+    monkeypatch.setattr("ovos_ray.run.initial.provide_initial", lambda config: provided.append(config.network.name))
+    (home / "job.sh").write_text("exit 0")
+    sent = CliRunner().invoke(app, ["submit", "--slurm", "--", "train", "trainables.one_shot.xmem", "storage=runs"])
+    assert sent.exit_code == 0, sent.output
+    assert "job 4321" in sent.output
+    assert provided == ["xmem", "xmem"]  # of its stage 0, and its own
+    provided.clear()
+    CliRunner().invoke(app, ["submit", "--slurm", "--", "sweep", "search_spaces.backward_strategy.paper"])
+    assert {"stcn", "xmem", "cutie-base"} <= set(provided)
+
+
 def test_the_file_of_deploy_is_what_submit_writes() -> None:
     command = "sweep search_spaces.backward_strategy data.shards=shards/davis2017 evaluation.root=DAVIS/2017"
     written = SlurmJob(
