@@ -85,16 +85,21 @@ def pack(dataset: str, root: str | Path, out: str | Path, *, layout: str = "auto
     return pack_folder(open_dataset(root, dataset, layout), out, **options)
 
 
-def load(name: str | None, weights: str | Path) -> VOSNetwork:
+def load(name: str | None = None, weights: str | Path | None = None) -> VOSNetwork:
     """Returns a network with weights, in evaluation mode, on the CPU.
 
     Args:
-        name: Such as `xmem`; None where the file tells.
-        weights: A run folder, safetensors, or an official `.pth`.
+        name: Such as `xmem`, where the weights do not tell; or, alone, a model of `ovos-ray models`.
+        weights: A run folder, safetensors, an official `.pth`, or a model of `ovos-ray models`.
 
     Raises:
         WeightsError: They are not there, damaged, or do not fit.
+        ConfigError: Neither is given.
     """
+    if weights is None:
+        name, weights = None, name
+    if weights is None:
+        raise ConfigError("no weights are named", 'ovos_ray.load("xmem", "XMem.pth"), or a model of `ovos-ray models`')
     return load_network(weights, name)
 
 
@@ -305,7 +310,7 @@ def _words(overrides: Overrides) -> list[str]:
 def _console(quiet: bool) -> Console:
     from ovos_ray.cli.console import Plain  # shows what others have named as text
 
-    return Plain(quiet=quiet)
+    return Plain(quiet=quiet, force_jupyter=False)  # lines of text in a notebook too, not a block of HTML each
 
 
 def _watcher(quiet: bool, *, show_run: bool) -> Callable[[dict[str, Any]], None] | None:

@@ -116,10 +116,11 @@ def test_a_study_is_submitted_followed_and_read_from_the_server(place: SimpleNam
 def test_a_folder_of_recipes_alone_brings_the_program_along(place: SimpleNamespace, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import ovos_ray\n"
-        "from ovos_ray.config import ExperimentConfig\n"
+        "from ovos_ray.config import override\n"
+        "from trainables import one_shot\n"  # which comes along, too
         "def mine():\n"
         "    print('program', ovos_ray.__file__)\n"
-        "    return ExperimentConfig(name='a-recipe-of-mine')\n"
+        "    return override(one_shot.one_shot(), {'name': 'a-recipe-of-mine'})\n"
     )
     job = run(place, "-m", "ovos_ray", "submit", "--", "show", "mine", cwd=tmp_path, **_TOKEN)
     assert job.returncode == 0, job.stdout

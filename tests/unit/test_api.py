@@ -99,6 +99,8 @@ def test_what_is_not_there_is_said(folder: Path) -> None:
         ovos_ray.Run.open("runs/nothing")
     with pytest.raises(ConfigError, match="several workers need Ray"):
         ovos_ray.train("tiny", {"train.num_workers": 2})
+    with pytest.raises(ConfigError, match="no weights are named"):
+        ovos_ray.load()
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         ovos_ray.trian  # noqa: B018
 
