@@ -35,3 +35,22 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_sphinx = False
 highlight_language = "bash"  # of indented blocks, most of which are commands
+
+
+def _add_settings(app: object, docname: str, source: list[str]) -> None:
+    """Writes the table of `docs/all-settings.md`, which is never stale."""
+    if docname != "docs/all-settings":
+        return
+    from ovos_ray.config.explain import explain
+
+    lines = [source[0], "| setting | default | may be | meaning |", "| --- | --- | --- | --- |"]
+    for meaning in explain().values():
+        may_be = ", ".join(f"`{choice}`" for choice in meaning.choices) or meaning.limits
+        cells = f"`{meaning.key}`", f"`{meaning.default!r}`", may_be, meaning.text
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    source[0] = "\n".join(lines)
+
+
+def setup(app: object) -> None:
+    """Called by Sphinx."""
+    app.connect("source-read", _add_settings)  # type: ignore[attr-defined]

@@ -56,7 +56,9 @@ def test_the_lock_pins_and_hashes_every_requirement_as_pyproject_admits_it() -> 
     wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
     for requirement in map(Requirement, wanted):
         if requirement.name != project["name"]:
-            assert pinned[requirement.name.lower().replace("_", "-")] in requirement.specifier, f"{requirement} in {LOCK.name}"
+            assert pinned[requirement.name.lower().replace("_", "-")] in requirement.specifier, (
+                f"{requirement} in {LOCK.name}"
+            )
 
 
 def test_the_lock_names_no_index_and_no_folder() -> None:
