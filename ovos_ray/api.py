@@ -28,7 +28,8 @@ from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import decode_mask
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ConfigError
-from ovos_ray.evaluate.infer.inference import Image, Mask, predict_video
+from ovos_ray.evaluate.infer.directions import predict_both_ways
+from ovos_ray.evaluate.infer.inference import Image, InferenceSettings, Mask, NetworkPredictor
 from ovos_ray.evaluate.infer.tracker import best_device
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.packing.pack import pack as pack_folder
@@ -145,7 +146,7 @@ class Run:
 
         Args:
             frames: A folder, a video file, or arrays.
-            mask: Of frame 0, or masks by frame index. Frames before the first of them are background.
+            mask: Of frame 0, or masks by frame index; frames before the first of them are predicted backwards from it.
             device: Such as `cuda`, `mps`, `cpu`; None: the best there is.
             **settings: Published settings to change, such as `memory_interval=3`.
 
@@ -155,7 +156,9 @@ class Run:
         given = mask if isinstance(mask, Mapping) else {0: mask}
         masks = {t: decode_mask(Path(one)) if isinstance(one, str | Path) else one for t, one in given.items()}
         network = self.network().to(device or best_device())
-        return predict_video(network, _images(frames), masks, **settings)
+        return predict_both_ways(
+            NetworkPredictor(network, InferenceSettings.of(network, **settings)), _images(frames), masks
+        )
 
 
 def _images(frames: Frames) -> Iterable[Image]:

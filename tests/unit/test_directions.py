@@ -13,7 +13,7 @@ from ovos_ray import networks
 from ovos_ray.cli.predict import predict as predict_verb
 from ovos_ray.data.folders.video import Video, read_video_file
 from ovos_ray.errors import ConfigError, DataError
-from ovos_ray.evaluate.infer.directions import FrameStack
+from ovos_ray.evaluate.infer.directions import FrameStack, predict_both_ways
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, predict_video
 from ovos_ray.evaluate.infer.prediction import predict_one
 from ovos_ray.evaluate.infer.video_jobs import VideoJob
@@ -92,6 +92,21 @@ def test_a_walk_is_made_of_forward_predictions_for_files_and_folders(clip, direc
     }[direction]  # fmt: skip
     assert (wanted[6] == 2).any(), "a new object enters"
     assert direction == "backward" or not any((mask == 2).any() for mask in wanted[:6])
+
+
+@pytest.mark.parametrize("first", [0, 4])
+def test_frames_of_any_source_are_predicted_both_ways_in_their_order(clip, first):
+    network = networks.build("stcn-tiny", seed=1)
+    frames = list(read_video_file(clip / "clip.mp4"))
+    predictor = NetworkPredictor(network, InferenceSettings.of(network))
+    masks = {first: mask_of(1), 6: mask_of(1, 2, shift=5)}
+    found = list(predict_both_ways(predictor, iter(frames), masks))
+    wanted = expected(network, frames, "both") if first else list(predict_video(network, frames, masks))
+    assert len(found) == FRAMES
+    assert all(map(np.array_equal, found, wanted))
+    for number in (2, 5):
+        with pytest.raises(DataError, match=f"mask of frame {max(first, 6) if number > first else first}"):
+            list(predict_both_ways(predictor, iter(frames[:number]), masks))
 
 
 def predict(folder: Path, frames: str, *masks: str, out: str = "out", **options) -> Path:

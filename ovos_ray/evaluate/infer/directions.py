@@ -28,7 +28,7 @@ from ovos_ray.errors import DataError
 from ovos_ray.evaluate.infer.background import ReadAhead
 from ovos_ray.evaluate.infer.inference import Image, Mask, Prediction, Predictor
 
-__all__ = ["Direction", "FrameStack", "walk"]
+__all__ = ["Direction", "FrameStack", "predict_both_ways", "walk"]
 
 Direction: TypeAlias = Literal["forward", "backward", "both"]
 
@@ -124,6 +124,34 @@ def walk(
             yield t, image, prediction
         if t < max(masks):
             raise _ends_before(max(masks), t + 1)
+
+
+def predict_both_ways(predictor: Predictor, frames: Iterable[Image], masks: Mapping[int, Mask]) -> Iterator[Mask]:
+    """Yields the masks of frames of any source in their order, predicted as `walk` does both ways.
+
+    Args:
+        predictor: What predicts.
+        frames: (H, W, 3) uint8 RGB; those up to the earliest mask are kept on disk meanwhile.
+        masks: By frame index, (H, W) uint8 object ids.
+
+    Raises:
+        DataError: There are fewer frames than the last mask needs.
+    """
+    first, images = min(masks), iter(frames)
+    scratch = Path(tempfile.gettempdir())
+    with FrameStack(scratch) as stack, FrameStack(scratch) as before:
+        if first:
+            for prediction in predictor(_reversed(images, first, stack), {0: masks[first]}):
+                before.append(prediction.mask)
+            images = itertools.chain([stack[first]], images)
+        for place in range(first, 0, -1):
+            yield before[place]
+    count = first
+    for prediction in predictor(images, {t - first: mask for t, mask in masks.items()}):
+        count += 1
+        yield prediction.mask
+    if count <= max(masks):
+        raise _ends_before(max(masks), count)
 
 
 def _on(video: Video, start: int) -> Iterable[int]:
