@@ -178,3 +178,14 @@ def test_terminal_prints_summary_and_tables_within_eighty_columns() -> None:
     assert "Table 4: Backward strategies, from scratch" in text
     assert "82.7" in text, "the published row beside ours"
     assert "not comparable" in text
+
+
+def test_static_steps_are_in_the_name_of_those_that_have_them() -> None:
+    shared = {"method__backward": "2-step"}
+    runs = (
+        run("plain", 0, 40.0, data__static_share="[]", **shared),
+        run("mixed", 0, 50.0, data__static_share="[[0.0, 1.0], [0.25, 0.25]]", **shared),
+    )
+    rows = compare(Study("s", "1", "uri", runs)).rows
+    assert [row.label for row in rows] == ["2-step · xmem-tiny · static steps 1→0.25", "2-step · xmem-tiny"]
+    assert [row.settings["data.static_share"] for row in rows] == ["1→0.25", "none"]
