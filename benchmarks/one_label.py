@@ -57,6 +57,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "supervised": {"method.name": "supervised"},
     "one-shot-warm": _WARM_UP,
     "supervised-warm-any": {"method.name": "supervised", "data.clip_start": "any", **_WARM_UP},
+    "layers-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_LAYERS},
     "half-static": {"data.static_share": ((0.0, 1.0), (0.25, 0.5))},
     "long-warm": {"data.static_share": ((0.0, 1.0), (0.5, 0.25))},
     "horizon": {"method.horizon": _GROWING},
