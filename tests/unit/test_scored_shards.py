@@ -79,6 +79,8 @@ def test_a_video_is_fetched_once_and_only_when_it_is_opened(tmp_path: Path, cach
     folder = open_dataset(shards)
     assert isinstance(folder, ShardFolder)
     assert folder.video_names("val") == ("v0", "v1")
+    with pytest.raises(DataError, match=f"{shards}: no split 'test'; there are: val"):
+        folder.video_names("test")
     assert folder.outline("val", "v1") == (6, (2, 3, 4, 5))
     assert not cache.exists()
     video = folder.video("val", "v0")

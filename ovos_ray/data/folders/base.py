@@ -178,7 +178,7 @@ class DatasetFolder(abc.ABC):
         if _SYNONYMS.get(split) in self.splits:
             return _SYNONYMS[split]
         there_are = ", ".join(self.splits) or f"none; expected {self.expected}"
-        raise DataError(f"{self.root}: no split {split!r}; there are: {there_are}")
+        raise DataError(f"{self.place}: no split {split!r}; there are: {there_are}")
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - a few folders live as long as the program
     def video_names(self, split: str) -> tuple[str, ...]:
@@ -191,7 +191,7 @@ class DatasetFolder(abc.ABC):
         source = self._listed_in(there)
         names = [checked_name(name, "video", source, nested=True) for name in self._list(there)]
         if not names:
-            raise DataError(f"{self.root}: split {split!r} is empty; expected {self.expected}")
+            raise DataError(f"{self.place}: split {split!r} is empty; expected {self.expected}")
         return tuple(sorted(set(names) - set(self.description.excluded)))
 
     def video(self, split: str, name: str) -> Video:
@@ -201,12 +201,17 @@ class DatasetFolder(abc.ABC):
             DataError: It is not in the split, has no frames, or a mask without its frame.
         """
         if name not in self._known(split):
-            raise DataError(f"{self.root}: no video {name!r} in split {split!r}")
+            raise DataError(f"{self.place}: no video {name!r} in split {split!r}")
         return self._open(self.resolve(split), name)
 
     @functools.lru_cache(maxsize=8)  # noqa: B019
     def _known(self, split: str) -> frozenset[str]:
         return frozenset(self.video_names(split))
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for messages."""
+        return str(self.root)
 
     @property
     def home(self) -> str:

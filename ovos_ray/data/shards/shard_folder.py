@@ -71,6 +71,11 @@ class ShardFolder(DatasetFolder):
         return (self.index.split,)
 
     @property
+    def place(self) -> str:
+        """Where the shards lie, for messages."""
+        return self.location
+
+    @property
     def home(self) -> str:
         """The folder that was packed, or the dataset's name where that is not known."""
         return self.index.root or self.index.dataset
