@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ovos_ray.config.roles import Added, AtLeast, Computes, Fraction, Identifies, Live, Located, Pinned, Priced
+from ovos_ray.config.roles import (
+    Added,
+    AtLeast,
+    Computes,
+    Fraction,
+    Identifies,
+    Inherited,
+    Live,
+    Located,
+    Machine,
+    Pinned,
+    Priced,
+)
 
 __all__ = ["AugmentationConfig", "DataConfig", "static_augmentation"]
 
@@ -68,6 +80,9 @@ class DataConfig:
     """Folders written by `ovos-ray pack`; several are concatenated."""
     digests: Annotated[tuple[str, ...], Identifies, Pinned, Added(before=())] = ()
     """Digest of the content of each of `shards`, as its index has it; filled in when a run is prepared."""
+    cache: Annotated[str | None, Machine, Inherited] = None
+    """A folder on each node's own disk, such as `/mnt/nvme/shards`, where shards of a bucket are kept from their first
+    use on; None: clips are read from the bucket."""
     multipliers: Annotated[tuple[tuple[str, int], ...] | tuple[int, ...], Computes] = ()
     """How often shards are visited per epoch: (name of the folder, dataset or split, times) pairs, once for the others.
     Numbers alone belong to `shards` in their order."""

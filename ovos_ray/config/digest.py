@@ -119,6 +119,7 @@ def resolve_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
         for name, part in (("validation", config.validation), ("evaluation", config.evaluation))
         for key in ("root", "shards")
     }
+    folders["data.cache"] = config.data.cache
     if config.pretrain is not None:
         folders["pretrain.storage"] = config.pretrain.storage
     for key, folder in folders.items():

@@ -109,6 +109,33 @@ def config_of(bucket: str, local: Path, name: str, **changes: object) -> Experim
     return override(make("trainables.one_shot", ExperimentConfig), settings)
 
 
+def test_shards_are_kept_on_the_disk_of_a_node_and_the_bucket_has_the_last_word(
+    server: Server, bucket: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(local / "shards", f"{bucket}/kept/shards")
+    expected = ShardReader(local / "shards").read("train-001", [4, 0])
+
+    def reader() -> ShardReader:
+        return ShardReader(f"{bucket}/kept/shards", str(tmp_path / "cache"))
+
+    first, second = reader(), reader()
+    assert first.read("train-001", [4, 0]) == expected
+    (kept,) = (tmp_path / "cache").rglob("*.parquet")
+    assert kept.read_bytes() == (local / "shards" / kept.name).read_bytes()
+    before = server.fail(0)
+    assert second.read("train-001", [4, 0]) == expected
+    assert server.fail(0) == before, "nothing was asked of the bucket"
+
+    content = bytearray(kept.read_bytes())
+    content[content.index(expected[0].jpeg) + 50] ^= 1
+    kept.write_bytes(content)
+    assert reader().read("train-001", [4, 0]) == expected
+    assert not kept.exists()
+    monkeypatch.setattr("ovos_ray.data.shards.node_cache._SPARE_BYTES", 2**60)
+    assert reader().read("train-001", [4, 0]) == expected, "a full disk is none"
+    assert not kept.exists()
+
+
 def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
     bucket: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -61,7 +61,7 @@ class ClipDecoder:
 
     def __init__(self, data: DataConfig, *, all_labels: bool) -> None:
         self.data, self.all_labels = data, all_labels
-        self._readers = [ShardReader(folder) for folder in data.shards]
+        self._readers = [ShardReader(folder, data.cache) for folder in data.shards]
         some = data.static_share or any(reader.index.labels == "all" for reader in self._readers)
         self._num_labels = data.clip_length if all_labels or some else 1
 

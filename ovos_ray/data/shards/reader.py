@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.data.shards.node_cache import cached_path, is_cached
 from ovos_ray.errors import DataError, StorageError
 from ovos_ray.storage import RemoteFile, filesystem_of, persistently
 
@@ -32,6 +34,7 @@ SCHEMA = pa.schema(
     ]
 )
 _PLAIN = frozenset({"PLAIN", "RLE"})  # RLE: which labels are there
+_log = logging.getLogger(__name__)
 _MOST_OPEN = 64  # files of one folder, per process
 _FOOTER_BYTES = 1 << 16
 _READ = ["video", "frame", "name", "jpeg", "label", "checksum"]
@@ -65,13 +68,16 @@ def open_shard(folder: str | Path, name: str) -> pq.ParquetFile:
     return _open(folder, name)[0]
 
 
-def _open(folder: str | Path, name: str) -> tuple[pq.ParquetFile, RemoteFile | None]:
+def _open(folder: str | Path, name: str, kept_at: Path | None = None) -> tuple[pq.ParquetFile, RemoteFile | None]:
+    """Opens a file; of a bucket, with what reads from there, unless it is kept on this disk."""
     filesystem, root = filesystem_of(folder)
     path = str(PurePosixPath(root) / name)
     location = f"{str(folder).rstrip('/')}/{name}"
     try:
         if filesystem.type_name == "local":
             return persistently(path, lambda: pq.ParquetFile(path, memory_map=True)), None
+        if kept_at is not None and is_cached(kept_at, lambda: RemoteFile(filesystem, path, location)):
+            return pq.ParquetFile(kept_at, memory_map=True), None
         remote = RemoteFile(filesystem, path, location)
         remote.keep_end(_FOOTER_BYTES)
         return pq.ParquetFile(pa.PythonFile(remote, mode="r")), remote
@@ -118,14 +124,17 @@ class ShardReader:
 
     Args:
         folder: A folder or bucket URI written by `pack`.
+        cache: Where files of a bucket are kept on this machine's disk; None: nowhere.
 
     Raises:
         DataError: There is no usable index.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, cache: str | None = None) -> None:
         self.folder = str(folder)
+        self.cache = cache if "://" in self.folder else None
         self.index = ShardIndex.load(folder)
+        self._uncached: set[int] = set()
         self._files: OrderedDict[int, tuple[pq.ParquetFile, RemoteFile | None]] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,7 +143,9 @@ class ShardReader:
     def _file(self, shard: int) -> tuple[pq.ParquetFile, RemoteFile | None]:
         """Opens a file, or takes it from the few that were used last: each holds a footer and a descriptor."""
         if shard not in self._files:
-            self._files[shard] = _open(self.folder, self.index.files[shard].name)
+            cached = self.cache is not None and shard not in self._uncached
+            kept_at = cached_path(str(self.cache), self.index, shard) if cached else None
+            self._files[shard] = _open(self.folder, self.index.files[shard].name, kept_at)
             if len(self._files) > _MOST_OPEN:
                 self._files.popitem(last=False)
         self._files.move_to_end(shard)
@@ -147,6 +158,22 @@ class ShardReader:
             DataError: There is no such video or frame, a file is missing or damaged, or a checksum does not match.
             StorageError: The bucket cannot be reached, which says nothing of its data.
         """
+        try:
+            return self._read(video, frames)
+        except DataError as error:
+            shard = self.index.video(video).shard
+            if self.cache is None or shard in self._uncached:
+                raise
+            # The copy on this disk may be what is damaged; the bucket has the last word.
+            self._uncached.add(shard)
+            self._files.pop(shard, None)
+            rows = self._read(video, frames)
+            kept_at = cached_path(self.cache, self.index, shard)
+            _log.warning("%s: damaged, and removed (%s)", kept_at, error.message)
+            kept_at.unlink(missing_ok=True)
+            return rows
+
+    def _read(self, video: str, frames: Sequence[int]) -> list[FrameRow]:
         entry = self.index.video(video)
         outside = [frame for frame in frames if not 0 <= frame < entry.num_frames]
         if outside:
