@@ -11,6 +11,7 @@ import gzip
 import hmac
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Callable
 from http import HTTPStatus
@@ -65,6 +66,11 @@ class LabelServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(24)
         self.lock = threading.Lock()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of a browser that has gone on to another frame before it had this one."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
     @property
     def url(self) -> str:
         """The address of the page, with its token."""
@@ -106,12 +112,13 @@ class _Handler(BaseHTTPRequestHandler):
             query = {key: int(value) for key, value in parse_qsl(parts.query)}
             body = self._body() if calls is _WRITE else b""
             with self.server.lock:
-                return self._send(HTTPStatus.OK, calls[name](self.server.session, query, body))
+                answer = calls[name](self.server.session, query, body)
         except (ValueError, KeyError, IndexError):
             return self._refuse(HTTPStatus.BAD_REQUEST, "no such frame, or an incomplete request")
         except (OvosError, OSError) as error:
             remedy = getattr(error, "remedy", None)
             return self._refuse(HTTPStatus.CONFLICT, getattr(error, "message", str(error)), remedy)
+        return self._send(HTTPStatus.OK, answer)
 
     def _body(self) -> bytes:
         length = int(self.headers.get("Content-Length") or 0)
@@ -121,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.rfile.read(length)
 
     def _refuse(self, status: HTTPStatus, problem: str, remedy: str | None = None) -> None:
-        if int(self.headers.get("Content-Length") or 0):
+        if self.headers.get("Content-Length", "0") != "0":
             self.close_connection = True  # what was sent is not read, and would be taken for the next request
         self._send(status, _json({"problem": problem, "remedy": remedy}))
 

@@ -13,6 +13,7 @@ from ovos_ray import networks
 from ovos_ray.cli.predict import predict as predict_verb
 from ovos_ray.data.folders.video import Video, read_video_file
 from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.evaluate.infer.baselines import copy_first_mask
 from ovos_ray.evaluate.infer.directions import FrameStack, predict_both_ways
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, predict_video
 from ovos_ray.evaluate.infer.prediction import predict_one
@@ -92,6 +93,12 @@ def test_a_walk_is_made_of_forward_predictions_for_files_and_folders(clip, direc
     }[direction]  # fmt: skip
     assert (wanted[6] == 2).any(), "a new object enters"
     assert direction == "backward" or not any((mask == 2).any() for mask in wanted[:6])
+
+
+def test_both_ways_from_the_first_frame_is_forward(clip):
+    video = Video("file", (), clip / "clip.mp4", {0: clip / "4.png"}, given="all")
+    assert predict_one(copy_first_mask, VideoJob(video, clip / "out", direction="both")).num_frames == FRAMES
+    assert all(np.array_equal(mask, mask_of(1)) for mask in masks_in(clip / "out/file"))
 
 
 @pytest.mark.parametrize("first", [0, 4])

@@ -153,6 +153,11 @@ def test_masks_that_fit_no_frame_are_refused(client, root):
     assert client.save(0, 99, a_mask(1))[0] == 409
     assert client.post("save?video=0&frame=1&height=3&width=4", b"short")[0] == 400
     assert client.post("save?video=9&frame=1&height=1&width=1", b"x")[0] == 400
+    for length in ("x", "-1", str(10**9)):
+        answer = client.send(
+            "POST", client.parts.path + "save?video=0&frame=1&height=1&width=1", **{"content-length": length}
+        )
+        assert answer.status == 400
     assert client.post("propagate?video=0")[1]["remedy"].startswith("start with --checkpoint")
     assert not (root / "masks").exists()
 

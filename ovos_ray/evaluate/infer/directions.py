@@ -103,6 +103,8 @@ def walk(
         DataError: The video cannot be read, has frames of several sizes, or ends before the last mask.
     """
     turn = {"forward": 0, "backward": max(masks), "both": min(masks)}[direction]
+    if direction == "both" and turn == 0:
+        direction = "forward"
     with FrameStack(scratch) as stack:
         images = None if video.file is None else video.images()
         if direction != "forward":
