@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from functools import partial
@@ -39,6 +40,9 @@ def pack(
         ),
     ] = "first",
     layout: Annotated[str, typer.Option(help="Overrides the description's layout.")] = "auto",
+    colours: Annotated[
+        Path | None, typer.Option(help="Masks are painted: a table of lines NAME:R,G,B, such as CVAT's labelmap.txt.")
+    ] = None,
     shortest_side: Annotated[int | None, typer.Option(help="Re-encode larger frames to this size.")] = None,
     label_frame: Annotated[str, typer.Option(help="`first`, or the index of the frame to label.")] = "first",
     exclude: Annotated[list[str] | None, typer.Option(help="A video to leave out; may be repeated.")] = None,
@@ -49,6 +53,7 @@ def pack(
     overwrite: Annotated[bool, typer.Option(help="Replace another dataset at --out.")] = False,
 ) -> None:
     """Packs a dataset folder into Parquet shards with an index. After a kill, the same command goes on."""
+    from ovos_ray.data.folders.drawn_masks import read_colours
     from ovos_ray.data.folders.open import open_dataset
     from ovos_ray.packing.pack import pack as pack_folder
 
@@ -59,6 +64,9 @@ def pack(
             "--label-frame first, or the index of a labelled frame from 0, such as --label-frame 20",
         )
     source = open_dataset(root, dataset, layout)
+    if colours is not None:
+        table = read_colours(colours)
+        source = type(source)(source.root, dataclasses.replace(source.description, colours=table))
     runner = None
     if num_workers > 1 and "RAY_ADDRESS" in os.environ:
         from ovos_ray.on_ray.packing import on_cluster

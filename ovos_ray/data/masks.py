@@ -229,11 +229,11 @@ def encode_jpeg(image: npt.NDArray[np.uint8], quality: int = 95) -> bytes:
     return buffer.getvalue()
 
 
-def decode_mask(source: ImageSource, name: str | None = None) -> npt.NDArray[np.uint8]:
+def decode_mask(source: ImageSource, name: str | None = None, *, void: bool = False) -> npt.NDArray[np.uint8]:
     """Returns a mask file, or its bytes, as (H, W) uint8 object ids.
 
     A mask with no values but 0 and 255 shows one object, whose id becomes 1. In a palette file that holds other ids
-    too, 255 is void ("do not score") and becomes background, as the DAVIS toolkit does.
+    too, 255 is void ("do not score") and becomes background, as the DAVIS toolkit does; with `void`, in any file.
 
     Raises:
         DataError: The file is damaged, has colours instead of ids, or looks smoothed (anti-aliased, or from a JPEG).
@@ -251,10 +251,10 @@ def decode_mask(source: ImageSource, name: str | None = None) -> npt.NDArray[np.
     values = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))  # ten times as fast as np.unique
     ids = values[(values > 0) & (values < 255)]
     if values[-1] == 255:
-        if ids.size == 0:
+        if ids.size == 0 and not void:
             return np.where(mask == 255, np.uint8(1), np.uint8(0))
         mask[mask == 255] = 0
-    smoothed = image.mode == "L" and values[-1] == 255
+    smoothed = image.mode == "L" and values[-1] == 255 and not void
     if smoothed or ids.size > _MAX_IDS:
         found = ", ".join(map(str, values[:8])) + (" …" if values.size > 8 else "")
         raise DataError(

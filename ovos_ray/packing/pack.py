@@ -96,6 +96,7 @@ def pack(
     split = source.resolve(split)
     names = _select(source, split, exclude, named_videos(labels, label_frame))
     stated = [source.description.name, split, labels, shortest_side, str(label_frame), rows_per_group, shard_bytes]
+    stated += [str(sorted(colours.items()))] if (colours := source.description.colours) else []
     groups, source_digest = _grouped(source, split, names, stated, shard_bytes)
     final = _storage(out)
     if final.local:

@@ -6,6 +6,7 @@ Nothing but directory listings is read before a `Video` is asked for.
 from __future__ import annotations
 
 import abc
+import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from ovos_ray.data.folders.description import DatasetDescription
+from ovos_ray.data.folders.drawn_masks import ColourMasks
 from ovos_ray.data.folders.video import IMAGE_SUFFIXES, Video
 from ovos_ray.errors import DataError
 from ovos_ray.paths import checked_name
@@ -119,6 +121,8 @@ class DatasetFolder(abc.ABC):
     """Video frames between two stored frames, where no description says otherwise."""
     erroneous: ClassVar[tuple[str, ...]] = ()
     """Videos that are left out, where no description says otherwise."""
+    recognised: ClassVar[bool] = True
+    """Whether its marks tell it from other layouts; else it has to be named."""
     of_images: ClassVar[bool] = False
     """Whether a video of one frame is all right."""
 
@@ -202,7 +206,9 @@ class DatasetFolder(abc.ABC):
         """
         if name not in self._known(split):
             raise DataError(f"{self.place}: no video {name!r} in split {split!r}")
-        return self._open(self.resolve(split), name)
+        video = self._open(self.resolve(split), name)
+        colours = self.description.colours
+        return dataclasses.replace(video, drawn=ColourMasks(video.masks, colours)) if colours else video
 
     @functools.lru_cache(maxsize=8)  # noqa: B019
     def _known(self, split: str) -> frozenset[str]:

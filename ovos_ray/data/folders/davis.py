@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ovos_ray.data.folders.base import PNG, DatasetFolder, files_in, match_masks
 from ovos_ray.data.folders.video import Video
 from ovos_ray.errors import DataError
 
-__all__ = ["Davis2016", "Davis2017"]
+__all__ = ["Davis2016", "Davis2017", "Vost"]
 
 _DOWNLOADS = frozenset({"trainval", "test-dev", "test-challenge"})
 
@@ -21,7 +21,7 @@ class Davis2017(DatasetFolder):
     layout = "davis2017"
     expected = "JPEGImages/480p/VIDEO/00000.jpg, Annotations/480p/VIDEO/00000.png, ImageSets/2017/train.txt"
     lists: ClassVar[tuple[str, ...]] = ("2017", "")
-    single_object: ClassVar[bool] = False
+    masks_hold: ClassVar[Literal["ids", "one object", "ids and void"]] = "ids"
 
     @classmethod
     def begins_at(cls, folder: Path) -> bool:
@@ -66,7 +66,7 @@ class Davis2017(DatasetFolder):
             )
         frames = files_in(base / "JPEGImages" / size / name)
         masks = match_masks(name, frames, files_in(base / "Annotations" / size / name, PNG))
-        return Video(name, tuple(frames), None, masks, "one object" if self.single_object else "ids")
+        return Video(name, tuple(frames), None, masks, self.masks_hold)
 
 
 class Davis2016(Davis2017):
@@ -75,4 +75,14 @@ class Davis2016(Davis2017):
     layout = "davis2016"
     expected = "JPEGImages/480p/VIDEO/00000.jpg, Annotations/480p/VIDEO/00000.png, ImageSets/480p/train.txt"
     lists = ("480p", "1080p", "2016", "")
-    single_object = True
+    masks_hold = "one object"
+
+
+class Vost(Davis2017):
+    """VOST: frames and masks without a size's folder, lists in ImageSets; 255 is void, also where no object shows."""
+
+    layout = "vost"
+    expected = "JPEGImages/VIDEO/frame00012.jpg, Annotations/VIDEO/frame00012.png, ImageSets/train.txt"
+    lists = ("",)
+    masks_hold = "ids and void"
+    recognised = False

@@ -7,6 +7,7 @@ its path. They are read, never run, so that looking into a folder of them is saf
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -31,6 +32,7 @@ class DatasetDescription:
         frame_interval: Video frames between two frames of the training split; D is divided by it.
         label_budget: What labelling one frame per video amounts to.
         excluded: Videos left out of the training split.
+        colours: Object ids by colour (`#rrggbb`), where masks are painted; see `drawn_masks.read_colours`.
         notes: What else a user should know.
 
     Raises:
@@ -47,12 +49,16 @@ class DatasetDescription:
     frame_interval: int = 1
     label_budget: str = ""
     excluded: tuple[str, ...] = ()
+    colours: Mapping[str, int] = field(default_factory=dict)
     notes: str = ""
 
     def __post_init__(self) -> None:
         texts = (self.name, self.layout, self.title, self.source, self.licence, self.label_budget, self.notes)
         if not all(isinstance(text, str) for text in (*texts, *self.excluded)):
             raise TypeError(f"description of {self.name!r}: expected texts, and `excluded` as a tuple of names")
+        for colour, object_id in self.colours.items():
+            if re.fullmatch("#[0-9a-f]{6}", str(colour)) is None or object_id not in range(255):
+                raise ValueError(f"colours: {colour!r}: {object_id!r}, expected '#rrggbb' and an id of 0 … 254")
         if type(self.frame_interval) is not int or self.frame_interval < 1:
             raise ValueError(f"frame_interval = {self.frame_interval!r}, expected a whole number from 1 on")
 

@@ -12,10 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ovos_ray.data.folders.base import DatasetFolder
-from ovos_ray.data.folders.davis import Davis2016, Davis2017
+from ovos_ray.data.folders.burst import Burst
+from ovos_ray.data.folders.coco import Coco
+from ovos_ray.data.folders.cvat_masks import CvatMasks
+from ovos_ray.data.folders.davis import Davis2016, Davis2017, Vost
 from ovos_ray.data.folders.description import DatasetDescription, described_names, find_description
 from ovos_ray.data.folders.plain_folder import PlainFolder
 from ovos_ray.data.folders.static_images import StaticImages
+from ovos_ray.data.folders.youtube_vis import YouTubeVIS
 from ovos_ray.data.folders.youtube_vos import YouTubeVOS
 from ovos_ray.data.shards.shard_folder import ShardFolder, are_shards
 from ovos_ray.errors import DataError
@@ -24,7 +28,11 @@ from ovos_ray.storage import location_of
 __all__ = ["LAYOUTS", "DatasetFolder", "describe", "open_dataset"]
 
 LAYOUTS: dict[str, type[DatasetFolder]] = {
-    kind.layout: kind for kind in (Davis2017, Davis2016, YouTubeVOS, StaticImages, PlainFolder)
+    kind.layout: kind
+    for kind in (
+        *(Davis2017, Davis2016, YouTubeVOS, CvatMasks, Vost, YouTubeVIS, Coco, Burst),
+        *(StaticImages, PlainFolder),
+    )
 }
 """In the order in which they are tried; a plain folder has no marks of its own, and is last."""
 
@@ -76,7 +84,7 @@ def open_dataset(root: str | Path, dataset: str = "auto", layout: str | None = N
     wanted = given or (None if known is None else known.layout)
     if wanted is not None and wanted not in LAYOUTS:
         raise DataError(f"the description of {dataset!r} has layout {wanted!r}; there are: {', '.join(LAYOUTS)}")
-    kinds = list(LAYOUTS.values()) if wanted is None else [LAYOUTS[wanted]]
+    kinds = [kind for kind in LAYOUTS.values() if kind.recognised] if wanted is None else [LAYOUTS[wanted]]
     for kind in kinds:
         for folder in kind.places(root):
             if kind.begins_at(folder):

@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -99,19 +99,22 @@ class Video:
         frames: Image files in temporal order; empty where `file` is given.
         file: A video file, or None.
         masks: Mask files by the index of the frame they belong to, ascending.
-        masks_hold: `ids` (see `decode_mask`), `one object` (any id is the object), or `saliency` (cut at one half).
+        masks_hold: `ids` (see `decode_mask`), `one object` (any id is the object), `saliency` (cut at one half), or
+            `ids and void` (255 is void even where no object shows).
         given: Which masks inference starts from: the `first` that shows an object, or, for objects that appear later,
             the mask in which each is new (`appearances`, YouTube-VOS).
         saved_names: Frame names that a prediction must contain; None stands for all.
+        drawn: Draws the mask of a frame, where `masks` are no images of object ids.
     """
 
     name: str
     frames: tuple[Path, ...]
     file: Path | None
     masks: dict[int, Path]
-    masks_hold: Literal["ids", "one object", "saliency"] = "ids"
+    masks_hold: Literal["ids", "one object", "saliency", "ids and void"] = "ids"
     given: Literal["first", "appearances", "all"] = "first"
     saved_names: frozenset[str] | None = None
+    drawn: Callable[[int], npt.NDArray[np.uint8]] | None = None
 
     @property
     def location(self) -> Path:
@@ -156,7 +159,12 @@ class Video:
             some = ", ".join(map(str, itertools.islice(self.masks, 5))) or "none"
             raise DataError(f"video {self.name!r}: frame {index} has no mask (masks at {some or 'none'})")
         path = self.masks[index]
-        mask = decode_binary_mask(path) if self.masks_hold == "saliency" else decode_mask(path)
+        if self.drawn is not None:
+            mask = self.drawn(index)
+        elif self.masks_hold == "saliency":
+            mask = decode_binary_mask(path)
+        else:
+            mask = decode_mask(path, void=self.masks_hold == "ids and void")
         size = self.size if self.file is not None else image_size(self.frames[index])
         if self.file is None:
             require_upright(self.frames[index])

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovos_ray.data.folders.base import DatasetFolder
-from ovos_ray.data.masks import encode_mask, read_palette
+from ovos_ray.data.masks import DAVIS_PALETTE, encode_mask, read_palette
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.infer.background import written_behind
 from ovos_ray.evaluate.infer.directions import Direction, FrameStack, walk
@@ -113,7 +113,8 @@ def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], obje
         return VideoReport(job.video.name, 0, 0.0, skipped=True)
     start = time.perf_counter()
     references = job.video.references()
-    palette = read_palette(job.video.masks[next(iter(references))])
+    painted = job.video.drawn is not None
+    palette = DAVIS_PALETTE if painted else read_palette(job.video.masks[next(iter(references))])
     count = 0
     with ExitStack() as stack:
         write = {
