@@ -158,9 +158,11 @@ def read_study(folder: str) -> StudyStatus:
     others = [one for one in storage.folders() if one not in trials.values() and (not plan or _SEGMENT.fullmatch(one))]
     found = [one for one in others if (storage / one).exists("config.json")]
     if not plan and not found:
+        inside = [one for one in storage.folders() if (storage / one).exists(PLAN)]
+        example = " or ".join(f"{folder.rstrip('/')}/{one}" for one in inside[:5]) or "runs/backward_strategy"
         raise ConfigError(
             f"{folder} holds no study and no run",
-            "give the folder of a study or a run, such as runs/backward_strategy; a run's own holds config.json",
+            f"give the folder of one, such as {example}; a run's own holds config.json",
         )
     names = {str(place): str(name) for name, place in trials.items()} | {one: one for one in found}
     stages = [str(one) for one in plan.get("pretrainings", ())]

@@ -117,6 +117,9 @@ def test_watching_ends_with_the_study(tmp_path: Path) -> None:
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no study and no run"):
         read_study(str(tmp_path))
+    study = make_study(tmp_path)
+    with pytest.raises(ConfigError, match=str(study)):
+        read_study(str(study.parent))
 
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "failure.json", "tracking/s/records.jsonl"])
