@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from processes import MlflowServer
 from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
@@ -117,20 +116,6 @@ def test_cluster_that_does_not_answer_is_found(here: Path, monkeypatch: pytest.M
     code, said = examine()
     assert code == 1
     assert "no Ray cluster answers at http://127.0.0.1:9" in said
-
-
-@pytest.mark.slow
-def test_tracking_server_tells_its_version(here: Path) -> None:
-    from importlib import metadata
-
-    server = MlflowServer(here)
-    server.start()
-    try:
-        code, said = examine("--tracking-uri", server.uri)
-    finally:
-        server.kill()
-    assert code == 0, said
-    assert f"MLflow {metadata.version('mlflow')}" in said.partition("tracking http")[2]
 
 
 @pytest.mark.ray

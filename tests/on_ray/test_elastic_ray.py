@@ -14,6 +14,7 @@ import torch
 from processes import last_line
 from runs import Weights, make_shards, result_of, same, train_alone
 
+from ovos_ray import networks
 from ovos_ray.config import override
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -73,4 +74,7 @@ def test_a_run_goes_on_with_the_workers_that_are_left(tmp_path: Path) -> None:
     config = elastic(tmp_path)
     together, alone = result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")}))
     other = train_alone(override(config, {"storage": str(tmp_path / "other"), "seed": 1}))
-    assert distance(together, alone) < 0.3 * distance(other, alone), "the same clips in another arrangement"
+    start = networks.build(config.network.name, seed=config.seed).state_dict()
+    # The same clips, summed in another order: what rounding has made of that in 20 steps.
+    assert distance(together, alone) < 0.02 * distance(alone, start)
+    assert distance(other, alone) > 0.5 * distance(alone, start)

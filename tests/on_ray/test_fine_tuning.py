@@ -107,6 +107,9 @@ def test_fine_tuning_on_ones_own_videos(videos: Path, tmp_path: Path) -> None:
     assert 0 < distance(official.state_dict()) < 0.1 * distance(fresh)
 
     predict(tmp_path / "predictions", checkpoint=folder, root=videos, split="train", layout="folder")
+    predict(tmp_path / "by two", checkpoint=folder, root=videos, split="train", layout="folder", num_workers=2)
+    for one in (tmp_path / "predictions").rglob("*.png"):
+        assert (tmp_path / "by two" / one.relative_to(tmp_path / "predictions")).read_bytes() == one.read_bytes()
     saved = {p.parent.name: len(list(p.parent.iterdir())) for p in (tmp_path / "predictions").rglob("*.png")}
     assert saved["kitten"] == NUM_FRAMES
     assert set(saved) == set(LABELLED)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,9 @@ import pytest
 from conftest import REPOSITORY
 from processes import MlflowServer, RayHead
 from tiny_study import make_dataset
+from typer.testing import CliRunner
+
+from ovos_ray.cli.app import app
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -113,40 +117,44 @@ def test_a_study_is_submitted_followed_and_read_from_the_server(place: SimpleNam
     assert len(runs_of(place, "trial")) == 2, "no second runs"
 
 
-def test_a_folder_of_recipes_alone_brings_the_program_along(place: SimpleNamespace, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
-        "import ovos_ray\n"
-        "from ovos_ray.config import override\n"
-        "from trainables import one_shot\n"  # which comes along, too
-        "def mine():\n"
-        "    print('program', ovos_ray.__file__)\n"
-        "    return override(one_shot.one_shot(), {'name': 'a-recipe-of-mine'})\n"
-    )
+_TOLD = """
+import os
+import ray
+import ovos_ray
+from ovos_ray.config import override
+from ovos_ray.on_ray.session import ray_session
+from trainables import one_shot  # which comes along, too
+
+
+def mine():
+    print("program", ovos_ray.__file__)
+    with ray_session():
+        told = ray.get(ray.remote(lambda: os.environ.get("RAY_ADDRESS")).remote())
+        print("knows its cluster:", told == ray.get_runtime_context().gcs_address)
+    return override(one_shot.one_shot(), {"name": "a-recipe-of-mine"})
+
+
+if __name__ == "__main__":
+    mine()
+"""
+
+
+def test_a_folder_of_recipes_alone_brings_the_program_along_and_workers_know_their_cluster(
+    place: SimpleNamespace, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(_TOLD)
     job = run(place, "-m", "ovos_ray", "submit", "--", "show", "mine", cwd=tmp_path, **_TOKEN)
     assert job.returncode == 0, job.stdout
     assert "a-recipe-of-mine" in job.stdout
     assert "/py_modules_files/" in job.stdout.partition("program ")[2].splitlines()[0]
-
-
-_TELL = """
-import os
-import ray
-from ovos_ray.on_ray.session import ray_session
-
-with ray_session():
-    told = ray.get(ray.remote(lambda: os.environ.get("RAY_ADDRESS")).remote())
-    print("knows its cluster:", told == ray.get_runtime_context().gcs_address)
-"""
-
-
-def test_workers_of_a_job_and_of_an_attached_driver_know_their_cluster(place: SimpleNamespace, tmp_path: Path) -> None:
-    (tmp_path / "tell.py").write_text(_TELL)
-    submit = ["-m", "ray.scripts.scripts", "job", "submit", "--working-dir", ".", "--", "python", "tell.py"]
-    for told in (
-        run(place, *submit, cwd=tmp_path, **_TOKEN),
-        run(place, "tell.py", cwd=tmp_path, **{**_TOKEN, "RAY_ADDRESS": place.head.gcs_address}),
-    ):
+    attached = run(place, "mine.py", cwd=tmp_path, **{**_TOKEN, "RAY_ADDRESS": place.head.gcs_address})
+    for told in (job, attached):
         assert "knows its cluster: True" in told.stdout, told.stdout
+
+
+def test_the_doctor_names_the_version_of_the_tracking_server(place: SimpleNamespace) -> None:
+    seen = CliRunner().invoke(app, ["doctor", "--tracking-uri", place.server.uri])
+    assert f"MLflow {metadata.version('mlflow')}" in seen.output.partition("tracking http")[2], seen.output
 
 
 def test_a_job_that_fails_hands_on_its_exit_status_and_its_reason(place: SimpleNamespace) -> None:

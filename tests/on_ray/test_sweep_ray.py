@@ -51,18 +51,29 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-def test_a_study_runs_is_logged_and_runs_again_only_what_is_missing(base: ExperimentConfig) -> None:
+def test_a_study_runs_is_logged_counts_a_failure_and_runs_again_only_what_is_missing(
+    base: ExperimentConfig, tmp_path: Path
+) -> None:
     from mlflow import MlflowClient
 
-    space = SearchSpace(
-        name="study", trainable="none", axes={"method.backward": ("T-step", "2-step", "1-step")}, seeds=(0,)
-    )
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for path in Path(base.data.shards[0]).iterdir():
+        (broken / path.name).write_bytes(path.read_bytes() if path.suffix == ".json" else b"PAR1 nothing PAR1")
+    # Shards with the same index are the same data: what else differs makes them two trials.
+    axes = {"method.backward data.shards": [(name, base.data.shards) for name in ("T-step", "2-step", "1-step")]}
+    axes["method.backward data.shards"].append(("3-step", (str(broken),)))
+    space = SearchSpace(name="study", trainable="none", axes=axes, seeds=(0,))
     trials, skipped = expand(space, base)
     assert not skipped
+    *good, bad = trials
     result = run_sweep(space, trials, max_concurrent=2)
-    assert not result.failed
-    assert set(result.results) == {trial.name for trial in trials}
-    for trial in trials:
+    (failure,) = result.failed
+    assert failure.name == bad.name
+    assert failure.reason.startswith("DataError: ")
+    assert failure.remedy
+    assert set(result.results) == {trial.name for trial in good}
+    for trial in good:
         folder = Path(trial.config.storage) / trial.config.name
         assert {"config.json", "network.safetensors", "scores.csv", "result.json"} <= {p.name for p in folder.iterdir()}
         assert len(list((folder / "predictions").rglob("*.png"))) == 6
@@ -71,63 +82,35 @@ def test_a_study_runs_is_logged_and_runs_again_only_what_is_missing(base: Experi
     experiment = client.get_experiment_by_name("study")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if run.data.tags["ovos.kind"] == "sweep"]
-    children = [run for run in runs if run.data.tags["ovos.kind"] == "trial"]
-    assert len(parents) == 1
-    assert len(children) == 3
-    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parents[0].info.run_id}
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    for run in children:
+    (parent,) = [run for run in runs if run.data.tags["ovos.kind"] == "sweep"]
+    children = {run.info.run_name: run for run in runs if run.data.tags["ovos.kind"] == "trial"}
+    assert len(children) == 4
+    assert {run.data.tags["mlflow.parentRunId"] for run in children.values()} == {parent.info.run_id}
+    assert parent.info.status == "FAILED"
+    failed = children.pop(bad.config.name)
+    assert failed.info.status == "FAILED"
+    assert "DataError" in failed.data.tags["ovos.error"]
+    for run in children.values():
+        assert run.info.status == "FINISHED"
         history = client.get_metric_history(run.info.run_id, "train/loss")
         assert [point.step for point in history] == [1, 2, 3]
         assert 0 <= run.data.metrics["final/jf"] <= 100
 
-    # One trial is lost; running the study again makes that one alone.
-    lost = RunFolder.of(trials[1].config).storage
-    stamps = {t.name: (Path(t.config.storage) / t.config.name / "result.json").stat().st_mtime_ns for t in trials}
-    before = result.results[trials[1].name]["scores"]
+    # One trial is lost; running the study again makes that one, and tries the failed one again.
+    lost = RunFolder.of(good[1].config).storage
+    stamps = {t.name: (Path(t.config.storage) / t.config.name / "result.json").stat().st_mtime_ns for t in good}
+    before = result.results[good[1].name]["scores"]
     lost.remove("result.json")
-    again = run_sweep(space, trials)
-    assert again.results[trials[1].name]["scores"] == before
-    for trial in (trials[0], trials[2]):
-        assert (Path(trial.config.storage) / trial.config.name / "result.json").stat().st_mtime_ns == stamps[trial.name]
-    assert len(client.search_runs([experiment.experiment_id])) == 4, "no second runs"
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.usefixtures("ray_cluster")
-def test_a_failing_trial_is_counted_and_the_others_finish(base: ExperimentConfig, tmp_path: Path) -> None:
-    from mlflow import MlflowClient
-
-    broken = tmp_path / "broken"
-    broken.mkdir()
     for path in Path(base.data.shards[0]).iterdir():
-        (broken / path.name).write_bytes(path.read_bytes() if path.suffix == ".json" else b"PAR1 nothing PAR1")
-    space = SearchSpace(
-        name="failing",
-        trainable="none",
-        # Shards with the same index are the same data: what else differs makes them two trials.
-        axes={"data.shards method.backward": (((str(broken),), "2-step"), (base.data.shards, "T-step"))},
-        seeds=(0,),
-    )
-    trials, _ = expand(space, override(base, {"evaluation.root": None}))
-    result = run_sweep(space, trials)
-    (failure,) = result.failed
-    assert failure.name == trials[0].name
-    assert failure.reason.startswith("DataError: ")
-    assert failure.remedy
-    assert len(result.results) == 1
-    client = MlflowClient(base.tracking_uri)
-    experiment = client.get_experiment_by_name("failing")
-    assert experiment is not None
-    by_kind = {
-        (run.data.tags["ovos.kind"], run.info.status): run for run in client.search_runs([experiment.experiment_id])
-    }
-    assert ("trial", "FAILED") in by_kind
-    assert ("trial", "FINISHED") in by_kind
-    assert ("sweep", "FAILED") in by_kind
-    assert "DataError" in by_kind["trial", "FAILED"].data.tags["ovos.error"]
+        (broken / path.name).write_bytes(path.read_bytes())
+    again = run_sweep(space, trials)
+    assert not again.failed
+    assert again.results[good[1].name]["scores"] == before
+    for trial in (good[0], good[2]):
+        assert (Path(trial.config.storage) / trial.config.name / "result.json").stat().st_mtime_ns == stamps[trial.name]
+    ended = client.search_runs([experiment.experiment_id])
+    assert len(ended) == 5, "no second runs"
+    assert {run.info.status for run in ended} == {"FINISHED"}
 
 
 @pytest.mark.ray

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -21,17 +23,19 @@ import psutil
 
 
 def free_port() -> int:
-    """A free port below those that Ray hands to its workers (10002 to 19999) and the system to connections."""
-    for port in range(20500 + os.getpid() % 1000, 32000):
+    """A free port above those that Ray hands to its workers (10002 to 19999) and below those of connections.
+
+    No other process of tests gets it as long as this one lives: each holds a lock on a file of the port's name. Servers
+    take numbers, not open sockets, so that the port itself cannot be held and handed over.
+    """
+    for port in range(20500, 32000):
+        lock = os.open(Path(tempfile.gettempdir(), f"ovos-tests-port-{port}"), os.O_CREAT | os.O_RDWR, 0o666)
         with socket.socket() as candidate, contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             candidate.bind(("127.0.0.1", port))
-            if port not in _taken:
-                _taken.add(port)
-                return port
+            return port
+        os.close(lock)
     raise OSError("no free port")
-
-
-_taken: set[int] = set()
 
 
 def answers(port: int, path: str) -> bool:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import ray
+from gates import Gates
+from processes import free_port, wait_for
 from ray.cluster_utils import Cluster
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tiny_study import tiny_config
@@ -24,7 +24,7 @@ from ovos_ray.study.expand import expand
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.train.run_folder import RunFolder
 
-STEPS = 60
+STEPS, GATE = 20, 10
 
 
 class Blocker:
@@ -39,28 +39,21 @@ def study(root: Path) -> tuple[SearchSpace, list[Trial]]:
     return space, expand(space, resolve_paths(tiny_config(root, steps=STEPS), root))[0]
 
 
-def under_way(trials: list[Trial]) -> dict[str, int]:
-    """Returns the last checkpoint of the trials that have one and are not done."""
+def kill_once_they_train(gates: Gates, trials: list[Trial], node: Any, blocker: Any, done: dict[str, Any]) -> None:
+    """Waits for two trials to stand at their gates, frees the head, and kills the other node's raylet."""
+    wait_for(lambda: sum(gates.reached(trial.config.name, GATE) for trial in trials) == 2, 300)
     steps = {trial.name: RunFolder.of(trial.config).checkpoints().latest() or 0 for trial in trials}
-    return {name: step for name, step in steps.items() if 0 < step < STEPS}
-
-
-def kill_once_they_train(trials: list[Trial], node: Any, blocker: Any, done: dict[str, Any]) -> None:
-    """Waits for a trial to have a checkpoint, frees the head, and kills the other node's raylet."""
-    while not (steps := under_way(trials)):
-        time.sleep(0.02)
     ray.kill(blocker)
     (raylet,) = node.all_processes["raylet"]
     os.kill(raylet.process.pid, signal.SIGKILL)
+    gates.open()
     done |= {"killed": node.node_id, "steps_at_kill": steps}
 
 
 def main(root: Path) -> None:
     # The head has a CPU to spare: runs that start while Ray has not yet noticed the death leave reservations behind.
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]  # the usual one belongs to the test session's cluster
-    arguments = {"num_cpus": 3, "include_dashboard": True, "dashboard_port": port}
+    # The usual port belongs to the test session's cluster.
+    arguments = {"num_cpus": 3, "include_dashboard": True, "dashboard_port": free_port()}
     cluster = Cluster(initialize_head=True, head_node_args=arguments)
     node = cluster.add_node(num_cpus=2)
     cluster.wait_for_nodes()
@@ -74,15 +67,15 @@ def main(root: Path) -> None:
     blocker = ray.remote(Blocker).options(num_cpus=2.9, scheduling_strategy=head).remote()
     space, trials = study(root)
     done: dict[str, Any] = {}
-    killer = threading.Thread(target=kill_once_they_train, args=(trials, node, blocker, done), daemon=True)
+    gates = Gates(root / "gates", (GATE,))
+    killer = threading.Thread(target=kill_once_they_train, args=(gates, trials, node, blocker, done), daemon=True)
     killer.start()
-    began = time.monotonic()
-    result = run_sweep(space, trials, max_concurrent=2)
+    result = run_sweep(space, trials, max_concurrent=2, watcher=gates)
     killer.join(1)
     alive = [n["NodeID"] for n in ray.nodes() if n["Alive"]]
     failed = [[failure.name, failure.reason] for failure in result.failed]
     finished = sorted(result.results)
-    print(json.dumps({**done, "finished": finished, "failed": failed, "alive": alive, "s": time.monotonic() - began}))
+    print(json.dumps({**done, "finished": finished, "failed": failed, "alive": alive}))
     ray.shutdown()
     cluster.shutdown()
 

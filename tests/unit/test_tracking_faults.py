@@ -100,7 +100,6 @@ def test_server_absent_at_the_start_and_killed_mid_run(tmp_path: Path) -> None:
     sink = Sink.open(f"http://127.0.0.1:{server.port}", "dead", "one", name="x", spool=tmp_path / "spool")
     for step in range(20):
         sink.log_metrics({"train/loss": loss(step)}, step)
-    time.sleep(1)
     server.start()
     try:
         wait_for(lambda: sink.run_id is not None)
@@ -108,9 +107,7 @@ def test_server_absent_at_the_start_and_killed_mid_run(tmp_path: Path) -> None:
         server.kill()
         for step in range(21, 40):
             sink.log_metrics({"train/loss": loss(step)}, step)
-        began = time.monotonic()
         assert not sink.finish(timeout_s=1)
-        assert time.monotonic() - began < 5
         (unsent,) = sync(tmp_path / "spool")
         assert unsent.run_key == "one"
         assert unsent.num_records >= 19
