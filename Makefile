@@ -4,19 +4,33 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test nightly docs lint types check install browser clean
+.PHONY: demo test nightly coverage docs lint types check install browser clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up, then train and compare the backward strategies on embedded data (6 to 10 minutes)"
 	@echo "make test    set up, then run the tests"
 	@echo "make nightly set up, then run the long tests"
+	@echo "make coverage the tests, and which lines they ran"
 	@echo "make check   lint, types and tests"
 	@echo "make docs    set up, then build the documentation in docs/_build/html"
+
+# CUDA's libraries are 5 of the environment's 7 GB. Without a GPU PyTorch's own wheels for CPUs do, where their index can
+# be reached and pip is not told to use another one. What a .venv has, it keeps; CPU_WHEELS= for CUDA all the same.
+CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
+HAS_GPU = test -e /dev/nvidiactl || command -v nvidia-smi
+HAS_TORCH = $(BIN)/python -c 'from importlib.metadata import version; version("torch")'
+OWN_INDEX = test -n "$$PIP_INDEX_URL" || $(BIN)/python -m pip config get global.index-url
+REACHED = $(BIN)/python -c 'import sys, urllib.request; urllib.request.urlopen(sys.argv[1] + "/torch/", timeout=5)'
 
 $(INSTALLED): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	-$(BIN)/python -m pip install --quiet --upgrade pip  # an old one searches for minutes
+	@if test "$$(uname -s)" != Linux || test -z "$(CPU_WHEELS)" || \
+		{ $(HAS_GPU) || $(HAS_TORCH) || $(OWN_INDEX); } >/dev/null 2>&1; then :; \
+	elif $(REACHED) "$(CPU_WHEELS)" 2>/dev/null && echo "no GPU here: PyTorch for CPUs, from $(CPU_WHEELS)" && \
+		$(BIN)/python -m pip install --quiet --index-url "$(CPU_WHEELS)" torch torchvision; then :; \
+	else echo "no GPU here, and no wheels for CPUs at $(CPU_WHEELS): PyTorch comes with CUDA, 5 GB more"; fi
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 
