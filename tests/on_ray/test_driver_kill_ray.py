@@ -60,7 +60,7 @@ def test_a_sweep_whose_driver_was_killed_is_finished_by_the_same_command(tmp_pat
     driver = start(tmp_path)
     try:
         # One trial is finished, the next under way.
-        wait_for(lambda: driver.poll() is not None or (folder.checkpoints().latest() or 0) > 0, 400)
+        wait_for(lambda: driver.poll() is not None or (folder.checkpoints().latest() or 0) > 0, 600)
         assert driver.poll() is None, (tmp_path / "log.txt").read_text()
         assert RunFolder.of(short).result() is not None
         # Ray's agents look for their node every now and then only, and hold nothing of a run.
@@ -76,7 +76,7 @@ def test_a_sweep_whose_driver_was_killed_is_finished_by_the_same_command(tmp_pat
     stamp = Path(RunFolder.of(short).storage.path("result.json")).stat().st_mtime_ns
 
     again = start(tmp_path)
-    assert again.wait(300) == 0, (tmp_path / "log.txt").read_text()
+    assert again.wait(600) == 0, (tmp_path / "log.txt").read_text()
 
     log = (tmp_path / "log.txt").read_text()
     assert f"resuming at step {survived}" in log

@@ -30,7 +30,7 @@ def told_by(script: str, root: Path) -> tuple[dict[str, Any], str]:
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, str(REPOSITORY / "tests" / "support" / script), str(root)]
-    ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=400)
+    ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
     return last_line(ended.stdout), ended.stderr[-4000:]
 

@@ -27,7 +27,7 @@ def test_a_sweep_survives_the_death_of_the_node_it_trains_on(tmp_path: Path) -> 
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
     environment.pop("RAY_ADDRESS", None)
     script = [sys.executable, str(REPOSITORY / "tests" / "support" / "two_nodes.py"), str(tmp_path)]
-    ended = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=400)
+    ended = subprocess.run(script, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stderr[-4000:]
     told = last_line(ended.stdout)
 

@@ -48,7 +48,7 @@ def elastic(root: Path) -> ExperimentConfig:
 
 def kill_once_it_trains(gates: Gates, config: ExperimentConfig, node: Any, done: dict[str, Any]) -> None:
     """Waits for the run to stand at its gate, and kills the second node's raylet."""
-    wait_for(lambda: gates.reached(config.name, GATE), 300)
+    wait_for(lambda: gates.reached(config.name, GATE), 600)
     (raylet,) = node.all_processes["raylet"]
     os.kill(raylet.process.pid, signal.SIGKILL)
     gates.open()

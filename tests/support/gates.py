@@ -46,8 +46,8 @@ def kill_at(gates: Gates, run: str) -> threading.Thread:
 
     def kill() -> None:
         for step in gates.steps:
-            wait_for(lambda step=step: gates.reached(run, step), 300)
-            wait_for(lambda: bool(training_workers(os.getpid())), 60)
+            wait_for(lambda step=step: gates.reached(run, step), 600)
+            wait_for(lambda: bool(training_workers(os.getpid())), 300)
             for worker in training_workers(os.getpid()):
                 worker.kill()
         gates.open()

@@ -108,7 +108,7 @@ def main(root: Path) -> None:
     ray.init(cluster.address, log_to_driver=False, runtime_env={"env_vars": variables})
     config, events = growing(root), root / "events"
     run = in_thread(fit, RunRequest(config, "none", config.name, watcher=EventFile(events)), wait_s=300.0)
-    wait_for(says(events, "waiting"), 60)
+    wait_for(says(events, "waiting"), 300)
     waited_alone = "starting" not in events.read_text()
     cluster.add_node(num_cpus=2)
     run.join()

@@ -48,7 +48,7 @@ def answers(port: int, path: str) -> bool:
         return False
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def wait_for(condition: Callable[[], bool], timeout_s: float = 120) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "condition not met in time"
@@ -85,7 +85,7 @@ class MlflowServer:
             self.wait()
 
     def wait(self) -> None:
-        wait_for(lambda: answers(self.port, "/health"), 90)
+        wait_for(lambda: answers(self.port, "/health"), 300)
 
     def kill(self) -> None:
         if self.process is not None:
@@ -197,7 +197,7 @@ class RayHead:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_for(self._ready, 90)
+        wait_for(self._ready, 300)
 
     def _ready(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()

@@ -41,7 +41,7 @@ def study(root: Path) -> tuple[SearchSpace, list[Trial]]:
 
 def kill_once_they_train(gates: Gates, trials: list[Trial], node: Any, blocker: Any, done: dict[str, Any]) -> None:
     """Waits for two trials to stand at their gates, frees the head, and kills the other node's raylet."""
-    wait_for(lambda: sum(gates.reached(trial.config.name, GATE) for trial in trials) == 2, 300)
+    wait_for(lambda: sum(gates.reached(trial.config.name, GATE) for trial in trials) == 2, 600)
     steps = {trial.name: RunFolder.of(trial.config).checkpoints().latest() or 0 for trial in trials}
     ray.kill(blocker)
     (raylet,) = node.all_processes["raylet"]
