@@ -58,6 +58,11 @@ nightly: $(INSTALLED)
 coverage: $(INSTALLED)
 	$(PYTEST) $(BOTH) --cov=ovos_ray --cov-report=term:skip-covered --cov-report=json:coverage.json
 
+# The Markdown files as a site; a warning is an error.
+docs: $(INSTALLED)
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -b html . docs/_build/html
+	@echo docs/_build/html/docs/index.html
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
