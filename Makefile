@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test nightly coverage docs lint types check install browser clean
+.PHONY: demo test nightly coverage coverage-nightly docs lint types check install browser clean
 .DEFAULT_GOAL := help
 
 help:
@@ -54,9 +54,13 @@ endif
 nightly: $(INSTALLED)
 	$(PYTEST) -m nightly $(BOTH)
 
-# Of lines and branches in this process and those that tests start, but not in Ray's workers.
+# Lines and branches that tests run; then those that only `make nightly` does, one number a line.
 coverage: $(INSTALLED)
-	$(PYTEST) $(BOTH) --cov=ovos_ray --cov-report=term:skip-covered --cov-report=json:coverage.json
+	$(PYTEST) $(BOTH) --cov --cov-report=term:skip-covered --cov-report=json:coverage.json
+
+coverage-nightly: coverage
+	$(PYTEST) -m nightly $(BOTH) --cov --cov-report=json:coverage-nightly.json
+	$(BIN)/python benchmarks/only_nightly.py coverage.json coverage-nightly.json
 
 # The Markdown files as a site; a warning is an error.
 docs: $(INSTALLED)

@@ -61,19 +61,19 @@ def test_a_study_runs_is_logged_counts_a_failure_and_runs_again_only_what_is_mis
     for path in Path(base.data.shards[0]).iterdir():
         (broken / path.name).write_bytes(path.read_bytes() if path.suffix == ".json" else b"PAR1 nothing PAR1")
     # Shards with the same index are the same data: what else differs makes them two trials.
-    axes = {"method.backward data.shards": [(name, base.data.shards) for name in ("T-step", "2-step", "1-step")]}
-    axes["method.backward data.shards"].append(("3-step", (str(broken),)))
+    good = tuple((strategy, 2, base.data.shards) for strategy in ("T-step", "2-step", "1-step"))
+    axes = {"method.backward data.batch_size data.shards": (*good, ("2-step", 1, (str(broken),)))}
     space = SearchSpace(name="study", trainable="none", axes=axes, seeds=(0,))
     trials, skipped = expand(space, base)
     assert not skipped
-    *good, bad = trials
+    *healthy, bad = trials
     result = run_sweep(space, trials, max_concurrent=2)
     (failure,) = result.failed
     assert failure.name == bad.name
     assert failure.reason.startswith("DataError: ")
     assert failure.remedy
-    assert set(result.results) == {trial.name for trial in good}
-    for trial in good:
+    assert set(result.results) == {trial.name for trial in healthy}
+    for trial in healthy:
         folder = Path(trial.config.storage) / trial.config.name
         assert {"config.json", "network.safetensors", "scores.csv", "result.json"} <= {p.name for p in folder.iterdir()}
         assert len(list((folder / "predictions").rglob("*.png"))) == 6
@@ -97,16 +97,16 @@ def test_a_study_runs_is_logged_counts_a_failure_and_runs_again_only_what_is_mis
         assert 0 <= run.data.metrics["final/jf"] <= 100
 
     # One trial is lost; running the study again makes that one, and tries the failed one again.
-    lost = RunFolder.of(good[1].config).storage
-    stamps = {t.name: (Path(t.config.storage) / t.config.name / "result.json").stat().st_mtime_ns for t in good}
-    before = result.results[good[1].name]["scores"]
+    lost = RunFolder.of(healthy[1].config).storage
+    stamps = {t.name: (Path(t.config.storage) / t.config.name / "result.json").stat().st_mtime_ns for t in healthy}
+    before = result.results[healthy[1].name]["scores"]
     lost.remove("result.json")
     for path in Path(base.data.shards[0]).iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
     again = run_sweep(space, trials)
     assert not again.failed
-    assert again.results[good[1].name]["scores"] == before
-    for trial in (good[0], good[2]):
+    assert again.results[healthy[1].name]["scores"] == before
+    for trial in (healthy[0], healthy[2]):
         assert (Path(trial.config.storage) / trial.config.name / "result.json").stat().st_mtime_ns == stamps[trial.name]
     ended = client.search_runs([experiment.experiment_id])
     assert len(ended) == 5, "no second runs"
