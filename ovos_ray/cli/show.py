@@ -27,7 +27,10 @@ EXAMPLE = "ovos-ray show trainables.one_shot.xmem data.clip_length=5 --explain"
 
 def show(
     recipe: Annotated[
-        str, typer.Argument(help="A recipe, a study, or a file of settings.", autocompletion=complete_recipe)
+        str,
+        typer.Argument(
+            help="A recipe, a study, a file of settings, or a run's folder.", autocompletion=complete_recipe
+        ),
     ],
     overrides: Overrides = None,
     explain: Annotated[
@@ -39,13 +42,13 @@ def show(
 ) -> None:
     """Prints the resolved configuration of a recipe, or the trials of a study."""
     from ovos_ray.config import ExperimentConfig, override
-    from ovos_ray.config.files import SUFFIXES, find_config
+    from ovos_ray.config.files import find_config, is_file
     from ovos_ray.config.recipes import make
     from ovos_ray.run.checks import check_settings
     from ovos_ray.run.pretraining import pin
     from ovos_ray.study.space import SearchSpace
 
-    made = find_config(recipe) if recipe.endswith(SUFFIXES) else make(recipe, object)
+    made = find_config(recipe) if is_file(recipe) else make(recipe, object)
     if isinstance(made, SearchSpace):
         _show_study(made, overrides or [], explain=explain, form=form)
     elif isinstance(made, ExperimentConfig):

@@ -36,7 +36,7 @@ def train(
     trainable: Annotated[
         str,
         typer.Argument(
-            help="A recipe, such as trainables.one_shot; or a file: run.yaml, runs/x/config.json.",
+            help="A recipe, such as trainables.one_shot; a file, such as run.yaml; or a run's folder.",
             autocompletion=complete_recipe,
         ),
     ],

@@ -21,23 +21,29 @@ from ovos_ray.config.settings import ExperimentConfig
 from ovos_ray.config.stored import read_stored
 from ovos_ray.errors import ConfigError
 
-__all__ = ["SUFFIXES", "find_config"]
+__all__ = ["SUFFIXES", "find_config", "is_file"]
 
 SUFFIXES = (".json", ".yaml", ".yml")
+
+
+def is_file(source: str) -> bool:
+    """Whether a source names a file of settings or the folder of a run, not a module."""
+    return source.endswith(SUFFIXES) or "/" in source or Path(source, "config.json").is_file()
 
 
 def find_config(source: str) -> ExperimentConfig:
     """Returns the configuration that a recipe makes, or that a file holds.
 
     Args:
-        source: A module path, such as `trainables.one_shot`, or a `.json` or `.yaml` file.
+        source: A module path, such as `trainables.one_shot`; a `.json` or `.yaml` file; or the folder of a run.
 
     Raises:
         ConfigError: It is not found, or holds what is no setting.
     """
-    if not source.endswith(SUFFIXES):
+    if not is_file(source):
         return make(source, ExperimentConfig)
-    values = _read(Path(source))
+    folder = not source.endswith(SUFFIXES)
+    values = _read(Path(source, "config.json") if folder else Path(source))
     if isinstance(values.get("config"), Mapping):  # as `RunFolder` and `show --format` write it
         return read_stored(values["config"], values.get("schema", 1))
     recipe = values.pop("recipe", None)
@@ -53,7 +59,9 @@ def _read(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
         values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror})", "give a recipe of `ovos-ray ls`") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror})", "give a run's folder, a file, or a recipe of `ovos-ray ls`"
+        ) from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not a configuration ({error})", _REMEDY) from error
     if not isinstance(values, dict):

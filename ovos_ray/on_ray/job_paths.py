@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig, flatten, override
+from ovos_ray.config import flatten, override
+from ovos_ray.config.files import find_config, is_file
 from ovos_ray.config.recipes import make
 from ovos_ray.errors import ConfigError
 from ovos_ray.run.request import resolve
@@ -54,13 +55,13 @@ def refuse_relative_paths(verb: str, parameters: Mapping[str, Any]) -> None:
 
 def _relative_settings(recipe: str, overrides: Sequence[str]) -> dict[str, str]:
     """Returns the settings of a recipe that are relative paths."""
-    made = make(recipe, object)
+    made = None if is_file(recipe) else make(recipe, object)
     if isinstance(made, SearchSpace):
         space, trials, _ = expand_study(made, overrides)
         configs = [group.config for group in group_trials(trials)]
         configs = [override(config, {"storage": config.storage.removesuffix(f"/{space.name}")}) for config in configs]
     else:
-        configs = [override(make(recipe, ExperimentConfig), list(overrides))]
+        configs = [override(find_config(recipe), list(overrides))]
     relative: dict[str, str] = {}
     for config in configs:
         for (key, value), there in zip(flatten(config).items(), flatten(resolve(config)).values(), strict=True):

@@ -97,8 +97,11 @@ def test_settings_of_a_users_own_file(tmp_path: Path) -> None:
         file.write_text(text)
         with pytest.raises(ConfigError, match=message):
             find_config(str(file))
-    with pytest.raises(ConfigError, match="cannot be read"):
-        find_config(str(tmp_path / "no.yaml"))
+    for missing in ("no.yaml", "no-run"):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            find_config(str(tmp_path / missing))
+    (tmp_path / "config.json").write_text(json.dumps({"config": to_dict(wanted)}))
+    assert find_config(str(tmp_path)) == wanted
 
 
 @pytest.mark.parametrize(
