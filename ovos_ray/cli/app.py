@@ -12,6 +12,7 @@ import typer
 
 import ovos_ray
 from ovos_ray.cli import (
+    convert,
     cp,
     demo,
     doctor,
@@ -48,8 +49,8 @@ app = typer.Typer(
 )
 
 for module in (
-    label, pack, verify, train, sweep, status, show, ls, cp, predict, models, export, evaluate, score, submission,
-    report, submit, sync, demo, doctor,
+    label, pack, verify, train, sweep, status, show, ls, cp, predict, convert, models, export, evaluate, score,
+    submission, report, submit, sync, demo, doctor,
 ):  # fmt: skip
     name = module.__name__.rpartition(".")[2]
     settings = {"allow_interspersed_args": False} if module is submit else None  # the job's options are not its own

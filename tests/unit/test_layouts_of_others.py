@@ -21,7 +21,8 @@ from ovos_ray.data.folders.open import DatasetFolder, describe, open_dataset
 from ovos_ray.data.masks import DAVIS_PALETTE, decode_mask
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.verify import verify
-from ovos_ray.errors import DataError, MissingExtraError
+from ovos_ray.errors import ConfigError, DataError, MissingExtraError
+from ovos_ray.evaluate.infer.convert import run_lengths
 from ovos_ray.packing.pack import pack
 
 coco_mask = pytest.importorskip("pycocotools.mask")
@@ -135,6 +136,29 @@ def test_every_pixel_comes_back_through_shards(davis: DatasetFolder, tmp_path: P
                 assert np.array_equal(decode_mask(row.label), expected)
             assert row.jpeg == original.frames[row.frame].read_bytes()
     assert pack(source, tmp_path / "first").budget.labelled_frames == 3
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_what_is_converted_gives_back_every_pixel(davis: DatasetFolder, tmp_path: Path, layout: str) -> None:
+    masks, root = davis.root / "Annotations", tmp_path / "converted"
+    command = ["convert", str(masks), "--to", layout, "--out", str(root / "train.json")]
+    assert "18 masks" in CliRunner().invoke(app, command, catch_exceptions=False).output
+    (root / "images").symlink_to(davis.root / "JPEGImages")
+    source = open_dataset(root, "mine", layout)
+    for number in range(3):
+        original, found = davis.video("train", f"v{number}"), source.video("train", f"480p/v{number}")
+        for frame in found.masks:
+            expected = original.mask(frame)
+            assert np.array_equal(found.mask(frame), np.where(expected == 3, 2, expected))
+        assert list(found.masks) == [frame for frame in range(FRAMES) if original.mask(frame).any()]
+    mask = davis.video("train", "v0").mask(5) == 3
+    mask[0, 0] = mask[-1, -1] = True  # runs that begin and end with an object, long and short ones in turn
+    expected_runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    assert run_lengths(mask) == expected_runs
+    with pytest.raises(ConfigError, match="no format 'xml'"):
+        CliRunner().invoke(app, [*command[:3], "xml", *command[4:]], catch_exceptions=False)
+    with pytest.raises(DataError, match="no masks"):
+        CliRunner().invoke(app, ["convert", str(tmp_path / "none"), "--out", "x.json"], catch_exceptions=False)
 
 
 def _painted(mask: np.ndarray, colours: dict[int, tuple[int, ...]]) -> Image.Image:

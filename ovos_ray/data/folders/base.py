@@ -11,7 +11,7 @@ import functools
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ovos_ray.data.folders.description import DatasetDescription
 from ovos_ray.data.folders.drawn_masks import ColourMasks
@@ -130,7 +130,7 @@ class DatasetFolder(abc.ABC):
         self.root = root
         self.description = description
 
-    def __reduce__(self) -> tuple[type[DatasetFolder], tuple[Path, DatasetDescription]]:
+    def __reduce__(self) -> tuple[type[DatasetFolder], tuple[Any, ...]]:
         return type(self), (self.root, self.description)  # listings are large, and made anew where they are needed
 
     @classmethod

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.description import DatasetDescription
@@ -54,6 +55,9 @@ class ShardFolder(DatasetFolder):
             name=index.dataset, layout=layout or index.layout, frame_interval=index.frame_interval
         )
         super().__init__(cache_folder() / "shards" / index.digest, known)
+
+    def __reduce__(self) -> tuple[type[ShardFolder], tuple[Any, ...]]:
+        return type(self), (self.location, self.description.layout)
 
     @property
     def index(self) -> ShardIndex:
