@@ -39,7 +39,7 @@ def real_video() -> SearchSpace:
 
 def davis2016() -> SearchSpace:
     """One label of each training sequence of DAVIS 2016, with and without static clips; beside it all labels."""
-    first, every = ("shards/davis2016",), ("shards/davis2016-all",)
+    first, every = ("shards/davis2016-first",), ("shards/davis2016-all",)
     return SearchSpace(
         name="davis2016",
         trainable="trainables.one_shot",

@@ -11,6 +11,7 @@ import torch
 from runs import config_of, local_stream, same, train_alone
 
 from ovos_ray import networks
+from ovos_ray.cli.demo_chain import _trials, demo_config, demo_space
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.config.digest import digest
@@ -19,8 +20,11 @@ from ovos_ray.data.clips.plan import Plan, is_static_step
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ConfigError
 from ovos_ray.run.checks import check_config
+from ovos_ray.run.estimate import estimate
+from ovos_ray.study.expand import expand
 from ovos_ray.train.step import TrainingModule
 from trainables import one_shot
+from trainables.one_shot import STATIC_CLIPS
 
 HALF = {"data.static_share": ((0.0, 1.0), (0.25, 0.5))}
 ALL = {"data.static_share": ((0.0, 1.0),)}
@@ -170,3 +174,22 @@ def test_a_clip_of_a_static_step_reads_the_labelled_frame_alone(shards: Path, tm
             assert clip.static is (step in static_steps(config))
             assert clip.frames[:1] == tuple(labelled[clip.video])
             assert len(clip.frames) == (1 if clip.static else 4)
+
+
+def test_the_demo_trains_one_network_with_static_clips_beside_its_plain_one(tmp_path: Path) -> None:
+    *plain, mixed = _trials(demo_space(), demo_config(tmp_path))
+    assert [trial.name for trial in plain] == [trial.name for trial in expand(demo_space(), demo_config(tmp_path))[0]]
+    (twin,) = (trial for trial in plain if trial.name == "stcn-tiny 2-step seed 0")
+    assert mixed.name == "stcn-tiny 2-step with static clips seed 0"
+    assert mixed.config.name != twin.config.name
+    same = {"name": twin.config.name, "data.static_share": (), "data.static_clips": "affine"}
+    assert override(mixed.config, same) == twin.config
+    assert {key: getattr(mixed.config.data, key.split(".")[1]) for key in STATIC_CLIPS} == STATIC_CLIPS
+
+
+@pytest.mark.parametrize("share", [((0.0, 1.0), (0.25, 0.25)), ((0.0, 0.0), (0.25, 0.5))])
+def test_a_run_with_static_steps_is_estimated(
+    shards: Path, tmp_path: Path, share: tuple[tuple[float, float], ...]
+) -> None:
+    found = estimate(config_of(shards, tmp_path, **{"data.static_share": share, "data.crop_size": 32}))
+    assert found.seconds > 0
