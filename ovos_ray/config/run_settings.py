@@ -46,7 +46,8 @@ class TrainConfig:
     keep_checkpoints: Annotated[int, AtLeast(1), Bookkeeping] = 2
     """Complete checkpoints kept, the best one aside; older ones are removed."""
     keep_finished: Annotated[bool, Bookkeeping] = True
-    """False: a run that has its result removes its checkpoints, which nothing reads then: two thirds of its folder."""
+    """False: a run that has its result removes its checkpoints, which only `train --extend` reads then: two thirds of
+    its folder."""
     stall_timeout_s: Annotated[float, AtLeast(0), Bookkeeping, Inherited] = 1800.0
     """Seconds that a worker waits for its next batch, on Ray, before the run ends and says what it waited for; 0: for
     ever."""
