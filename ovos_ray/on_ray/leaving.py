@@ -10,7 +10,7 @@ import ray
 
 from ovos_ray.on_ray.private import draining_nodes
 
-__all__ = ["leaving_nodes", "nodes_taken_away", "this_node_id"]
+__all__ = ["drained_nodes", "leaving_nodes", "this_node_id"]
 
 _POLL_S = 5.0
 
@@ -43,11 +43,20 @@ def leaving_nodes(nodes: Collection[str]) -> Iterator[Callable[[], str]]:
 
 
 @contextmanager
-def nodes_taken_away() -> Iterator[Callable[[], bool]]:
-    """Yields a function that says whether a node is gone that was drained since: its loss is nobody's failure."""
+def drained_nodes() -> Iterator[Callable[[str], bool]]:
+    """Yields a function that says whether a node has been drained since, alive or not: its loss is nobody's failure."""
     drained: set[str] = set()
-    with _looking(lambda: drained.update(draining_nodes())):
-        yield lambda: any(node["NodeID"] in drained and not node["Alive"] for node in ray.nodes())
+
+    def look() -> None:
+        drained.update(draining_nodes())
+
+    def was_drained(node: str) -> bool:
+        with suppress(Exception):
+            look()
+        return node in drained
+
+    with _looking(look):
+        yield was_drained
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from ray.train.torch import TorchTrainer
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.on_ray.causes import lasting_cause, post_restart, was_killed
-from ovos_ray.on_ray.leaving import leaving_nodes, nodes_taken_away, this_node_id
+from ovos_ray.on_ray.leaving import drained_nodes, leaving_nodes, this_node_id
 from ovos_ray.on_ray.room import processors, this_node
 from ovos_ray.on_ray.stream import RankStream, stream_spec
 from ovos_ray.run.loop import Report, train_run
@@ -28,6 +28,7 @@ from ovos_ray.run.out_of_memory import killed_workers
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import decoders_of_worker
 from ovos_ray.run.resume import Start, marked_step
+from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["train_in_task", "train_in_this_process"]
 
@@ -70,17 +71,31 @@ def _forget_earlier_runs(config: ExperimentConfig, device: torch.device) -> None
         torch.compiler.reset()  # or a function that was compiled for eight kinds of runs is not compiled for a ninth
 
 
+_NODE = "node"
+"""Names the node that a plain run of one worker was on last; Ray does not tell of a lost task where it was."""
+
+
+def _train_and_say_where(request: RunRequest) -> None:
+    RunFolder.of(request.config).storage.write(this_node_id().encode(), _NODE)
+    train_in_this_process(request)
+
+
+def _node_of(config: ExperimentConfig) -> str:
+    storage = RunFolder.of(config).storage
+    return storage.read(_NODE).decode() if storage.exists(_NODE) else ""
+
+
 def train_in_task(request: RunRequest) -> None:
     """Trains a run of one worker in a Ray task, and starts it again from its checkpoint where its process is lost.
 
     Raises:
         OvosError: What the run itself raised, unwrapped.
-        ResourceError: Its process was killed more than `train.max_failures` times, those with drained nodes aside.
+        ResourceError: Its process was killed more than `train.max_failures` times, those on drained nodes aside.
     """
     config = request.config
     have = processors(config)
     # A task and not an actor: the next run of the same driver finds a process with everything imported.
-    task = ray.remote(train_in_this_process).options(
+    task = ray.remote(_train_and_say_where).options(
         num_cpus=have["CPU"], num_gpus=have.get("GPU", 0), max_retries=0, name=f"train {config.name}"
     )
     failures = 0
@@ -89,7 +104,7 @@ def train_in_task(request: RunRequest) -> None:
         if any(free.get(name, 0) < number for name, number in have.items()):
             asked = " and ".join(f"{number:g} {name}" for name, number in have.items())
             request.post(marked_step(config), event=f"waiting until {asked} are free")
-        with nodes_taken_away() as taken_away:
+        with drained_nodes() as was_drained:
             running = task.remote(request)
             try:
                 ray.get(running)
@@ -97,7 +112,7 @@ def train_in_task(request: RunRequest) -> None:
                 if (cause := lasting_cause(error)) is not None:
                     raise cause from None
                 killed = was_killed(error)
-                failures += not (killed and taken_away())
+                failures += not (killed and was_drained(_node_of(config)))
                 if failures > config.train.max_failures:
                     if killed:
                         raise killed_workers(config, marked_step(config)) from error

@@ -53,7 +53,7 @@ def test_runs_and_studies_wait_for_nodes_grow_with_them_and_outlive_one_that_is_
     assert "will be taken away; a checkpoint is written now and every few seconds" in spot
     assert 0 < told["written"] < leaving(tmp_path).train.steps
     resumed = re.findall(r"resuming at step (\d+)", spot)
-    assert [int(step) >= told["written"] for step in resumed] == [True], spot
+    assert [int(step) >= told["written"] for step in resumed] == [True], spot + log
     for config in (growing(tmp_path), leaving(tmp_path)):
         assert same(result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")})))
 
