@@ -9,6 +9,7 @@ steps: 500
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ SUFFIXES = (".json", ".yaml", ".yml")
 
 def is_file(source: str) -> bool:
     """Whether a source names a file of settings or the folder of a run, not a module."""
-    return source.endswith(SUFFIXES) or "/" in source or Path(source, "config.json").is_file()
+    return source.endswith(SUFFIXES) or "/" in source or os.path.isfile(os.path.join(source, "config.json"))
 
 
 def find_config(source: str) -> ExperimentConfig:

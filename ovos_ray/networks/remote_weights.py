@@ -7,6 +7,7 @@ CACHE/weights/SHA256/result.json    of the run that wrote it, if one did
 from __future__ import annotations
 
 import hashlib
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def weights_exist(location: str | Path) -> bool:
     """
     uri = location_of(location)
     if "://" not in uri:
-        return Path(location).is_file()
+        return os.path.isfile(location)  # also of what can be no path
     folder, _, name = uri.rpartition("/")
     return Storage(folder).exists(name)
 

@@ -101,6 +101,7 @@ def test_recipes_hold_the_values_of_the_published_code(
 
 def test_ls_shows_every_path_whole_also_on_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(console, "width", 60)
+    monkeypatch.setattr(console, "_force_terminal", True)
     shown = CliRunner().invoke(app, ["ls"]).stdout
     for recipe in list_recipes("trainables") + list_recipes("search_spaces"):
         assert f" {recipe.path} " in shown
