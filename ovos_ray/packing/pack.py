@@ -12,6 +12,7 @@ import hashlib
 import os
 import pickle
 import shutil
+import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -111,7 +112,7 @@ def pack(
 
     options = Options(split, labels, label_frame, shortest_side, rows_per_group)
     threads = num_threads or max(1, min(8, (os.cpu_count() or 1) // num_workers))
-    pickled = pickle.dumps(source)
+    pickled = pickle.dumps((source, uuid.uuid4().hex))  # another pack may find another listing
     if runner is None and num_workers > 1:
         runner = partial(in_processes, num_workers=num_workers)
     try:

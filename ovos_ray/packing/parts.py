@@ -55,7 +55,7 @@ class Part:
     Attributes:
         number: Its place among the parts.
         file: Name of the shard file.
-        source: The dataset folder, pickled; a process opens it once.
+        source: The dataset folder and what tells this pack from others, pickled; a process opens it once a pack.
         options: How it is packed.
         videos: Names of its videos.
         digest: Of names, sizes and times of their files, and of the options.
@@ -163,7 +163,8 @@ class _FlawedError(Exception):
 
 @functools.lru_cache(maxsize=1)
 def _opened(pickled: bytes) -> DatasetFolder:
-    source: DatasetFolder = pickle.loads(pickled)  # noqa: S301 - the driver's own
+    source: DatasetFolder
+    source, _ = pickle.loads(pickled)  # noqa: S301 - the driver's own
     return source
 
 

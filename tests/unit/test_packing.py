@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,6 +114,17 @@ def test_what_was_finished_is_kept_when_a_file_is_mended_and_not_with_other_opti
     mask.write_bytes(whole)
     assert pack(davis, tmp_path / "other", shard_bytes=1, labels="all").budget.labelled_frames == 30
     assert verify(tmp_path / "other") == []
+
+
+def test_a_second_pack_in_one_process_sees_what_was_added(tmp_path: Path) -> None:
+    for number in (2, 3):
+        root = make_davis(tmp_path / "davis", num_videos=number) if number == 2 else tmp_path / "davis"
+        if number == 3:
+            for part in ("JPEGImages", "Annotations"):
+                shutil.copytree(root / part / "480p/v0", root / part / "480p/v7")
+            (root / "ImageSets/2017/train.txt").write_text("v0\nv1\nv7\n")
+        index = pack(open_dataset(root, "davis2017"), tmp_path / "shards", overwrite=True)
+        assert len(index.videos) == number
 
 
 def test_a_second_pack_of_the_same_folder_is_refused_while_the_first_runs(davis: DatasetFolder, tmp_path: Path) -> None:

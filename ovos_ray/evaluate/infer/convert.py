@@ -49,10 +49,10 @@ def _videos(folder: Path, prefix: str = "") -> Iterator[tuple[str, list[Path]]]:
         yield from _videos(below, f"{name}/")
 
 
-def _objects(path: Path, size: tuple[int, int] | None) -> Iterator[tuple[ObjectBox, dict[str, Any]]]:
+def _objects(path: Path, size: tuple[int, int]) -> Iterator[tuple[ObjectBox, dict[str, Any]]]:
     """Yields every object of a mask with its run lengths."""
     mask = decode_mask(path)
-    if size is not None and mask.shape != size:
+    if mask.shape != size:
         raise DataError(f"{path}: mask of {mask.shape}, others of {size} (height, width)", "give masks of one size")
     for box in boxes(mask):
         yield box, {"size": list(mask.shape), "counts": run_lengths(mask == box.object_id)}
