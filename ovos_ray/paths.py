@@ -56,7 +56,7 @@ def checked_name(name: object, what: str, source: str | os.PathLike[str], *, nes
         nested: Whether it may lie in folders: `set/class/image`.
 
     Raises:
-        DataError: It is no text, empty, too long, absolute, hidden, leads elsewhere (`..`), or holds a backslash, a
+        DataError: It is not text, empty, too long, absolute, hidden, leads elsewhere (`..`), or holds a backslash, a
             control character, or a slash although it is not `nested`.
     """
     problem = _problem(name, nested)
@@ -70,7 +70,7 @@ def checked_name(name: object, what: str, source: str | os.PathLike[str], *, nes
 
 def _problem(name: object, nested: bool) -> str | None:
     if not isinstance(name, str):
-        return "is no text"
+        return "is not text"
     if any(unicodedata.category(letter) in _REFUSED or letter in _TURNING for letter in name):
         return "holds a control character"
     if "\\" in name:

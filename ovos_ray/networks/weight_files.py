@@ -64,10 +64,10 @@ def state_dict_of(content: Any, name: str) -> dict[str, Tensor]:
     )
     if not named or not content:
         found = ", ".join(repr(key)[:40] for key in list(content)[:5]) if isinstance(content, Mapping) else "no mapping"
-        raise WeightsError(f"{name} is no state dict (it holds: {found})", "expected tensors by parameter name")
+        raise WeightsError(f"{name} is not a state dict (it holds: {found})", "expected tensors by parameter name")
     for key, tensor in content.items():
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
-            raise WeightsError(f"{name}: {key} is no dense tensor with values", "save plain tensors")
+            raise WeightsError(f"{name}: {key} is not a dense tensor with values", "save plain tensors")
         if not torch.isfinite(tensor).all():
             raise WeightsError(
                 f"{name}: {key} holds NaN or infinity", "take an earlier checkpoint: this training has diverged"
@@ -113,7 +113,8 @@ def _pickled(path: Path) -> Any:
         if "truncated" in str(error):
             raise _damaged(path) from error
         raise WeightsError(
-            f"{path} was refused: it is no weights file, or more than tensors and plain values, which could run code",
+            f"{path} was refused: it is not a weights file, or holds more than tensors and plain values, "
+            "which could run code",
             "only use weights from a source you trust, saved as a bare state dict or as safetensors",
         ) from error
     except Exception as error:

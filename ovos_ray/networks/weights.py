@@ -139,7 +139,7 @@ def export_weights(network: VOSNetwork, path: str | os.PathLike[str], name: str 
     state = {key: tensor.detach().cpu().contiguous() for key, tensor in network.state_dict().items()}
     suffix = Path(path).suffix
     if suffix not in (".safetensors", ".pth"):
-        raise WeightsError(f"{path} is no name for a weights file", "end it in .safetensors or .pth")
+        raise WeightsError(f"{path} is not a name for a weights file", "end it in .safetensors or .pth")
     with atomic_path(path) as temporary:
         if suffix == ".pth":
             torch.save(state, temporary)

@@ -133,7 +133,9 @@ class SlurmJob:
         ]
         for option in directives:
             if option and (not option.startswith("-") or not option.isprintable()):
-                raise ConfigError(f"{option!r} is no option of sbatch", "write it as sbatch does: --sbatch --mem=64G")
+                raise ConfigError(
+                    f"{option!r} is not an option of sbatch", "write it as sbatch does: --sbatch --mem=64G"
+                )
         return _SCRIPT.format(
             made_by=" ".join(self.made_by.split()),
             directives="\n".join(f"#SBATCH {option}" for option in directives if option),

@@ -192,7 +192,7 @@ def read_scores(path: Path) -> Scores:
             for line in csv.DictReader(file):
                 values = {key: float(line[key]) for key in COLUMNS if line.get(key)}
                 if not all(map(math.isfinite, values.values())):
-                    raise ValueError(f"{line['sequence']}: a score that is no number")
+                    raise ValueError(f"{line['sequence']}: a score that is not a number")
                 if line.get("seen"):
                     values["seen"] = float(line["seen"] == "True")
                 table[csv_cell(line["sequence"]), line["object"]] = values

@@ -33,7 +33,7 @@ def model_card(run: Path, file: str, sha256: str) -> str:
         WeightsError: The run has no result.
     """
     if not (run / "result.json").is_file() or not (run / "config.json").is_file():
-        raise WeightsError(f"{run} is no finished run: it has no result.json", "train it to its end, then export it")
+        raise WeightsError(f"{run} is not a finished run: it has no result.json", "train it to its end, then export it")
     result, stored = read_json(run / "result.json"), read_json(run / "config.json")
     config = stored["config"]
     labels = result.get("labels", {})

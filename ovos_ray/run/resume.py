@@ -80,7 +80,7 @@ def check_segment(config: ExperimentConfig) -> None:
         return
     if not 0 <= segment.start_step < segment.stop_step <= config.train.steps:
         raise ConfigError(
-            f"segment.start_step = {segment.start_step}, segment.stop_step = {segment.stop_step} is no part of "
+            f"segment.start_step = {segment.start_step}, segment.stop_step = {segment.stop_step} is not a part of "
             f"train.steps = {config.train.steps}",
             "give 0 <= start_step < stop_step <= train.steps",
         )

@@ -44,7 +44,7 @@ class Range:
 
     def __post_init__(self) -> None:
         if not self.low < self.high or (self.log and self.low <= 0):
-            raise ConfigError(f"{self} is no range", "give low < high, both above 0 if log=True")
+            raise ConfigError(f"{self} is not a range", "give low < high, both above 0 if log=True")
 
     def at(self, quantile: float) -> float:
         """Returns the value at a quantile in [0, 1], with four digits so that it can be read and typed."""

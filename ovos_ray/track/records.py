@@ -61,7 +61,7 @@ class RunIdentity:
             for field in fields(cls):
                 value = getattr(identity, field.name)
                 if not (isinstance(value, str) or (field.name == "parent_key" and value is None)):
-                    raise ValueError(f"{field.name} is no text")
+                    raise ValueError(f"{field.name} is not text")
                 if value is not None and (not value.strip() or len(value) > 2000 or not value.isprintable()):
                     raise ValueError(f"{field.name} is empty, too long, or holds control characters")
             if identity.experiment.replace("/", "-").strip(".") == "":
@@ -142,7 +142,7 @@ def _check_metrics(data: Mapping[str, Any]) -> None:
     for key, value in data["values"].items():
         _check_text(key)
         if type(value) not in (int, float):
-            raise ValueError("a value that is no number")
+            raise ValueError("a value that is not a number")
         float(value)
 
 

@@ -48,7 +48,9 @@ def refuse_secrets(uri: str) -> None:
         secret = parts.password is not None or (web and "@" in parts.netloc)
         secret = secret or any(_SECRET.fullmatch(key) for key, _ in parse_qsl(parts.query, keep_blank_values=True))
     except ValueError as error:
-        raise ConfigError(f"tracking_uri is no address ({error})", f"such as {_DEFAULT} or http://HOST:5000") from error
+        raise ConfigError(
+            f"tracking_uri is not an address ({error})", f"such as {_DEFAULT} or http://HOST:5000"
+        ) from error
     if secret:
         raise ConfigError(
             f"tracking_uri = {without_secrets(uri)} holds credentials, which would end in every checkpoint and log",

@@ -123,7 +123,7 @@ class Spool:
         descriptor = os.open(self.folder / name, flags, 0o600)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise OSError(f"{self.folder / name} is no file")
+            raise OSError(f"{self.folder / name} is not a file")
         return os.fdopen(descriptor, "rb+" if flags & os.O_RDWR else "wb", buffering=0)
 
     @staticmethod
@@ -307,7 +307,7 @@ def _no_links(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(f"{path} is no file")
+        raise OSError(f"{path} is not a file")
     return descriptor
 
 

@@ -67,7 +67,7 @@ def test_what_is_no_finished_run_or_no_name_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="--to hub:kittens"):
         export(run, "hub:kittens")
     (run / "result.json").unlink()
-    with pytest.raises(WeightsError, match="no finished run"):
+    with pytest.raises(WeightsError, match="not a finished run"):
         export(run, str(tmp_path / "w.pth"))
     assert not (tmp_path / "w.pth").exists()
 

@@ -54,7 +54,7 @@ def _video(**values: Any) -> Callable[[dict[str, Any]], object]:
     [
         (_file(name="/etc/passwd"), "absolute"),
         (_file(name="../frames-00000.parquet"), "slash"),
-        (_file(name=7), "no text"),
+        (_file(name=7), "not text"),
         (_file(num_rows=0), "num_rows"),
         (_video(name="../../victim"), "another folder"),
         (_video(name="v\x1b[31m"), "control character"),

@@ -194,7 +194,7 @@ def test_painted_masks_are_read_by_a_table(davis: DatasetFolder, tmp_path: Path)
     with pytest.raises(DataError, match=r"1 colours that the table does not have \(#010203\)"):
         CliRunner().invoke(app, [*command, "--overwrite"], catch_exceptions=False)
     table.write_text("cat:256,0,0\n")
-    with pytest.raises(DataError, match="no colour"):
+    with pytest.raises(DataError, match="not a colour"):
         read_colours(table)
 
 

@@ -114,8 +114,8 @@ def test_the_digest_says_what_a_segment_and_those_before_it_compute() -> None:
 @pytest.mark.parametrize(
     ("segment", "changes", "words"),
     [
-        (SegmentConfig(stop_step=9), {}, "no part of train.steps = 8"),
-        (SegmentConfig(start_step=4, stop_step=4, parent="a", parent_digest="b"), {}, "no part of"),
+        (SegmentConfig(stop_step=9), {}, "not a part of train.steps = 8"),
+        (SegmentConfig(start_step=4, stop_step=4, parent="a", parent_digest="b"), {}, "not a part of"),
         (SegmentConfig(start_step=4, stop_step=8), {}, "do not go together"),
         (SegmentConfig(stop_step=8, parent="a", parent_digest="b"), {}, "do not go together"),
         (SegmentConfig(stop_step=4), {"validation.select_best": True}, "of a whole run"),

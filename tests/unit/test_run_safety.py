@@ -98,11 +98,11 @@ def test_credentials_in_the_address_of_the_store_reach_no_file(shards: Path, tmp
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
 
 
-# ---------------------------------------------------------------- a loss that is no number
+# ---------------------------------------------------------------- a loss that is not a number
 
 
 def poisoned(step_at: int, rank_at: int, rank: int) -> Any:
-    """`TrainingModule.forward` whose loss is no number at one step on one rank."""
+    """`TrainingModule.forward` whose loss is not a number at one step on one rank."""
     real = TrainingModule.forward
 
     def forward(self: TrainingModule, batch: Any, step: int) -> Any:

@@ -195,5 +195,5 @@ def test_a_grid_over_a_range_is_evenly_spaced_from_end_to_end() -> None:
     made = space(ranges={"optimizer.learning_rate": Range(1e-4, 1e-2, log=True)}, num_samples=3)
     assert rates(made) == [1e-4, 1e-3, 1e-2]
     assert [t.name for t in expand(made)[0]] == [f"learning_rate {v} seed 0" for v in ("0.0001", "0.001", "0.01")]
-    with pytest.raises(ConfigError, match="is no range"):
+    with pytest.raises(ConfigError, match="is not a range"):
         Range(0.0, 1.0, log=True)

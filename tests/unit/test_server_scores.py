@@ -74,11 +74,11 @@ def test_files_of_names_and_values_and_the_servers_own_are_read(
         ("G 86.1\n", "whose scores"),
         ("benchmark imagenet\n", "no benchmark 'imagenet'"),
         (YOUTUBE.replace("F_U 88.1", ""), "F_U missing"),
-        (YOUTUBE.replace("88.1", "188.1"), "no percentages"),
-        (YOUTUBE.replace("88.1", "nan"), "no percentages"),
+        (YOUTUBE.replace("88.1", "188.1"), "not percentages"),
+        (YOUTUBE.replace("88.1", "nan"), "not percentages"),
         (YOUTUBE.replace("88.1", "high"), "high"),
         (YOUTUBE.replace("85.8", "58.8"), "the mean of its parts is 79.35"),
-        (YOUTUBE + "86.1\n", "no name and value"),
+        (YOUTUBE + "86.1\n", "not a name and a value"),
     ],
 )
 def test_what_is_no_answer_is_refused(tmp_path: Path, text: str, said: str) -> None:

@@ -114,7 +114,7 @@ def test_directives_are_what_was_asked_for(home: Path) -> None:
 
 @pytest.mark.parametrize("option", ["account=me", "--mem=1\nrm -rf x"])
 def test_what_is_no_option_of_sbatch_is_refused(home: Path, option: str) -> None:
-    with pytest.raises(ConfigError, match="no option of sbatch"):
+    with pytest.raises(ConfigError, match="not an option of sbatch"):
         job(home, more=[option]).script()
 
 

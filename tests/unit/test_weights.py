@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_named(caplog: pytest.LogCaptureFixture) -> None:
 def test_weights_of_something_else_are_refused() -> None:
     with pytest.raises(WeightsError, match="does not fit STCN"):
         load_weights(build("stcn-tiny"), {"fc.weight": torch.zeros(2, 2)})
-    with pytest.raises(WeightsError, match="is no state dict"):
+    with pytest.raises(WeightsError, match="is not a state dict"):
         load_weights(build("stcn-tiny"), {"step": 3})
 
 
@@ -160,7 +160,7 @@ def test_truncated_files_are_named(suffix: str, fraction: float, tmp_path: Path)
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.pth").write_text("no weights")
-    with pytest.raises(WeightsError, match=r"notes\.pth was refused: it is no weights file"):
+    with pytest.raises(WeightsError, match=r"notes\.pth was refused: it is not a weights file"):
         load_weights(build("stcn-tiny"), tmp_path / "notes.pth")
 
 

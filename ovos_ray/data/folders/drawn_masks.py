@@ -43,7 +43,7 @@ def read_colours(path: Path) -> dict[str, int]:
             continue
         found = _LINE.fullmatch(line.strip())
         if found is None or max(int(part) for part in found.groups()[1:]) > 255:
-            raise DataError(f"{path}: {line[:80]!r} is no colour", "write NAME:R,G,B, such as cat:255,0,0")
+            raise DataError(f"{path}: {line[:80]!r} is not a colour", "write NAME:R,G,B, such as cat:255,0,0")
         colour = "#" + bytes(int(part) for part in found.groups()[1:]).hex()
         colours.setdefault(colour, 0 if found[1].strip() == "background" else 1 + max(colours.values()))
     return colours

@@ -83,7 +83,9 @@ def read_server_scores(path: Path) -> ServerScores:
         if found := re.match(r"\s*([A-Za-z][\w&-]*)\s*(?:[:=]\s*|\s)\s*([^\s#]+)\s*(?:#.*)?$", line):
             words[found[1].lower()] = found[2]
         elif line.strip() and not line.lstrip().startswith("#"):
-            raise EvaluationError(f"{path}: {line.strip()[:80]!r} is no name and value", "write lines such as: G 86.1")
+            raise EvaluationError(
+                f"{path}: {line.strip()[:80]!r} is not a name and a value", "write lines such as: G 86.1"
+            )
     benchmark = words.get("benchmark", "")
     if benchmark not in BENCHMARKS:
         raise ConfigError(
@@ -103,7 +105,7 @@ def _scores(path: Path, words: Mapping[str, str], names: Mapping[str, tuple[str,
     except ValueError as error:
         raise EvaluationError(f"{path}: {error}", "write scores as numbers, in percent") from error
     if not all(math.isfinite(value) and 0 <= value <= 100 for value in values.values()):
-        raise EvaluationError(f"{path}: {values} are no percentages", "give numbers from 0 to 100")
+        raise EvaluationError(f"{path}: {values} are not percentages", "give numbers from 0 to 100")
     if max(values.values()) <= 1:
         values = {key: 100 * value for key, value in values.items()}
     overall, *parts = values.values()
