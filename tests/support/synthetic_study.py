@@ -103,7 +103,11 @@ def write_study(tracking_uri: str, experiment: str, runs: Sequence[RawRun]) -> s
             path = Path(unquote(run.info.artifact_uri.removeprefix("file://"))) / "scores.csv"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(scores_csv(raw.scores))
-        client.log_batch(run.info.run_id, metrics, [Param(k, v) for k, v in list(params.items())[:100]])
+        client.log_batch(run.info.run_id, metrics)
+        for start in range(0, len(params), 100):  # at most so many a request
+            client.log_batch(
+                run.info.run_id, params=[Param(k, v) for k, v in list(params.items())[start : start + 100]]
+            )
         client.log_batch(run.info.run_id, tags=[RunTag(k, v) for k, v in tags.items()])
         if raw.status != "RUNNING":
             client.set_terminated(run.info.run_id, raw.status, now + number + 90_000)
