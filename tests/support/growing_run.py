@@ -37,7 +37,7 @@ def growing(root: Path) -> ExperimentConfig:
 
 def leaving(root: Path) -> ExperimentConfig:
     """A run that writes no checkpoint before its end unless it is told to, and survives no failure."""
-    changes = {"cpus_per_worker": 4.0, "steps": 150, "checkpoint_every": 1000, "max_failures": 0}
+    changes = {"cpus_per_worker": 4.0, "steps": 60, "checkpoint_every": 1000, "max_failures": 0}
     small = {"data.batch_size": 1, "data.crop_size": 32, "network.name": "stcn-tiny", "name": "leaving"}
     return config_of(root / "shards", root / "runs", **small, **{f"train.{k}": v for k, v in changes.items()})
 
