@@ -61,12 +61,14 @@ class VideoTable(Sequence[VideoEntry]):
     def __init__(self, table: pa.Table, files: Sequence[ShardFile]) -> None:
         require(table.schema.equals(_SCHEMA), "columns", table.schema.names)
         table.validate(full=True)
+        if any(column.num_chunks > 1 for column in table.columns):
+            table = table.combine_chunks()
         self._table, self._files = table, files
         self._texts: dict[str, Any] = {}
         self._numbers: dict[str, np.ndarray] = {}
         self._starts: dict[str, np.ndarray] = {}
         for name, kind in _COLUMNS.items():
-            column = table[name].combine_chunks()
+            column = table[name].chunk(0) if table[name].num_chunks else pa.array([], kind)
             if kind == pa.string():
                 self._texts[name] = column
                 continue
@@ -94,7 +96,7 @@ class VideoTable(Sequence[VideoEntry]):
     @classmethod
     def concat(cls, tables: Iterable[VideoTable], files: Sequence[ShardFile]) -> VideoTable:
         """Joins tables, whose names rise from each to the next."""
-        return cls(pa.concat_tables([table._table for table in tables]).combine_chunks(), files)
+        return cls(pa.concat_tables([table._table for table in tables]), files)
 
     def count_frames(self) -> tuple[int, int]:
         """Returns the numbers of labelled frames and of all frames."""
@@ -126,7 +128,9 @@ class VideoTable(Sequence[VideoEntry]):
             require(plain, "columns that may take any memory", [c.compression for c in columns])
             rows = parquet.metadata.num_rows
             require(rows == num_videos and rows * _LEAST_BYTES <= len(content), "videos", rows)
-            return cls(parquet.read(use_threads=False).replace_schema_metadata(None), files)
+            found = cls(parquet.read(use_threads=False).replace_schema_metadata(None), files)
+            pa.default_memory_pool().release_unused()  # what decoding took, as much again as the table
+            return found
         except StorageError:
             raise
         except FileNotFoundError as error:
