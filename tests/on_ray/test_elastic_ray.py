@@ -69,7 +69,7 @@ def test_a_run_goes_on_with_the_workers_that_are_left(tmp_path: Path) -> None:
 
     assert 0 < told.get("step_at_kill", 0) < STEPS, log
     events = (tmp_path / "events").read_text()
-    assert re.findall(r"(?:starting|resuming).* (\d) worker\(s\)", events) == ["3", "2"], events
+    assert re.findall(r"(?:starting|resuming).* (\d) workers on", events) == ["3", "2"], events
 
     config = elastic(tmp_path)
     together, alone = result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")}))
