@@ -161,9 +161,9 @@ def test_the_forward_walk_reads_all_frames_before_and_the_way_back_those_of_trai
     counts: list[int] = []
     real = propagation._read
 
-    def spy(memory: Any, references: Tensor | None, query: Any) -> Any:
+    def spy(memory: Any, references: Tensor | None, query: Any, *more: Any) -> Any:
         counts.append(len(memory) if references is None else references.shape[1])
-        return real(memory, references, query)
+        return real(memory, references, query, *more)
 
     monkeypatch.setattr(propagation, "_read", spy)
     numerics = Numerics(graphs=Graphs() if graph else None)
