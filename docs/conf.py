@@ -17,7 +17,8 @@ author = "the ovos_ray authors"
 copyright = author
 
 root_doc = "docs/index"
-include_patterns = ["docs/**", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md", "*/README.md"]
+include_patterns = ["docs/**", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+include_patterns += ["benchmarks/README.md", "tests/README.md"]
 exclude_patterns = ["docs/_build", "docs/studies/**"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinxcontrib.typer"]
