@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.infer.prediction import VideoReport, predict_dataset
 from ovos_ray.evaluate.infer.settings import InferenceSettings
+from ovos_ray.evaluate.score.pairs import annotated_sequences
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable, protocol_for
 from ovos_ray.networks.base import VOSNetwork
@@ -81,7 +82,9 @@ def check_benchmarks(config: EvaluationConfig) -> None:
             folder = open_scored(benchmark.root, benchmark.layout, benchmark.split)
         except DataError as error:
             key = "evaluation.also" if benchmark.name else "evaluation.root" if config.root else "evaluation.shards"
-            raise DataError(f"{key}: {error.message}", error.remedy or f"correct {key}, or leave it out") from error
+            split = f"{key}=NAME=FOLDER:SPLIT" if benchmark.name else "evaluation.split=SPLIT"
+            remedy = error.remedy or f"correct {key}, choose another split ({split}), or leave it out"
+            raise DataError(f"{key}: {error.message}", remedy) from error
         protocol = protocol_for(folder.description.layout)
         if benchmark.name in get_args(Protocol) and benchmark.name != protocol:
             raise ConfigError(
@@ -99,13 +102,30 @@ def open_scored(root: str, layout: str, split: str) -> DatasetFolder:
         StorageError: The bucket cannot be reached.
     """
     folder = open_dataset(root, layout=layout)
-    folder.video_names(split)
-    if isinstance(folder, ShardFolder) and folder.index.labels == "first":
+    names = folder.video_names(split)
+    if not isinstance(folder, ShardFolder):
+        _require_truth(folder, split, names)
+    elif folder.index.labels == "first":
         raise DataError(
             f"{root}: packed with one label a video, which leaves nothing to score against",
             f"pack the split anew: ovos-ray pack {folder.index.dataset} --split {split} --labels all --out SHARDS",
         )
     return folder
+
+
+def _require_truth(folder: DatasetFolder, split: str, names: Sequence[str]) -> None:
+    """Refuses before a training what could not be scored after it: no video has masks where they are looked for."""
+    try:
+        there = annotated_sequences(folder.root)
+    except EvaluationError:
+        there = []
+    if not set(names) & set(there):
+        raise DataError(
+            f"{folder.place}: no video of {split} has a folder of masks to score against; expected "
+            "Annotations/NAME/FRAME.png or masks/NAME/FRAME.png",
+            "put them there, or, whatever the layout, pack the split and give that as evaluation.shards: "
+            f"ovos-ray pack {folder.root} --layout {folder.layout} --split {split} --labels all --out SHARDS",
+        )
 
 
 def evaluate_network(

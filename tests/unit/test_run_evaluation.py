@@ -99,12 +99,32 @@ def test_a_split_without_annotations_is_predicted_and_said_to_be_unscored(root: 
     assert any("not scored, masks kept in" in str(event.get("event")) for event in events)
 
 
+def test_a_plain_folder_is_scored_by_its_masks_by_frame(root: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    shutil.copytree(root / "dataset" / "JPEGImages" / "480p" / "val-000", mine / "val-000")
+    shutil.copytree(root / "dataset" / "Annotations" / "480p" / "val-000", mine / "masks" / "val-000")
+    folder, _ = run(root, tmp_path, root="dataset", also=(f"mine={mine}:train",))
+    result = folder.result()
+    assert result is not None
+    assert result["not_scored"] == {}
+    assert result["scores"]["mine/jf"] == result["scores"]["jf"], "the same video, in another layout"
+
+
+def test_a_split_without_masks_by_frame_is_refused_before_training(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "dataset" / "JPEGImages" / "480p" / "val-000", tmp_path / "videos" / "val-000")
+    shutil.copy(root / "dataset" / "Annotations/480p/val-000/00000.png", tmp_path / "videos" / "val-000.png")
+    with pytest.raises(DataError, match="no video of train has a folder of masks") as error:
+        check_benchmarks(EvaluationConfig(root=str(tmp_path), split="train"))
+    assert "--labels all" in (error.value.remedy or "")
+
+
 def test_wrong_paths_are_found_before_training(root: Path) -> None:
     check_benchmarks(
         EvaluationConfig(root=str(root / "dataset"), also=(ScoredSplit("other", str(root / "dataset"), "train"),))
     )
-    with pytest.raises(DataError, match=r"evaluation\.root: .*no split 'test'"):
+    with pytest.raises(DataError, match=r"evaluation\.root: .*no split 'test'") as error:
         check_benchmarks(EvaluationConfig(root=str(root / "dataset"), split="test"))
+    assert "evaluation.split=SPLIT" in (error.value.remedy or "")
     with pytest.raises(DataError, match=r"evaluation\.also: .*nowhere"):
         check_benchmarks(EvaluationConfig(also=(ScoredSplit("other", str(root / "nowhere")),)))
     with pytest.raises(ConfigError, match="'a' twice"):

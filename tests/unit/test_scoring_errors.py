@@ -32,6 +32,12 @@ def bad_names(pred, gt):
         path.rename(path.with_name(f"frame_{path.name}"))
 
 
+def bad_depth(pred, gt):
+    (pred / "bear").rename(pred / "aside")
+    (pred / "bear").mkdir()
+    (pred / "aside").rename(pred / "bear" / "bear")
+
+
 def bad_ids(pred, gt):
     save(pred / "bear/00003.png", np.where(two_objects(3) == 2, 7, two_objects(3)))
 
@@ -85,6 +91,7 @@ def bad_no_pngs(pred, gt):
         (bad_missing_folder, r"not predicted: bear; there are baer, swan", "--sequences"),
         (bad_missing_frame, r"1 of 4 masks of 'bear' are missing: 00003\.png", "one for every annotated frame"),
         (bad_names, r"4 of 4 masks .* the folder has frame_00000\.png", "named as their frames"),
+        (bad_depth, r"4 of 4 masks .* the folder has bear", "--predictions .*bear"),
         (bad_ids, r"bear/00003\.png: object ids 7 .* its objects are 1, 2", "with their ids"),
         (bad_rgb, r"bear/00003\.png: a mask of mode RGB", "palette"),
         (bad_antialiased, r"bear/00003\.png: object ids .* …", "anti-aliasing"),

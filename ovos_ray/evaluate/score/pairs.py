@@ -17,9 +17,9 @@ from ovos_ray.evaluate.score.read_mask import read_mask
 from ovos_ray.evaluate.score.table import Protocol
 from ovos_ray.io import read_json
 
-__all__ = ["FramePair", "SequencePlan", "load_seen", "plan_sequences"]
+__all__ = ["FramePair", "SequencePlan", "annotated_sequences", "load_seen", "plan_sequences"]
 
-_PARTS = ("Annotations/480p", "Annotations", "valid/Annotations", "DAVIS/Annotations/480p")
+_PARTS = ("Annotations/480p", "Annotations", "valid/Annotations", "DAVIS/Annotations/480p", "masks")
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,15 @@ def load_seen(path: str | Path) -> frozenset[str]:
             raise EvaluationError(f"{path}: no text ({error})", "write one category a line, in UTF-8") from error
     videos = _videos(path).values()
     return frozenset(entry["category"] for v in videos for entry in v["objects"].values() if entry["category"])
+
+
+def annotated_sequences(annotations: Path) -> list[str]:
+    """Lists the sequences with a folder of true masks in a dataset's folder; nothing of them is read.
+
+    Raises:
+        EvaluationError: There is no folder of a sequence.
+    """
+    return _folders(_root(annotations, "annotations"))
 
 
 def _plan_davis(name: str, pred: Path, gt: Path, protocol: Protocol) -> SequencePlan:
@@ -188,13 +197,15 @@ def _require(names: Iterable[str], there: Collection[str], what: str, folder: Pa
 
 
 def _require_frames(name: str, pred: Path, pairs: Sequence[FramePair]) -> None:
-    there = {path.name for path in pred.iterdir()}
+    there = {path.name for path in pred.iterdir() if path.name[0] != "."}
     missing = [pair.pred.name for pair in pairs if pair.pred.name not in there]
     if missing:
         raise EvaluationError(
             f"{pred}: {len(missing)} of {len(pairs)} masks of {name!r} are missing: {_some(missing)}; "
             f"the folder has {_some(sorted(there))}",
-            "predictions are PNG files named as their frames, one for every annotated frame",
+            f"they are one folder further down: --predictions {pred}"
+            if (pred / name).is_dir()
+            else "predictions are PNG files named as their frames, one for every annotated frame",
         )
 
 
