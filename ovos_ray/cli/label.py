@@ -14,6 +14,8 @@ from ovos_ray.errors import ConfigError
 
 __all__ = ["label"]
 
+_SHOWN = 3  # names of videos without a mask
+
 EXAMPLE = "ovos-ray label my-videos --checkpoint runs/one-shot"
 
 
@@ -53,6 +55,11 @@ def label(
             server.serve_forever()
         except KeyboardInterrupt:
             root = session.folder.root
-            console.print(f"next: ovos-ray pack {root.name} --layout folder --root {root} --out shards/{root.name}")
+            without = [one["name"] for one in session.overview()["videos"] if not one["labels"]]
+            if without:
+                some = ", ".join(without[:_SHOWN]) + (" …" if len(without) > _SHOWN else "")
+                console.print(f"{len(without)} of {videos} without a mask: {some}; the same command goes on")
+            if len(without) < len(session.names):
+                console.print(f"next: ovos-ray pack {root.name} --layout folder --root {root} --out shards/{root.name}")
         finally:
             session.close()

@@ -45,7 +45,7 @@ class Cost:
 
     def __str__(self) -> str:
         minutes = self.seconds / 60
-        duration = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+        duration = f"{minutes / 60:.1f} h" if minutes >= 90 else f"{minutes:.0f} min" if minutes >= 1 else "under 1 min"
         return (
             f"about {self.memory_gib:.1f} GiB per worker and {duration} per run at this machine's speed "
             f"({self.device}; {self.parameters:,} parameters)"

@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from ovos_ray import networks
+from ovos_ray.cli.app import app
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import DAVIS_PALETTE, encode_jpeg
 from ovos_ray.errors import DataError
@@ -229,3 +231,22 @@ def test_the_suggested_frame_is_the_typical_one():
     frames = [np.clip(noise + level, 0, 255).astype(np.uint8) for level in (0, 100, 104, 100, 108, 200, 250)]
     assert suggested_frame([look_at(frame) for frame in frames]) in (1, 2, 3, 4)
     assert suggested_frame([look_at(frames[0])]) == 0
+
+
+def test_the_end_says_what_has_no_mask_yet_and_what_comes_next(root, monkeypatch):
+    def interrupted(_: LabelServer) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LabelServer, "serve_forever", interrupted)
+
+    def ending() -> str:
+        result = CliRunner().invoke(app, ["label", str(root), "--no-browser"])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    assert "2 of 2 videos without a mask: clip, film;" in ending()
+    assert "next:" not in ending()
+    (root / "masks/clip").mkdir(parents=True)
+    Image.fromarray(a_mask(1)).save(root / "masks/clip/00000.png")
+    assert "1 of 2 videos without a mask: film;" in ending()
+    assert "next: ovos-ray pack" in ending()

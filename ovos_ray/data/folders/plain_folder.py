@@ -74,7 +74,10 @@ class PlainFolder(DatasetFolder):
             raise DataError(f"{self.root}: no video {name!r}, which {split}.txt lists; expected {self.expected}")
         video = self.labelled(name)
         if not video.masks:
-            raise DataError(f"{self.places_of_videos[name]}: no mask for video {name!r}", f"expected: {self.expected}")
+            raise DataError(
+                f"{self.places_of_videos[name]}: no mask for video {name!r}",
+                f"draw it with `ovos-ray label {self.root}`, or add it; expected: {self.expected}",
+            )
         return video
 
     def labelled(self, name: str) -> Video:
