@@ -41,7 +41,7 @@ demo: $(INSTALLED)
 
 # One process does what needs Ray, the other one the rest (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest --durations=25
-BOTH := -n 2 --dist loadgroup --no-loadscope-reorder
+BOTH := -n 2 --dist loadscope --no-loadscope-reorder
 
 test: $(INSTALLED)
 ifdef ARGS

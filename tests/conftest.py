@@ -24,9 +24,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leaves nightly tests out unless they are asked for, and says which tests belong to one process.
+    """Leaves nightly tests out unless they are asked for; what needs Ray comes first, in one of two processes.
 
-    With `-n 2 --dist loadgroup` one process does what needs Ray, first of all, and the other one the rest, by files.
     Tests with clusters of their own come before those that share one, so that there is never more than one cluster.
     """
     if "nightly" not in config.option.markexpr:
@@ -40,8 +39,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return 1 if "_cluster" in item.fixturenames or "demo" in item.name else 0  # type: ignore[attr-defined]
 
     items.sort(key=turn)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.stem if turn(item) == 2 else "ray"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives all that needs Ray to one process, and the rest, file by file, to whichever is free.
+
+    Marks of groups would say the same, but xdist 3.8 does not see them under pytest 9.2 and deals out tests singly.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class OneForRay(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "ray" if nodeid.startswith(("tests/on_ray/", "tests/browser/")) else nodeid.split("::")[0]
+
+    return OneForRay(config, log)
 
 
 @pytest.fixture(scope="session")
