@@ -297,7 +297,14 @@ def _job_package() -> Iterator[Finding]:
     from ovos_ray.on_ray.job_package import JobPackage
 
     package = JobPackage.of(Path.cwd())
-    package.check()
+    try:
+        package.check()
+    except ResourceError as error:
+        if os.environ.get("RAY_ADDRESS"):
+            raise
+        yield "not needed without a cluster"  # whose working folder holds its runs, as the quickstart has it
+        yield Concern(error.message, error.remedy or "")
+        return
     yield f"{package.mib:.1f} MiB in {len(package.sizes)} files go with a job"
     if package.mib > _NOTABLE_MIB:
         yield f"the largest: {package.largest()}"

@@ -102,11 +102,19 @@ def test_records_that_no_server_has_are_told_of(here: Path) -> None:
     assert "ovos-ray sync runs" in said
 
 
-def test_large_job_package_is_found(here: Path) -> None:
+def test_large_job_package_is_found_and_wrong_only_where_there_is_a_cluster(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open(here / "video.mp4", "wb") as file:
         file.truncate(200 * 2**20)
     code, said = examine()
+    assert code == 0, said
+    assert "! job package" in said
+    assert "video.mp4 (200.0 MiB)" in said
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1:9")
+    code, said = examine()
     assert code == 1
+    assert "✗ job package" in said
     assert "video.mp4 (200.0 MiB)" in said
     assert "/video.mp4" in said.partition("what to do")[2]
 

@@ -92,7 +92,7 @@ def _certainty(comparison: Comparison, differences: Mapping[str, Paired]) -> str
     found = differences.get(second.label)
     lead = f"{one.mean - two.mean:.1f} points of {PRIMARY.label} ahead of {second.label} ({two.text()})."
     if found is None:
-        return f"{lead} Without per-sequence scores it cannot be said how sure that is."
+        return f"{lead} How sure that is takes scores of two sequences or more, which are not there."
     if found.smallest_p > LEVEL:
         few = f"{found.num_sequences} sequences are too few for a test"
         sure = f"{few} (the smallest possible p is {found.smallest_p:.3f})"
