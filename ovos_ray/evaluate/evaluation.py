@@ -15,6 +15,7 @@ import torch.distributed
 
 from ovos_ray.config import EvaluationConfig
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
+from ovos_ray.data.folders.plain_folder import PlainFolder
 from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.infer.prediction import VideoReport, predict_dataset
@@ -103,9 +104,9 @@ def open_scored(root: str, layout: str, split: str) -> DatasetFolder:
     """
     folder = open_dataset(root, layout=layout)
     names = folder.video_names(split)
-    if not isinstance(folder, ShardFolder):
+    if isinstance(folder, PlainFolder):  # of benchmarks a server may have the annotations, and nobody else
         _require_truth(folder, split, names)
-    elif folder.index.labels == "first":
+    elif isinstance(folder, ShardFolder) and folder.index.labels == "first":
         raise DataError(
             f"{root}: packed with one label a video, which leaves nothing to score against",
             f"pack the split anew: ovos-ray pack {folder.index.dataset} --split {split} --labels all --out SHARDS",
