@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    set up, then train and compare the backward strategies on embedded data (6 to 10 minutes)"
+	@echo "make demo    set up, then train and compare the backward strategies on embedded data (4 to 8 minutes)"
 	@echo "make test    set up, then run the tests"
 	@echo "make nightly set up, then run the long tests"
 	@echo "make coverage the tests, and which lines they ran"
