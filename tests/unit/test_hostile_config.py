@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ovos_ray.config import ExperimentConfig, flatten, from_dict, override, to_dict
@@ -50,6 +50,7 @@ def test_no_stored_configuration_ends_in_an_unnamed_error(changes: dict[str, Any
 
 
 @settings(max_examples=100, deadline=None)
+@example(key="validation.root", value="[" * 3000)
 @given(key=st.sampled_from(_KEYS), value=_TEXT)
 def test_no_configuration_that_is_taken_ends_in_an_unnamed_error_when_it_is_checked(key: str, value: str) -> None:
     with contextlib.suppress(OvosError):

@@ -75,7 +75,7 @@ def open_dataset(root: str | Path, dataset: str = "auto", layout: str | None = N
     if are_shards(root):
         return ShardFolder(root, given)
     root = Path(os.path.abspath(Path(root).expanduser()))
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise DataError(f"{root}: no such folder", "give the folder that holds the dataset")
     known = None if dataset == "auto" else find_description(dataset)
     if known is None and dataset != "auto":

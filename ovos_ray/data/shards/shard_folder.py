@@ -8,6 +8,7 @@ A video's frames and labels are fetched when it is opened, checked, and kept on 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ _AT_A_TIME = 64
 
 def are_shards(location: str | Path) -> bool:
     """Whether a location can only be shards: in a bucket, or a folder with their index."""
-    return "://" in str(location) or Path(location, INDEX_NAME).is_file()
+    return "://" in str(location) or os.path.isfile(Path(location, INDEX_NAME))  # False also of what can be no path
 
 
 class ShardFolder(DatasetFolder):
