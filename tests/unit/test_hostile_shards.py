@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.reader import SCHEMA, ShardReader
+from ovos_ray.data.shards.reader import SCHEMA, ShardReader, row_checksum
+from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError
 from ovos_ray.packing.pack import pack
@@ -116,6 +118,37 @@ def test_a_shard_that_expands_is_refused_before_it_is_read(shards: Path, options
     (problem,) = verify(shards)
     assert "may take any memory" in str(problem)
     assert pa.total_allocated_bytes() - allocated < 2**20
+
+
+def test_neither_digest_nor_names_of_rows_lead_out_of_the_cache(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checksums of rows are right: a stranger writes them, too."""
+    monkeypatch.setenv("OVOS_CACHE", str(tmp_path / "home" / "cache"))
+    file = shards / "frames-00000.parquet"
+    rows = pq.read_table(file).to_pylist()
+    for row in rows:
+        row["name"] = "../../../../../../victim"
+        row["checksum"] = row_checksum(row["video"], row["frame"], row["name"], row["jpeg"], row["label"])
+    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), file, compression="none", use_dictionary=False)
+    _edit(shards, lambda index: index.update(digest="../../../victim"))
+    before = {path for path in tmp_path.rglob("*") if tmp_path / "home" not in path.parents}
+    folder = ShardFolder(shards)
+    name = folder.video_names("train")[0]
+    with contextlib.suppress(DataError):
+        video = folder.video("train", name)
+        assert all((tmp_path / "home" / "cache") in path.parents for path in video.frames)
+    outside = {path for path in tmp_path.rglob("*") if (tmp_path / "home" / "cache") not in path.parents}
+    assert outside - before <= {tmp_path / "home", tmp_path / "home" / "cache"}
+
+
+def test_a_strangers_frames_are_not_taken_for_those_of_shards_with_that_digest(
+    packed: Path, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OVOS_CACHE", str(tmp_path / "cache"))
+    assert ShardFolder(shards).index.digest == ShardFolder(packed).index.digest
+    assert ShardFolder(shards).root != ShardFolder(packed).root
+    assert ShardFolder(shards).root == ShardFolder(shards).root
 
 
 _JSON = st.recursive(

@@ -23,9 +23,9 @@ _SPARE_BYTES = 2**30
 _log = logging.getLogger(__name__)
 
 
-def cached_path(cache: str, index: ShardIndex, shard: int) -> Path:
-    """Returns where a file of a shard folder is kept; the same rows in other files lie elsewhere."""
-    parts = repr((index.digest, index.rows_per_group, [(file.name, file.num_rows) for file in index.files]))
+def cached_path(cache: str, folder: str, index: ShardIndex, shard: int) -> Path:
+    """Returns where a file of a shard folder is kept; one of another folder lies elsewhere, whatever its index says."""
+    parts = repr((folder, index.digest, index.rows_per_group, [(file.name, file.num_rows) for file in index.files]))
     return Path(cache, hashlib.sha256(parts.encode()).hexdigest()[:16], index.files[shard].name)
 
 

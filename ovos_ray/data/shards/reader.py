@@ -144,7 +144,7 @@ class ShardReader:
         """Opens a file, or takes it from the few that were used last: each holds a footer and a descriptor."""
         if shard not in self._files:
             cached = self.cache is not None and shard not in self._uncached
-            kept_at = cached_path(str(self.cache), self.index, shard) if cached else None
+            kept_at = cached_path(str(self.cache), self.folder, self.index, shard) if cached else None
             self._files[shard] = _open(self.folder, self.index.files[shard].name, kept_at)
             if len(self._files) > _MOST_OPEN:
                 self._files.popitem(last=False)
@@ -168,7 +168,7 @@ class ShardReader:
             self._uncached.add(shard)
             self._files.pop(shard, None)
             rows = self._read(video, frames)
-            kept_at = cached_path(self.cache, self.index, shard)
+            kept_at = cached_path(self.cache, self.folder, self.index, shard)
             _log.warning("%s: damaged, and removed (%s)", kept_at, error.message)
             kept_at.unlink(missing_ok=True)
             return rows

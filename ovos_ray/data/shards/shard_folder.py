@@ -2,12 +2,16 @@
 
 A video's frames and labels are fetched when it is opened, checked, and kept on this machine for all runs to come:
 
-    CACHE/shards/DIGEST/JPEGImages/VIDEO/FRAME.jpg
-    CACHE/shards/DIGEST/Annotations/VIDEO/FRAME.png
+    CACHE/shards/KEY/JPEGImages/VIDEO/FRAME.jpg
+    CACHE/shards/KEY/Annotations/VIDEO/FRAME.png
+
+The key is a hash of where the shards lie and of what their index says: a stranger's index names no folder, and cannot
+pass its frames off as those of other shards.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,6 +25,7 @@ from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.video_entry import INDEX_NAME, VideoEntry
 from ovos_ray.io import exclusive, whole_folder
 from ovos_ray.paths import below, cache_folder
+from ovos_ray.storage import location_of
 
 __all__ = ["ShardFolder", "are_shards"]
 
@@ -55,7 +60,9 @@ class ShardFolder(DatasetFolder):
         known = DatasetDescription(
             name=index.dataset, layout=layout or index.layout, frame_interval=index.frame_interval
         )
-        super().__init__(cache_folder() / "shards" / index.digest, known)
+        place = location_of(location)
+        key = repr((place if "://" in place else os.path.abspath(place), index.digest, index.source_digest))
+        super().__init__(cache_folder() / "shards" / hashlib.sha256(key.encode()).hexdigest()[:16], known)
 
     def __reduce__(self) -> tuple[type[ShardFolder], tuple[Any, ...]]:
         return type(self), (self.location, self.description.layout)
@@ -113,6 +120,7 @@ class ShardFolder(DatasetFolder):
             for start in range(0, entry.num_frames, _AT_A_TIME):
                 block = range(start, min(start + _AT_A_TIME, entry.num_frames))
                 for row in self._reader.read(entry.name, block):
-                    (new_frames / f"{row.name}.jpg").write_bytes(row.jpeg)
+                    name = entry.frame_names[row.frame]  # of the index, whose names are checked; a row's are not
+                    (new_frames / f"{name}.jpg").write_bytes(row.jpeg)
                     if row.label is not None:
-                        (new_labels / f"{row.name}.png").write_bytes(row.label)
+                        (new_labels / f"{name}.png").write_bytes(row.label)
