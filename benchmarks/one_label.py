@@ -41,7 +41,6 @@ from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 from trainables import one_shot, synthetic
 
-_GROWING = ((0.0, 3), (0.3, 4), (0.6, 5))
 _WARM_UP = {"data.static_share": ((0.0, 1.0), (0.25, 0.0))}
 _AFFINE = {**one_shot.STATIC_CLIPS, "data.static_clips": "affine"}
 _LAYERS = {"data.static_clips": "layers"}
@@ -60,8 +59,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "layers-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_LAYERS},
     "half-static": {"data.static_share": ((0.0, 1.0), (0.25, 0.5))},
     "long-warm": {"data.static_share": ((0.0, 1.0), (0.5, 0.25))},
-    "horizon": {"method.horizon": _GROWING},
-    "horizon-clips": {"method.horizon": _GROWING, **_AFFINE},
     "trusted-clips": {"method.smallest_confidence": 0.8, **_AFFINE},
     "T-step-clips": {"method.backward": "T-step", **_AFFINE},
     "oracle": {"method.reference": "true"},

@@ -17,11 +17,13 @@ from ovos_ray.config.overrides import flatten, override
 from ovos_ray.config.roles import Located, Pinned, settings_of
 from ovos_ray.config.settings import keys_of
 
-__all__ = ["REMOVED", "differences", "digest", "is_pinned", "resolve_paths", "unpinned"]
+__all__ = ["FORGOTTEN", "REMOVED", "differences", "digest", "is_pinned", "resolve_paths", "unpinned"]
 
 
 REMOVED: dict[str, Any] = {}
 """Settings that are no longer there, with the value at which they did nothing; it stays a part of every digest."""
+FORGOTTEN: dict[str, Any] = {"method.horizon": []}
+"""The same of those that were no part of a digest at this value, since they had come later (`Added`)."""
 
 
 def digest(config: ExperimentConfig) -> str:

@@ -78,9 +78,6 @@ class MethodConfig:
     """Soft probabilities or one-hot argmax as the backward reference (open in the paper)."""
     allow_untrained_sensory: Annotated[bool, Computes, Live, Priced] = False
     """Permits 1-step on recurrent networks, which leaves their sensory update without gradient."""
-    horizon: Annotated[tuple[tuple[float, int], ...], Computes, Live, Priced, Added(before=())] = ()
-    """A curriculum like `data.max_skip`, (fraction of training from which it holds, frames): only so many of a clip's
-    first frames are walked there and back, static steps aside. Empty: all of them, as in the paper."""
     smallest_confidence: Annotated[float, Fraction, Computes, Live, Added(before=0.0)] = 0.0
     """Samples whose predicted reference is less confident have no part in the loss: the mean probability of the pixels
     that it calls foreground, 0 where it finds none. Needs `data.static_share`, without which nothing may ever begin to

@@ -1,8 +1,8 @@
 """Configurations as they are stored with runs, read by any later version.
 
 A setting that is added is marked `Added(before=…)` in its annotation, so that what was stored without it keeps its
-digest. One that is removed is listed in `REMOVED` with the value at which it did nothing: what was stored with that
-value is read and keeps its digest too. What changes its form otherwise is a step of `_STEPS`.
+digest. One that is removed is listed in `REMOVED` or `FORGOTTEN` with the value at which it did nothing: what was
+stored with that value is read and keeps its digest too. What changes its form otherwise is a step of `_STEPS`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ovos_ray.config.digest import REMOVED, digest
+from ovos_ray.config.digest import FORGOTTEN, REMOVED, digest
 from ovos_ray.config.overrides import from_dict, to_dict
 from ovos_ray.config.settings import ExperimentConfig
 from ovos_ray.errors import ConfigError
@@ -48,7 +48,7 @@ def read_stored(values: Mapping[str, Any], schema: int = 1) -> ExperimentConfig:
     current = copy.deepcopy(dict(values))
     for version in range(schema, SCHEMA):
         _STEPS[version](current)
-    for key, harmless in REMOVED.items():
+    for key, harmless in (REMOVED | FORGOTTEN).items():
         *groups, name = key.split(".")
         group: Any = current
         for part in groups:

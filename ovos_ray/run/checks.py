@@ -104,8 +104,6 @@ def check_backward(config: ExperimentConfig) -> None:
     network = _facts(config.network.name)
     if config.method.name == "one_shot":
         check_strategy(network.family, network.recurrent, config.method, config.data.clip_length)
-        for _, frames in config.method.horizon:
-            check_strategy(network.family, network.recurrent, config.method, min(frames, config.data.clip_length))
 
 
 @functools.lru_cache
@@ -131,17 +129,7 @@ def _check_elastic(train: TrainConfig) -> None:
 
 def _check_beyond(config: ExperimentConfig) -> None:
     """Checks the settings that are not in the paper."""
-    from ovos_ray.data.clips.plan import curriculum_at
-
     method, data = config.method, config.data
-    if method.horizon:
-        curriculum_at("method.horizon", method.horizon, 0, config.train.steps)
-        longest = max(frames for _, frames in method.horizon)
-        if method.name != "one_shot" or longest > data.clip_length:
-            raise ConfigError(
-                f"method.horizon = {list(method.horizon)} shortens one-shot clips of {data.clip_length} frames",
-                "give at most data.clip_length frames, with method.name=one_shot",
-            )
     soft = method.reference == "predicted" and method.reference_mask == "soft"
     if method.smallest_confidence and not (data.static_share and soft):
         raise ConfigError(

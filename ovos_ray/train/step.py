@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
-from ovos_ray.data.clips.plan import curriculum_at, is_static_step
+from ovos_ray.data.clips.plan import is_static_step
 from ovos_ray.methods import LOSSES
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.schedules import learning_rate_at
@@ -62,26 +62,13 @@ class TrainingModule(nn.Module):
         """
         config = self.config
         if not is_static_step(config.data.static_share, config.seed, step, config.train.steps):
-            return self._loss(config.method.name, self._within_horizon(batch, step), step, self.graphs)
+            return self._loss(config.method.name, batch, step, self.graphs)
         loss, scalars = self._loss("supervised", batch, step, self.graphs)
         compared = 1 if config.method.name == "one_shot" else config.data.clip_length - 1
         scale = compared / (config.data.clip_length - 1)
         losses = {name for name in scalars if name != "iou"}
         return scale * loss, {
             f"static_{name}": value * scale if name in losses else value for name, value in scalars.items()
-        }
-
-    def _within_horizon(self, batch: Mapping[str, Tensor], step: int) -> Mapping[str, Tensor]:
-        """Returns the batch with the first frames of its clips, as many as `method.horizon` allows."""
-        horizon = self.config.method.horizon
-        if not horizon:
-            return batch
-        frames = curriculum_at("method.horizon", horizon, step, self.config.train.steps)
-        whole = batch["frames"].shape[1]
-        # Labels of the first frame alone stay what they are.
-        return {
-            name: value[:, :frames] if name in ("frames", "labels") and value.shape[1] == whole else value
-            for name, value in batch.items()
         }
 
     def _loss(

@@ -1,4 +1,4 @@
-"""What goes beyond the paper: averaged weights, the oracle reference, growing horizons, trusted references."""
+"""What goes beyond the paper: averaged weights, the oracle reference, trusted references."""
 
 from __future__ import annotations
 
@@ -160,17 +160,6 @@ def test_samples_with_an_unsure_reference_have_no_part_in_the_loss() -> None:
     assert not torch.equal(found, whole)
 
 
-def test_a_horizon_walks_the_first_frames_only(shards: Path, tmp_path: Path) -> None:
-    config = config_of(shards, tmp_path, **{"method.horizon": ((0.0, 3), (0.5, 4))})
-    network, whole = networks.build("xmem-tiny", seed=0), config_of(shards, tmp_path)
-    batch = next(iter(local_stream(config).batches()))
-    short = {**batch, "frames": batch["frames"][:, :3]}
-    early = TrainingModule(network, config)(batch, 0)[0]
-    assert torch.equal(early, TrainingModule(network, whole)(short, 0)[0])
-    assert not torch.equal(early, TrainingModule(network, whole)(batch, 0)[0])
-    assert torch.equal(TrainingModule(network, config)(batch, 4)[0], TrainingModule(network, whole)(batch, 4)[0])
-
-
 def test_labels_of_later_frames_are_shown_and_not_trained_on(shards: Path, all_labels: Path, tmp_path: Path) -> None:
     records: dict[str, list[dict[str, Any]]] = {"first": [], "all": []}
     weights = {}
@@ -190,8 +179,6 @@ def test_labels_of_later_frames_are_shown_and_not_trained_on(shards: Path, all_l
     ("changes", "message"),
     [
         ({"method.reference": "true"}, "method.reference = 'true' needs a label on every frame"),
-        ({"method.horizon": ((0.0, 5),)}, "shortens one-shot clips of 4 frames"),
-        ({"method.horizon": ((0.0, 2),)}, "needs clips of 3 frames"),
         ({"method.smallest_confidence": 0.7}, "begin with static steps"),
         ({"train.ema_decay": 1.5}, "train.ema_decay = 1.5 is out of range"),
     ],

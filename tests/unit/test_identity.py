@@ -173,6 +173,16 @@ def test_a_setting_that_is_gone_neither_refuses_a_run_nor_changes_its_digest(mon
         read_stored(to_dict(ExperimentConfig()), SCHEMA + 1)
 
 
+def test_a_setting_that_came_and_went_leaves_no_trace() -> None:
+    stored = to_store(ExperimentConfig())
+    plain = json.loads(json.dumps(stored["config"]))
+    with_horizon = {**plain, "method": {**plain["method"], "horizon": []}}
+    assert read_stored(with_horizon, SCHEMA) == ExperimentConfig()
+    with_horizon["method"]["horizon"] = [[0.0, 3]]
+    with pytest.raises(ConfigError, match=r"method.horizon = .* no longer there"):
+        read_stored(with_horizon, SCHEMA)
+
+
 def test_only_what_both_have_pinned_is_compared(shards: Path, tmp_path: Path) -> None:
     written = config_of(shards / "a" / "shards", tmp_path)
     assert not differences(written, pin_content(written))
