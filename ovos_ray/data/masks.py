@@ -22,6 +22,7 @@ from ovos_ray.errors import DataError
 
 __all__ = [
     "DAVIS_PALETTE",
+    "IMAGE_FORMATS",
     "MAX_PIXELS",
     "ImageSource",
     "ObjectBox",
@@ -40,6 +41,8 @@ __all__ = [
 
 ImageSource: TypeAlias = bytes | str | os.PathLike[str]
 
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
+"""What PIL may take a file for, whatever it is called. Of the forty formats that it knows, one runs Ghostscript."""
 MAX_PIXELS = 2**26
 """Larger images are refused before they are decoded: twice what 8K video has."""
 _MAX_IDS = 64
@@ -90,11 +93,13 @@ def _open(source: ImageSource, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
-            image: Image.Image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+            image: Image.Image = Image.open(
+                io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS
+            )
     except FileNotFoundError as error:
         raise DataError(f"{name}: no such file") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: not an image", "replace or remove the file") from error
+        raise DataError(f"{name}: not an image ({', '.join(IMAGE_FORMATS)})", "replace or remove the file") from error
     except (OSError, ValueError, SyntaxError, OverflowError, MemoryError, Image.DecompressionBombError) as error:
         raise DataError(f"{name}: not a readable image ({error})", "replace or remove the file") from error
     if image.width * image.height > MAX_PIXELS:

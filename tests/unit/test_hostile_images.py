@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -77,15 +78,13 @@ def test_a_turned_jpeg_is_refused_where_a_mask_belongs_to_it(tmp_path: Path, ori
         open_dataset(root).video("train", "v0").mask(0)
 
 
-@pytest.mark.parametrize("mode", ["I;16", "F"])
-def test_frames_of_more_than_eight_bits_are_refused(tmp_path: Path, mode: str) -> None:
+def test_frames_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
     root = make_davis(tmp_path / "davis")
     frame = root / "JPEGImages/480p/v0/00001.jpg"
     frame.unlink()
     values = np.linspace(0, 40_000, 48 * 80).reshape(48, 80)
-    image = Image.fromarray(values.astype(np.uint16 if mode == "I;16" else np.float32))
-    image.save(frame.with_suffix(".png"), "TIFF" if mode == "F" else "PNG")
-    with pytest.raises(DataError, match=r"v0/00001\.png: image of mode (I|F)"):
+    Image.fromarray(values.astype(np.uint16)).save(frame.with_suffix(".png"))
+    with pytest.raises(DataError, match=r"v0/00001\.png: image of mode I"):
         pack(open_dataset(root), tmp_path / "shards")
 
 
@@ -179,6 +178,55 @@ def test_videos_cut_short_or_damaged_are_refused(tmp_path: Path, name: str) -> N
         list(read_video_file(path))
 
 
+_EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 12\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def test_no_image_runs_another_program(tmp_path: Path) -> None:
+    """PIL hands PostScript to Ghostscript, whatever the file is called; here a stand-in says whether it did."""
+    program = tmp_path / "bin/gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    (tmp_path / "mask.png").write_bytes(_EPS)
+    script = (
+        "import sys; from pathlib import Path; from ovos_ray.data import masks\n"
+        "from ovos_ray.evaluate.score.read_mask import read_mask\n"
+        "from ovos_ray.data.folders.drawn_masks import ColourMasks\n"
+        "path = Path(sys.argv[1])\n"
+        "for read in (masks.decode_image, masks.decode_binary_mask, masks.read_palette, masks.image_size, read_mask,\n"
+        "             lambda path: ColourMasks({0: path}, {})(0)):\n"
+        "    try:\n"
+        "        read(path)\n"
+        "    except masks.DataError.__mro__[1]:\n"
+        "        continue\n"
+        "    raise AssertionError(read)\n"
+    )
+    found = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}"}
+    subprocess.run([sys.executable, "-c", script, tmp_path / "mask.png"], check=True, env=found)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile other.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.mp4\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_video_opens_no_other_file(tmp_path: Path, text: str) -> None:
+    _video(tmp_path / "other.mp4", "mpeg4")
+    (tmp_path / "clip.mp4").write_text(text)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        list(read_video_file(tmp_path / "clip.mp4"))
+
+
+def test_what_few_decoders_know_is_not_decoded(tmp_path: Path) -> None:
+    """MagicYUV's decoder wrote beyond its memory in FFmpeg up to 8.1.1 (CVE-2026-8461)."""
+    _video(tmp_path / "clip.avi", "magicyuv")
+    with pytest.raises(DataError, match="magicyuv, which is not read"):
+        list(read_video_file(tmp_path / "clip.avi"))
+
+
 def _seeds() -> list[bytes]:
     mask = np.zeros((12, 20), np.uint8)
     mask[2:5, 3:9] = 2
@@ -190,7 +238,7 @@ def _seeds() -> list[bytes]:
     return found
 
 
-SEEDS = _seeds()
+SEEDS = [*_seeds(), _EPS]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -22,28 +22,53 @@ __all__ = ["IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Video", "read_video_file"]
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 
+# FFmpeg reads hundreds of formats, whatever a file is called: among them playlists, which open other files and
+# addresses, and decoders that few have looked at. What cameras, phones and video tools write is all that is read.
+_FORMATS = ("avi", "matroska", "mov")
+_CODECS = (
+    *(
+        "h264",
+        "hevc",
+        "vvc",
+        "libdav1d",
+        "libaom-av1",
+        "av1",
+        "vp8",
+        "libvpx",
+        "vp9",
+        "libvpx-vp9",
+        "mpeg4",
+        "msmpeg4v3",
+    ),
+    *("mpeg1video", "mpeg2video", "h263", "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "png", "rawvideo"),
+)
+_ALLOWED = {"format_whitelist": ",".join(_FORMATS), "codec_whitelist": ",".join(_CODECS), "protocol_whitelist": "file"}
+
 
 def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
     """Yields the frames of a video file as (H, W, 3) uint8 RGB, upright as players show them.
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        DataError: The file is missing, damaged, cut short, has no video or larger frames than `masks.MAX_PIXELS`, or is
-            to be turned by other than a right angle.
+        DataError: The file is missing, damaged, cut short, has no video or larger frames than `masks.MAX_PIXELS`, is in
+            a format or codec that is not read, or is to be turned by other than a right angle.
     """
     try:
         import av
     except ImportError as error:
         raise MissingExtraError("av", "video", f"reading {path.name}") from error
     try:
-        with av.open(str(path)) as container:
+        # Given whole: "http:clip.mp4" is a file in this folder, not an address.
+        with av.open(str(path.absolute()), container_options=_ALLOWED) as container:
             if not container.streams.video:
                 raise DataError(f"{path}: no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context.name not in _CODECS:
+                raise DataError(f"{path}: video in {stream.codec_context.name}, which is not read", _CONVERT_REMEDY)
             if stream.width * stream.height > MAX_PIXELS:
                 raise DataError(f"{path}: frames of more than {MAX_PIXELS:,} pixels", "scale it down")
             # By default FFmpeg makes up what it cannot decode, and says so on the terminal only.
-            stream.codec_context.options = {"err_detect": "explode"}
+            stream.codec_context.options = {"err_detect": "explode", "codec_whitelist": _ALLOWED["codec_whitelist"]}
             count = 0
             end_s = 0.0
             for count, frame in enumerate(container.decode(stream), 1):
@@ -65,6 +90,7 @@ def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
 
 
 _VIDEO_REMEDY = "copy it again, convert it, or extract its frames"
+_CONVERT_REMEDY = "convert it, if you know whose it is: ffmpeg -i FILE clip.mp4"
 
 
 def _upright(frame: Any, path: Path) -> npt.NDArray[np.uint8]:

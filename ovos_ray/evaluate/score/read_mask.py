@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from zlib_ng import zlib_ng
 
-from ovos_ray.data.masks import MAX_PIXELS
+from ovos_ray.data.masks import IMAGE_FORMATS, MAX_PIXELS
 from ovos_ray.errors import EvaluationError
 
 __all__ = ["StoredMask", "read_mask"]
@@ -68,7 +68,7 @@ def _read_with_pil(path: Path, data: bytes) -> StoredMask:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
-            image: Image.Image = Image.open(BytesIO(data))
+            image: Image.Image = Image.open(BytesIO(data), formats=IMAGE_FORMATS)
         _refuse_bomb(path, *image.size)
         image.load()
     except Image.DecompressionBombError as error:

@@ -23,7 +23,7 @@ from PIL import Image
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
-from ovos_ray.data.masks import image_size
+from ovos_ray.data.masks import IMAGE_FORMATS, image_size
 from ovos_ray.errors import ConfigError, EvaluationError
 from ovos_ray.io import atomic_path
 
@@ -152,7 +152,7 @@ def _mask_problems(archive: zipfile.ZipFile, name: str, size: tuple[int, int], i
         yield f"{stored:,} bytes, more than a mask of {size[1]} x {size[0]} pixels has"
         return
     try:
-        image = Image.open(io.BytesIO(archive.read(name)))
+        image = Image.open(io.BytesIO(archive.read(name)), formats=IMAGE_FORMATS)
         if image.size != size[::-1]:
             yield f"{image.width} x {image.height} pixels, the frame has {size[1]} x {size[0]}"
             return

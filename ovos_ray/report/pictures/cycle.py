@@ -38,6 +38,6 @@ def cycle_gallery(row: Row, tracking_uri: str) -> Gallery | None:
 def _gallery(row: Row, run: Run, tracking_uri: str) -> Gallery | None:
     if "ovos.cycle" not in run.tags or (content := fetch_artifact(tracking_uri, run, ARTIFACT)) is None:
         return None
-    Image.open(io.BytesIO(content)).verify()
+    Image.open(io.BytesIO(content), formats=("WEBP",)).verify()
     strip = Strip(row.label, printable(run.tags["ovos.cycle"]), data_uri(content))
     return Gallery("the last clip", f"as {run.name} saw it", (strip,), _WORDS)
