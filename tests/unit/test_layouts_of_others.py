@@ -155,6 +155,10 @@ def test_what_is_converted_gives_back_every_pixel(davis: DatasetFolder, tmp_path
     mask[0, 0] = mask[-1, -1] = True  # runs that begin and end with an object, long and short ones in turn
     expected_runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
     assert run_lengths(mask) == expected_runs
+    before = (root / "train.json").read_bytes()
+    with pytest.raises(ConfigError, match="exists, and is not replaced"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert (root / "train.json").read_bytes() == before
     with pytest.raises(ConfigError, match="no format 'xml'"):
         CliRunner().invoke(app, [*command[:3], "xml", *command[4:]], catch_exceptions=False)
     with pytest.raises(DataError, match="no masks"):
@@ -248,7 +252,17 @@ def _drawn(mask: Any) -> Any:
         (_drawn({"size": SIZE, "counts": "~~~~~~"}), "drawn"),
         (_drawn({"size": SIZE, "counts": "o" * 99}), "drawn"),
         (_drawn({"size": SIZE, "counts": "ö"}), "drawn"),
+        (_drawn({"size": SIZE, "counts": [2**62] * 4 + [HEIGHT * WIDTH]}), "run lengths"),  # their sum is right
+        (_drawn({"size": SIZE, "counts": [[7], [9]]}), "run lengths"),
+        (_drawn([[1, float("nan"), 20, 3, 4, float("nan"), 7, 8]]), "through no place"),
+        (_drawn([[0, 0, WIDTH, HEIGHT] * 50_000]), "without an end"),
         (_drawn([[1, 2, 3]]), "drawn"),
+        (lambda value: value["videos"][0].update(height=float("inf")), "not a file of layout"),
+        (lambda value: value["videos"][0].update(height=-HEIGHT, width=-WIDTH), "frame 0"),
+        (
+            lambda value: value["annotations"][0]["segmentations"].append(value["annotations"][0]["segmentations"][0]),
+            "a mask of frame 6",
+        ),
         (_drawn(["x"]), "drawn"),
         (_drawn(5), "drawn"),
         (lambda value: value["annotations"][0].update(video_id=99), "not a file of layout"),

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from ovos_ray.data.masks import DAVIS_PALETTE, MAX_PIXELS, image_size
+from ovos_ray.data.masks import DAVIS_PALETTE, MAX_PIXELS, decode_image
 from ovos_ray.errors import DataError, MissingExtraError
 
 __all__ = ["VOC_COLOURS", "ColourMasks", "DrawnObjects", "read_colours"]
 
 _MOST_OBJECTS = 64  # of a frame, as in other masks
 _MOST_BITS = 40  # of a run length
+_LONGEST_OUTLINE = 2**22  # in pixels
 _LINE = re.compile(r"([^:]+):\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*(?::.*)?")
 
 VOC_COLOURS: dict[str, int] = {f"#{DAVIS_PALETTE[3 * i : 3 * i + 3].hex()}": i for i in range(_MOST_OBJECTS + 1)}
@@ -68,22 +68,21 @@ class ColourMasks:
             DataError: It is damaged, or has a colour that the table does not have.
         """
         path = self.masks[frame]
-        image_size(path)  # refuses what is no image, or too large, in our own words
-        try:
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"), np.uint32)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(f"{path}: damaged image ({error})", "replace or remove the file") from error
-        codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
-        present, places = np.unique(codes, return_inverse=True)
-        names = [f"#{code:06x}" for code in present.tolist()]
+        red, green, blue = np.moveaxis(decode_image(path), 2, 0)
+        codes = red.astype(np.uint32) << 16
+        codes |= green.astype(np.uint32) << 8
+        codes |= blue
+        present = np.unique(codes).tolist()
+        names = [f"#{code:06x}" for code in present]
         if unknown := [name for name in names if name not in self.colours]:
             raise DataError(
                 f"{path}: {len(unknown)} colours that the table does not have ({', '.join(unknown[:5])})",
                 "add them to the table, or save masks without smoothing and never as JPEG",
             )
-        ids: npt.NDArray[np.uint8] = np.array([self.colours[name] for name in names], np.uint8)
-        mask: npt.NDArray[np.uint8] = ids[places.reshape(codes.shape)]
+        mask = np.zeros(codes.shape, np.uint8)
+        for code, name in zip(present, names, strict=True):
+            if self.colours[name]:
+                mask[codes == code] = self.colours[name]
         return mask
 
 
@@ -109,7 +108,7 @@ class DrawnObjects:
             DataError: The frame's objects cannot be drawn.
         """
         objects = self.frames[frame]
-        if not 0 < self.size[0] * self.size[1] <= MAX_PIXELS or max(objects, default=0) > 254:
+        if min(self.size) < 1 or self.size[0] * self.size[1] > MAX_PIXELS or max(objects, default=0) > 254:
             raise DataError(f"{self.source}: frame {frame} of {self.size} with object ids {list(objects)[:9]}")
         if len(objects) > _MOST_OBJECTS:
             raise DataError(f"{self.source}: {len(objects)} objects in frame {frame}, more than {_MOST_OBJECTS}")
@@ -126,7 +125,11 @@ class DrawnObjects:
             value = {"counts": drawn, "size": [height, width]} if isinstance(drawn, str) else drawn
             counts = _run_lengths(value["counts"]) if isinstance(value["counts"], str) else value["counts"]
             runs = np.array(counts, np.int64)
-            if list(value["size"]) != [height, width] or runs.min() < 0 or runs.sum() != height * width:
+            # Each is compared for itself, too: a sum of numbers that are too large may turn out right.
+            inside = (
+                runs.ndim == 1 and runs.min() >= 0 and runs.max() <= height * width and runs.sum() == height * width
+            )
+            if list(value["size"]) != [height, width] or not inside:
                 raise ValueError(f"run lengths of {value['size']} for {[height, width]} (height, width)")
         except (ValueError, TypeError, KeyError, IndexError, OverflowError) as error:
             raise DataError(f"{self.source}: the mask of frame {frame} cannot be drawn ({error})") from error
@@ -138,9 +141,13 @@ class DrawnObjects:
             from pycocotools import mask as coco
         except ImportError as error:
             raise MissingExtraError("pycocotools", "coco", f"drawing the outlines of {self.source.name}") from error
-        if not all(len(points) >= 6 and len(points) % 2 == 0 for points in outlines):
-            raise ValueError("an outline of fewer than three points")
-        inside = [np.clip(np.array(points, np.float64), 0, max(self.size)).tolist() for points in outlines]
+        inside = []
+        for points in outlines:  # pycocotools checks nothing: what is no number, or too long, ends the process
+            corners = np.clip(np.array(points, np.float64).reshape(-1, 2), 0, max(self.size))
+            length = np.abs(corners - np.roll(corners, 1, 0)).sum()
+            if len(corners) < 3 or not length <= _LONGEST_OUTLINE:
+                raise ValueError("an outline of fewer than three points, through no place, or without an end")
+            inside.append(corners.ravel().tolist())
         return np.asarray(coco.decode(coco.merge(coco.frPyObjects(inside, *self.size))), bool)
 
 

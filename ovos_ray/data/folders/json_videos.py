@@ -82,7 +82,16 @@ class JsonVideos(DatasetFolder):
         path = self._listed_in(split)
         try:
             return self._parse(read_json(path), split)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            IndexError,
+            RecursionError,
+            OverflowError,
+        ) as error:
             raise DataError(f"{path}: not a file of layout {self.layout} ({error!r})", self.expected) from error
 
     def _list(self, split: str) -> list[str]:
@@ -98,6 +107,8 @@ class JsonVideos(DatasetFolder):
         if base is None or missing:
             where = base or self.root
             raise DataError(f"{where}: missing frames of video {name!r}: {missing[:1]}, which {source} lists")
+        if (last := max(video.objects, default=0)) >= len(video.frames):
+            raise DataError(f"{source}: a mask of frame {last} of video {name!r}, which has {len(video.frames)} frames")
         names = sorted({own for objects in video.objects.values() for own in objects}, key=_order)
         ids = {own: number for number, own in enumerate(names, 1)}
         frames = {f: {ids[own]: drawn for own, drawn in own.items()} for f, own in sorted(video.objects.items())}
@@ -108,4 +119,4 @@ class JsonVideos(DatasetFolder):
 
 def _order(name: Any) -> tuple[int, int, str]:
     text = str(name)
-    return (0, int(text), "") if text.isdecimal() else (1, 0, text)
+    return (0, int(text), "") if text.isdecimal() and len(text) < 20 else (1, 0, text)

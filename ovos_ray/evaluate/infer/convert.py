@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ def convert(masks: Path, out: Path, to: str) -> int:
         to: One of `FORMATS`.
 
     Raises:
-        ConfigError: There is no such format.
+        ConfigError: There is no such format, or a file of that name: it may hold labels of the user's.
         DataError: There are no masks, or a damaged one.
     """
     if to not in FORMATS:
         raise ConfigError(f"no format {to!r}", f"there are {', '.join(FORMATS)}")
+    if os.path.lexists(out):
+        raise ConfigError(f"{out}: exists, and is not replaced", "give another name, or move it away")
     videos = dict(_videos(masks))
     if not videos:
         raise DataError(f"{masks}: no masks VIDEO/FRAME.png here", "give a folder that `ovos-ray predict` has written")
