@@ -120,6 +120,21 @@ def test_a_shard_that_expands_is_refused_before_it_is_read(shards: Path, options
     assert pa.total_allocated_bytes() - allocated < 2**20
 
 
+def test_what_is_absent_a_million_times_is_refused_before_it_is_read(shards: Path) -> None:
+    """Rows of nothing take no room in a file, and any room in memory."""
+    file = shards / "frames-00000.parquet"
+    absent = pa.table({name: pa.nulls(2**22, pa.string()) for name in SCHEMA.names})
+    pq.write_table(absent, file, compression="none", use_dictionary=False, row_group_size=2**22, write_statistics=False)
+    assert file.stat().st_size < 2**17
+    _edit(shards, lambda index: index.update(rows_per_group=2**22))
+    _edit(shards, _file(num_rows=2**22))
+    allocated = pa.default_memory_pool().max_memory()
+    with pytest.raises(DataError, match="columns"):
+        ShardReader(shards).read(ShardIndex.load(shards).videos[0].name, [0])
+    assert "columns" in str(verify(shards)[0])
+    assert pa.default_memory_pool().max_memory() - allocated < 2**20
+
+
 def test_neither_digest_nor_names_of_rows_lead_out_of_the_cache(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

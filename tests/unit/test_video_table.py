@@ -159,3 +159,16 @@ def test_an_entry_is_made_only_when_it_is_asked_for(columnar: Path, monkeypatch:
     assert made == []
     index.video("v3")
     assert made == ["v3"]
+
+
+def test_a_list_of_absences_is_refused_before_it_is_read(columnar: Path) -> None:
+    file = _table(columnar)
+    table = pq.read_table(file)
+    at = table.schema.get_field_index("boxes")
+    boxes = pa.array([[None] * 2**22, *[[]] * (len(table) - 1)], pa.list_(pa.int32()))
+    pq.write_table(table.set_column(at, "boxes", boxes), file, compression="none", use_dictionary=False)
+    assert file.stat().st_size < 2**14
+    allocated = pa.default_memory_pool().max_memory()
+    with pytest.raises(DataError, match="columns"):
+        ShardIndex.load(columnar)
+    assert pa.default_memory_pool().max_memory() - allocated < 2**20

@@ -121,7 +121,7 @@ class ShardIndex:
             ValueError: A value has another type, or is out of range.
             DataError: A name cannot become part of a path.
         """
-        texts = (self.dataset, self.layout, self.split, self.digest, self.source_digest)
+        texts = (self.dataset, self.layout, self.split, self.digest, self.source_digest, self.root)
         require(all(isinstance(text, str) for text in texts), "texts", texts)
         require(re.fullmatch("first|all|frames|[0-9]+", str(self.labels)) is not None, "labels", self.labels)
         whole("frame_interval", self.frame_interval, 1)

@@ -75,12 +75,12 @@ def _open(folder: str | Path, name: str, kept_at: Path | None = None) -> tuple[p
     location = f"{str(folder).rstrip('/')}/{name}"
     try:
         if filesystem.type_name == "local":
-            return persistently(path, lambda: pq.ParquetFile(path, memory_map=True)), None
+            return persistently(path, lambda: _of_frames(pq.ParquetFile(path, memory_map=True))), None
         if kept_at is not None and is_cached(kept_at, lambda: RemoteFile(filesystem, path, location)):
-            return pq.ParquetFile(kept_at, memory_map=True), None
+            return _of_frames(pq.ParquetFile(kept_at, memory_map=True)), None
         remote = RemoteFile(filesystem, path, location)
         remote.keep_end(_FOOTER_BYTES)
-        return pq.ParquetFile(pa.PythonFile(remote, mode="r")), remote
+        return _of_frames(pq.ParquetFile(pa.PythonFile(remote, mode="r"))), remote
     except StorageError:
         raise
     except FileNotFoundError as error:
@@ -89,6 +89,13 @@ def _open(folder: str | Path, name: str, kept_at: Path | None = None) -> tuple[p
         raise DataError(
             f"{path}: unreadable shard file ({error})", "pack the dataset again with --overwrite"
         ) from error
+
+
+def _of_frames(parquet: pq.ParquetFile) -> pq.ParquetFile:
+    """Makes sure that a file has the columns of `SCHEMA`: others may hold a billion absent values in a few bytes."""
+    if not parquet.schema_arrow.equals(SCHEMA):
+        raise pa.ArrowInvalid(f"columns {parquet.schema_arrow.names} or their types, expected {SCHEMA.names}")
+    return parquet
 
 
 def require_plain(parquet: pq.ParquetFile, group: int, file: str) -> None:

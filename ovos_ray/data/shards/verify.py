@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ovos_ray.data.masks import boxes, decode_mask, jpeg_size
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry, content_digest
-from ovos_ray.data.shards.reader import SCHEMA, open_shard, require_plain, row_checksum
+from ovos_ray.data.shards.reader import open_shard, require_plain, row_checksum
 from ovos_ray.errors import DataError
 
 __all__ = ["Problem", "verify"]
@@ -77,9 +77,6 @@ def _check_file(
         parquet = open_shard(folder, name)
     except DataError as error:
         yield Problem(name, error.message)
-        return
-    if not parquet.schema_arrow.equals(SCHEMA):
-        yield Problem(name, f"columns {parquet.schema_arrow.names} or their types, expected {SCHEMA.names}")
         return
     metadata = parquet.metadata
     if metadata.num_rows != len(expected):

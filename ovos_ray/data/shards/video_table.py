@@ -122,6 +122,8 @@ class VideoTable(Sequence[VideoEntry]):
         try:
             content = storage.read(name)
             parquet = pq.ParquetFile(pa.BufferReader(content))
+            # Before anything is read: what may be absent may be said to be absent a billion times in a few bytes.
+            require(parquet.schema_arrow.equals(_SCHEMA), "columns", parquet.schema_arrow.names)
             groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
             columns = [group.column(number) for group in groups for number in range(group.num_columns)]
             plain = all(c.compression == "UNCOMPRESSED" and _PLAIN.issuperset(c.encodings) for c in columns)
