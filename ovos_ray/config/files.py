@@ -8,6 +8,7 @@ steps: 500
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import yaml
 
 from ovos_ray.config.overrides import override
-from ovos_ray.config.recipes import make
+from ovos_ray.config.recipes import make, require_shipped
 from ovos_ray.config.settings import ExperimentConfig
 from ovos_ray.config.stored import read_stored
 from ovos_ray.errors import ConfigError
@@ -25,6 +26,7 @@ from ovos_ray.errors import ConfigError
 __all__ = ["SUFFIXES", "find_config", "is_file"]
 
 SUFFIXES = (".json", ".yaml", ".yml")
+_MOST_SETTINGS = 10_000  # YAML can refer to what it has said, and say a billion things in ten lines
 
 
 def is_file(source: str) -> bool:
@@ -39,18 +41,32 @@ def find_config(source: str) -> ExperimentConfig:
         source: A module path, such as `trainables.one_shot`; a `.json` or `.yaml` file; or the folder of a run.
 
     Raises:
-        ConfigError: It is not found, or holds what is no setting.
+        ConfigError: It is not found, or holds what is no setting, or is a file that names a recipe of others.
     """
     if not is_file(source):
         return make(source, ExperimentConfig)
+    config = _of_file(source)
+    if config.pretrain is not None:
+        require_shipped(config.pretrain.recipe, source)
+    return config
+
+
+def _of_file(source: str) -> ExperimentConfig:
     folder = not source.endswith(SUFFIXES)
     values = _read(Path(source, "config.json") if folder else Path(source))
     if isinstance(values.get("config"), Mapping):  # as `RunFolder` and `show --format` write it
         return read_stored(values["config"], values.get("schema", 1))
     recipe = values.pop("recipe", None)
+    if recipe is not None:
+        require_shipped(str(recipe), source)
     config = ExperimentConfig() if recipe is None else make(str(recipe), ExperimentConfig)
     try:
-        return override(config, dict(_leaves(values)))
+        leaves = dict(itertools.islice(_leaves(values), _MOST_SETTINGS + 1))
+        if len(leaves) > _MOST_SETTINGS:
+            raise ConfigError(f"more than {_MOST_SETTINGS:,} settings", _REMEDY)
+        return override(config, leaves)
+    except RecursionError as error:
+        raise ConfigError(f"{source}: holds itself", _REMEDY) from error
     except ConfigError as error:
         raise ConfigError(f"{source}: {error.message}", error.remedy) from error
 

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from ovos_ray.errors import ConfigError
 from ovos_ray.paths import shipped
 
-__all__ = ["PACKAGES", "Recipe", "copy_of", "list_recipes", "make"]
+__all__ = ["PACKAGES", "Recipe", "copy_of", "list_recipes", "make", "require_shipped"]
 
 Made = TypeVar("Made")
 
@@ -95,6 +95,32 @@ def make(path: str, kind: type[Made]) -> Made:
             "`ovos-ray train` takes trainables, `ovos-ray sweep` takes search spaces",
         )
     return made
+
+
+def require_shipped(path: str, source: str) -> None:
+    """Makes sure that a recipe that a file names came with this program: a file is data, and chooses no code to run.
+
+    Args:
+        path: As it stands in the file.
+        source: The file.
+
+    Raises:
+        ConfigError: It is another module, or one of that name lies in the current folder.
+    """
+    package, *inner = path.split(".")
+    own, ours = Path.cwd() / package, shipped(package)
+    there = inner and package in PACKAGES and (ours / f"{inner[0]}.py").is_file()
+    hidden = (
+        there
+        and own.resolve() != ours.resolve()
+        and any((own / name).exists() for name in ("__init__.py", inner[0], f"{inner[0]}.py"))
+    )
+    if not there or hidden:
+        raise ConfigError(
+            f"{source} names the recipe {path!r}, {'of the current folder' if hidden else 'not one of this program'}; "
+            "files of settings run no code",
+            f"name it yourself, if you know whose it is: ovos-ray train {path} KEY=VALUE …",
+        )
 
 
 def _find(path: str) -> Callable[[], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,9 +12,12 @@ import pytest
 from conftest import REPOSITORY
 from davis_folder import make_davis
 
-from ovos_ray.config import ExperimentConfig
+from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.config.files import find_config
 from ovos_ray.config.recipes import list_recipes, make
+from ovos_ray.config.stored import to_store
 from ovos_ray.data.folders.open import describe
+from ovos_ray.errors import ConfigError
 
 ALARM = "open(__file__ + '.ran', 'w').close()\n"
 TRAP = ALARM + "raise SystemExit('a stranger was here')\n"
@@ -92,3 +96,38 @@ def test_listing_reads_what_importing_would_find(monkeypatch: pytest.MonkeyPatch
             module, _, name = recipe.path.rpartition(".")
             imported = __import__(recipe.path if module == package else module, fromlist=["_"])
             assert recipe.summary == getattr(imported, name).__doc__.partition("\n")[0]
+
+
+@pytest.mark.parametrize("recipe", ["evil", "trainables.evil", "trainables.one_shot", "webbrowser.main", "trainables"])
+def test_files_of_settings_run_no_code(folder: Path, monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+    """A stranger's file may lie beside a stranger's module, also one that hides one of this program."""
+    (folder / "evil.py").write_text(TRAP)
+    (folder / "trainables/one_shot.py").write_text(TRAP)
+    (folder / "run.yaml").write_text(f"recipe: {recipe}\n")
+    (folder / "pretrained.yaml").write_text(f"pretrain.recipe: {recipe}\n")
+    stored = to_store(override(ExperimentConfig(), {"pretrain.recipe": recipe}))
+    (folder / "run").mkdir()
+    (folder / "run/config.json").write_text(json.dumps(stored))
+    monkeypatch.chdir(folder)
+    for source in ("run.yaml", "pretrained.yaml", "./run"):
+        with pytest.raises(ConfigError, match="files of settings run no code"):
+            find_config(source)
+    assert ran(folder) == []
+
+
+def test_a_file_of_settings_may_start_from_what_came_along(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the user has recipes of their own beside it."""
+    monkeypatch.chdir(folder)
+    (folder / "run.yaml").write_text("recipe: trainables.one_shot\ntrain.steps: 7\n")
+    assert find_config("run.yaml").train.steps == 7
+    assert ran(folder) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["a: &a {b: *a}", "\n".join(["a0: &a0 {x: 1}", *(f"a{i}: &a{i} " + "{" + ", ".join(
+        f"k{j}: *a{i - 1}" for j in range(9)) + "}" for i in range(1, 12))])], ids=["itself", "a billion"]
+)  # fmt: skip
+def test_a_file_that_repeats_itself_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"holds itself|more than 10,000 settings"):
+        find_config(str(tmp_path / "run.yaml"))
