@@ -113,7 +113,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = self._body() if calls is _WRITE else b""
             with self.server.lock:
                 answer = calls[name](self.server.session, query, body)
-        except (ValueError, KeyError, IndexError):
+        except (ValueError, KeyError, IndexError, OverflowError):
             return self._refuse(HTTPStatus.BAD_REQUEST, "no such frame, or an incomplete request")
         except (OvosError, OSError) as error:
             remedy = getattr(error, "remedy", None)

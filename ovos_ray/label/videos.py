@@ -104,7 +104,10 @@ class Labels:
             raise DataError(f"{other} was not written by this page, or was changed since", "move it away to label anew")
 
     def _known(self) -> set[str]:
-        return set(read_json(self._note)["sha256"]) if self._note.is_file() else set()
+        try:
+            return {str(digest) for digest in read_json(self._note)["sha256"]} if self._note.is_file() else set()
+        except (ValueError, KeyError, TypeError, RecursionError):  # damaged: then nothing counts as ours
+            return set()
 
 
 def _digest(path: Path) -> str:

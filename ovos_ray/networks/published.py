@@ -11,10 +11,12 @@ import hashlib
 import http.client
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ovos_ray.errors import WeightsError
 from ovos_ray.io import atomic_path, exclusive
@@ -23,6 +25,7 @@ from ovos_ray.paths import cache_folder
 __all__ = ["PUBLISHED", "PublishedModel", "fetch", "models_folder"]
 
 _CHUNK = 1 << 20
+_MOST_BYTES = 2**32  # of a file; ten times the largest
 _ANSWER_S = 30.0
 _XMEM = "https://github.com/hkchengrex/XMem/releases/download/v1.0"
 _CUTIE = "https://github.com/hkchengrex/Cutie/releases/download/v1.0"
@@ -161,6 +164,16 @@ def _check(path: Path, model: PublishedModel, pinned: str | None) -> str:
     return found["SHA-256"]
 
 
+class _SameScheme(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another address, but not from https to one that anybody on the way may answer for."""
+
+    def redirect_request(self, request: Any, file: Any, code: int, message: str, headers: Any, url: str) -> Any:
+        """Refuses the address, or leaves it to its parent."""
+        if urllib.parse.urlsplit(url).scheme != urllib.parse.urlsplit(request.full_url).scheme:
+            raise OSError(f"it leads to {url}, which is not {urllib.parse.urlsplit(request.full_url).scheme}")
+        return super().redirect_request(request, file, code, message, headers, url)
+
+
 def _download(url: str, part: Path, progress: Callable[[int, int | None], object] | None) -> None:
     """Fetches a file, and goes on with what an earlier attempt has left of the same one."""
     tag = part.with_name(f"{part.name}.etag")
@@ -171,7 +184,7 @@ def _download(url: str, part: Path, progress: Callable[[int, int | None], object
         headers |= {"Range": f"bytes={there}-", "If-Range": tag.read_text(encoding="utf-8")}
     request = urllib.request.Request(url, headers=headers)  # noqa: S310 # an address of the table above
     try:
-        answer = urllib.request.urlopen(request, timeout=_ANSWER_S)  # noqa: S310
+        answer = urllib.request.build_opener(_SameScheme).open(request, timeout=_ANSWER_S)
     except urllib.error.HTTPError as error:
         if error.code != 416:
             raise
@@ -193,6 +206,8 @@ def _download(url: str, part: Path, progress: Callable[[int, int | None], object
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
                 there += len(chunk)
+                if there > _MOST_BYTES:
+                    raise OSError(f"more than {_MOST_BYTES:,} bytes, which no weights have")
                 if progress is not None:
                     progress(there, total)
             file.flush()

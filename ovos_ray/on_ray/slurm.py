@@ -32,7 +32,10 @@ export RAY_TMPDIR=/tmp/ovos-$SLURM_JOB_ID RAY_AUTH_MODE=token RAY_USAGE_STATS_EN
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK  # job steps do not inherit it
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_TOKEN
-mkdir -p -m 700 "$RAY_TMPDIR"
+# The folder may be there from before a requeue; one that another user of the node has made is not taken.
+own='mkdir -m 700 "$RAY_TMPDIR" 2> /dev/null || [ -d "$RAY_TMPDIR" -a -O "$RAY_TMPDIR" -a ! -L "$RAY_TMPDIR" ] \
+    && chmod 700 "$RAY_TMPDIR" || {{ echo "$RAY_TMPDIR on $HOSTNAME is of somebody else"; exit 1; }}'
+eval "$own"
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${{nodes[0]}}
@@ -41,7 +44,7 @@ steps=() limit=
 
 ray_on() {{  # NODE OPTIONS: Ray on a node of the job, for as long as the step lives
     srun --nodes=1 --ntasks=1 --overlap --nodelist="$1" \
-        bash -c 'mkdir -p -m 700 "$RAY_TMPDIR"; exec ray start "$@"' ray --block --num-cpus="$SLURM_CPUS_PER_TASK" \
+        bash -c "$own"'; exec ray start "$@"' ray --block --num-cpus="$SLURM_CPUS_PER_TASK" \
         --num-gpus="${{SLURM_GPUS_ON_NODE:-0}}" --dashboard-agent-listen-port=0 "${{@:2}}" > "$RAY_TMPDIR/$1.log" 2>&1 &
     steps+=($!)
 }}

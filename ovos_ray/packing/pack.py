@@ -109,6 +109,8 @@ def pack(
         return done
     if final.local:
         require_replaceable(Path(final.root).resolve(), _KIND, *_UNMARKED)
+    elif INDEX_NAME in (names_there := _files(final)) and not fnmatch.filter(names_there, "frames-*.parquet"):
+        raise DataError(f"{final.folder}: its {INDEX_NAME} is not one of shards", "give another --out")
 
     options = Options(split, labels, label_frame, shortest_side, rows_per_group)
     threads = num_threads or max(1, min(8, (os.cpu_count() or 1) // num_workers))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.errors import ConfigError, OvosError
+from ovos_ray.paths import checked_name
 from ovos_ray.storage import Storage
 
 __all__ = ["PLAN", "Progress", "RunStatus", "StudyStatus", "read_run", "read_study", "write_plan"]
@@ -147,6 +148,7 @@ def read_study(folder: str) -> StudyStatus:
 
     Raises:
         ConfigError: There is neither.
+        DataError: Its plan names a folder that does not lie in it.
     """
     storage = Storage(folder)
     if storage.exists("config.json"):
@@ -164,8 +166,12 @@ def read_study(folder: str) -> StudyStatus:
             f"{folder} holds no study and no run",
             f"give the folder of one, such as {example}; a run's own holds config.json",
         )
-    names = {str(place): str(name) for name, place in trials.items()} | {one: one for one in found}
-    stages = [str(one) for one in plan.get("pretrainings", ())]
+    names = {checked_name(place, "trial's folder", PLAN, nested=True): name for name, place in trials.items()}
+    names |= {one: one for one in found}
+    listed = plan.get("pretrainings")
+    stages = [str(one) for one in listed] if isinstance(listed, list) else []
+    # A plan may be a stranger's: it sends nobody to another bucket.
+    stages = [one for one in stages if "://" not in one or one.split("/")[:3] == folder.split("/")[:3]]
     runs = [read_run(Storage(one), f"pretraining {_name_of(Storage(one))}") for one in stages]
     runs += [read_run(storage / place, name) for place, name in names.items()]
     return StudyStatus(str(plan.get("name") or _name_of(storage)), str(plan.get("metric", "final/jf")), tuple(runs))
@@ -181,6 +187,13 @@ def read_run(storage: Storage, name: str | None = None) -> RunStatus:
     name = name or _name_of(storage)
     if not storage.exists("config.json"):
         return RunStatus(name, "waiting")
+    try:
+        return _status_of(storage, name)
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        return RunStatus(name, "failed", reason=f"its files say the impossible ({error})")
+
+
+def _status_of(storage: Storage, name: str) -> RunStatus:
     config = _read(storage, "config.json").get("config", {})
     train, segment = config.get("train", {}), config.get("segment") or {}
     gpus, workers = float(train.get("gpus_per_worker", 0)), float(train.get("num_workers", 1))

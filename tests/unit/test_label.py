@@ -250,3 +250,15 @@ def test_the_end_says_what_has_no_mask_yet_and_what_comes_next(root, monkeypatch
     Image.fromarray(a_mask(1)).save(root / "masks/clip/00000.png")
     assert "1 of 2 videos without a mask: film;" in ending()
     assert "next: ovos-ray pack" in ending()
+
+
+@pytest.mark.parametrize("note", ["", "[]", '{"sha256": 7}', "[" * 100_000])
+def test_a_damaged_note_makes_all_masks_those_of_others(root: Path, note: str) -> None:
+    session = Session(root)
+    session.save(0, 2, a_mask(1))
+    (path,) = (root / "masks/.ovos-ray/labels").glob("clip*.json")
+    path.write_text(note)
+    assert session.state(0)["foreign"]
+    with pytest.raises(DataError, match="not written by this page"):
+        session.save(0, 2, a_mask(2))
+    session.close()

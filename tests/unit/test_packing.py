@@ -229,6 +229,12 @@ def test_a_bucket_is_packed_straight_resumed_and_replaced(davis: DatasetFolder, 
     assert everything.budget.labelled_frames == 30
     assert _objects(uri) == sorted(["index.json", *(file.name for file in everything.files)])
     assert verify(uri) == []
+    system, path = fs.FileSystem.from_uri(f"{bucket}/project/index.json")
+    with system.open_output_stream(path) as file:
+        file.write(b"{}")
+    with pytest.raises(DataError, match="not one of shards"):
+        pack(davis, f"{bucket}/project", overwrite=True)
+    assert _objects(f"{bucket}/project") == ["index.json"]
     command = ["verify", uri]
     assert "every row is good" in CliRunner().invoke(app, command, catch_exceptions=False).output
 

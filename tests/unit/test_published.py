@@ -176,3 +176,23 @@ def test_the_table_names_networks_there_are_and_secure_addresses():
     assert {model.network for model in table.values()} <= set(networks.names())
     assert all(model.url is None or model.url.startswith("https://") for model in table.values())
     assert len({model.file for model in table.values()}) == len(table)
+
+
+def test_a_server_leads_to_no_other_scheme(server, monkeypatch):
+    """Nor from https to http, which anybody on the way may answer; here the other way round, as there is no https."""
+
+    def leads_away(handler: _Handler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", "ftp://127.0.0.1/tiny.safetensors")
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    monkeypatch.setattr(_Handler, "do_GET", leads_away)
+    with pytest.raises(WeightsError, match=r"ftp://127\.0\.0\.1/tiny\.safetensors, which is not http"):
+        published.fetch("tiny")
+
+
+def test_a_file_without_an_end_fills_no_disk(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(published, "_MOST_BYTES", len(server.content) - 1)
+    with pytest.raises(WeightsError, match="which no weights have"):
+        published.fetch("tiny")

@@ -166,3 +166,19 @@ def test_the_file_of_deploy_is_what_submit_writes() -> None:
         made_by=f"Made by: ovos-ray submit --slurm … -- {command}",
     ).script()
     assert (REPOSITORY / "deploy" / "slurm.sbatch").read_text() == written
+
+
+@pytest.mark.parametrize("made", ["link", "file"])
+def test_a_folder_that_somebody_else_made_is_not_taken(home: Path, made: str) -> None:
+    """Ray's sockets and logs lie there: whoever owns it is who runs the job's tasks."""
+    folder, trap = Path(f"/tmp/ovos-{os.getpid()}"), home / "trap"
+    trap.mkdir()
+    folder.symlink_to(trap) if made == "link" else folder.touch()
+    try:
+        done = subprocess.run(["bash", "-c", job(home).script()], env=environment(), timeout=60, capture_output=True)
+        assert done.returncode == 1, done.stderr
+        assert b"somebody else" in done.stdout
+        assert not (home / "arguments").exists()
+        assert list(trap.iterdir()) == []
+    finally:
+        folder.unlink()

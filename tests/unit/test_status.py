@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
 from ovos_ray.cli.status import sparkline
-from ovos_ray.errors import ConfigError
+from ovos_ray.errors import ConfigError, DataError
 from ovos_ray.io import exclusive
 from ovos_ray.run.here import fit_here
 from ovos_ray.storage import Storage
@@ -166,3 +166,24 @@ def test_sparklines_span_from_lowest_to_highest() -> None:
     assert sparkline([1, 1, 9, 9], width=2) == "▁█"
     assert sparkline([0.0, float("nan"), 1.0]) == "▁ █"
     assert sparkline([]) == ""
+
+
+def test_a_strangers_study_leads_nowhere_and_says_no_nonsense(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    put(tmp_path / "victim", result={"steps": 1, "scores": {"jf": 99.0}})
+    plan = json.loads((study / "study.json").read_text())
+    for impossible in (5, {"a": 1}, ["s3://elsewhere/secret", "gs://elsewhere/x"]):
+        (study / "study.json").write_text(json.dumps(plan | {"pretrainings": impossible}))
+        assert len(read_study(str(study)).runs) == 6
+    for place in ("../../victim", "/etc", "", 7):
+        (study / "study.json").write_text(json.dumps(plan | {"trials": {"T": place}}))
+        with pytest.raises(DataError, match="trial's folder"):
+            read_study(str(study))
+    (study / "study.json").write_text(json.dumps(plan))
+    values: list[object] = [[], "x", None, {"train": []}, {"train": {"gpus_per_worker": "x"}}, {"train": {"steps": []}}]
+    for value in values:
+        (study / "going" / "config.json").write_text(json.dumps({"config": value}))
+        assert read_study(str(study)).count("finished") == 1
+    for scores in ([], {"jf": "x"}, {"jf": []}, 7):
+        (study / "done" / "result.json").write_text(json.dumps({"steps": 1, "scores": scores}))
+        assert len(read_study(str(study)).runs) == 6
