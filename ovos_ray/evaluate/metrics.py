@@ -118,13 +118,18 @@ def binary_scores(pred: BoolArray, gt: BoolArray) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Statistics:
-    """What the toolkit reports of a measure over time."""
+    """What is reported of one object's measure over time; the first three are the toolkit's."""
 
     mean: float
     recall: float
     """Share of frames above 0.5."""
     decay: float
     """Mean of the first quarter of the frames minus mean of the last; quarters share their end frames."""
+
+    @property
+    def percent(self) -> Statistics:
+        """The same times 100."""
+        return Statistics(**{name: 100 * value for name, value in vars(self).items()})
 
 
 def statistics(values: Floats) -> Statistics:
@@ -141,12 +146,18 @@ def statistics(values: Floats) -> Statistics:
         raise ValueError("no frame to summarise")
     edges = np.round(np.linspace(1, count, 5) + 1e-10).astype(int) - 1
     first, last = values[edges[0] : edges[1] + 1], values[edges[3] : edges[4] + 1]
-    return Statistics(float(values.mean()), float((values > 0.5).mean()), float(first.mean() - last.mean()))
+    return Statistics(
+        mean=float(values.mean()),
+        recall=float((values > 0.5).mean()),
+        decay=float(first.mean() - last.mean()),
+    )
 
 
 @dataclass(frozen=True)
 class Measure:
     """A number that tables print: a statistic of an object's frames, then the mean over objects.
+
+    To add one: a field of `Statistics` with its line in `statistics`, and an entry in `MEASURES`.
 
     Attributes:
         key: What the metric is called: `final/jf`, `jf` in `result.json`.
@@ -177,7 +188,7 @@ MEASURES = (
     Measure("f_recall", "F recall", ("f",), "recall"),
     Measure("f_decay", "F decay", ("f",), "decay"),
 )
-"""Read by every table, export, plot and log: one entry more is one metric more, once `ObjectScore` has its series."""
+"""Read by every table, export, plot and log: one entry more is one metric more everywhere."""
 COMPARED = tuple(measure for measure in MEASURES if measure.compared)
 PRIMARY = MEASURES[0]
 """What decides which configuration is better."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ovos_ray.evaluate.metrics import Statistics, statistics
+from ovos_ray.evaluate.metrics import statistics
 from ovos_ray.evaluate.score.frame_scores import chunks_of, score_chunks
 from ovos_ray.evaluate.score.pairs import SequencePlan, load_seen, plan_sequences
 from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable
@@ -84,18 +84,14 @@ def _row(
     seen: Collection[str] | None,
 ) -> ObjectScore:
     over_time = np.stack(values[plan.name, index])
-    j, f = (statistics(column) for column in over_time.T)
+    j, f = (statistics(column).percent for column in over_time.T)
     category = plan.categories[index]
     return ObjectScore(
         sequence=plan.name,
         object_id=index,
         num_frames=len(over_time),
-        j=_percent(j),
-        f=_percent(f),
+        j=j,
+        f=f,
         category=category,
         seen=None if seen is None or category is None else category in seen,
     )
-
-
-def _percent(fraction: Statistics) -> Statistics:
-    return Statistics(100 * fraction.mean, 100 * fraction.recall, 100 * fraction.decay)

@@ -155,13 +155,12 @@ class ScoreTable:
                 table.add_column(name, justify="right")
             table.add_row(*(f"{value:.1f}" for value in self.summary.values()))
             return table
-        headline = {name: value for name, value in self.summary.items() if not name.endswith(("RECALL", "DECAY"))}
-        numbers = ", ".join(f"{name.removesuffix(' MEAN')} {value:.1f}" for name, value in headline.items())
-        title = f"{self.protocol}, percent: {numbers}"
+        youtube = self.protocol == "youtube-vos"
+        headline = self.summary if youtube else {m.label: self.value(m) for m in COMPARED}
+        title = f"{self.protocol}, percent: " + ", ".join(f"{name} {value:.1f}" for name, value in headline.items())
         table = Table(title=title, min_width=len(title))
         table.add_column("sequence")
         table.add_column("object", justify="right")
-        youtube = self.protocol == "youtube-vos"
         shown = [m for m in MEASURES if m.column and (m.compared or not youtube)]
         for measure in shown:
             whole = measure.label if youtube else f"{measure.label} mean"
