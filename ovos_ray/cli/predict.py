@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,8 +103,12 @@ def predict(
     console.print(f"{counted(len(jobs), 'video')} in {time.perf_counter() - began:.1f} s: {out}")
     if evaluate:
         from ovos_ray.cli.evaluate import score
+        from ovos_ray.evaluate.score.truth import truth_of
 
-        score(out, folder.root, protocol_for(folder.description.layout), [job.video.name for job in jobs])
+        names = [job.video.name for job in jobs]
+        with tempfile.TemporaryDirectory(prefix="ovos-truth-") as copies:
+            truth = truth_of(folder, split, names, Path(copies))
+            score(out, truth, protocol_for(folder.description.layout), names)
 
 
 def _predictor(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +15,12 @@ import torch.distributed
 
 from ovos_ray.config import EvaluationConfig
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
-from ovos_ray.data.folders.plain_folder import PlainFolder
-from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.infer.prediction import VideoReport, predict_dataset
 from ovos_ray.evaluate.infer.settings import InferenceSettings
-from ovos_ray.evaluate.score.pairs import annotated_sequences
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable, protocol_for
+from ovos_ray.evaluate.score.truth import require_truth, truth_of
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.storage import Storage
 
@@ -80,7 +78,7 @@ def check_benchmarks(config: EvaluationConfig) -> None:
             raise ConfigError(f"evaluation.also names {benchmark.name!r} twice", "give each dataset a name of its own")
         seen.add(benchmark.name)
         try:
-            folder = open_scored(benchmark.root, benchmark.layout, benchmark.split)
+            folder = open_scored(benchmark.root, benchmark.layout, benchmark.split, benchmark.protocol)
         except DataError as error:
             key = "evaluation.also" if benchmark.name else "evaluation.root" if config.root else "evaluation.shards"
             split = f"{key}=NAME=FOLDER:SPLIT" if benchmark.name else "evaluation.split=SPLIT"
@@ -95,38 +93,17 @@ def check_benchmarks(config: EvaluationConfig) -> None:
             )
 
 
-def open_scored(root: str, layout: str, split: str) -> DatasetFolder:
-    """Opens a dataset folder, or shards, of which a split is to be scored; nothing of a video is read.
+def open_scored(root: str, layout: str, split: str, protocol: Protocol | None = None) -> DatasetFolder:
+    """Opens a dataset folder, or shards, of which a split is to be scored; no mask is read.
 
     Raises:
         DataError: It cannot be opened, has no such split, or holds no labels to score against.
         StorageError: The bucket cannot be reached.
     """
     folder = open_dataset(root, layout=layout)
-    names = folder.video_names(split)
-    if isinstance(folder, PlainFolder):  # of benchmarks a server may have the annotations, and nobody else
-        _require_truth(folder, split, names)
-    elif isinstance(folder, ShardFolder) and folder.index.labels == "first":
-        raise DataError(
-            f"{root}: packed with one label a video, which leaves nothing to score against",
-            f"pack the split anew: ovos-ray pack {folder.index.dataset} --split {split} --labels all --out SHARDS",
-        )
+    folder.video_names(split)
+    require_truth(folder, split, protocol)
     return folder
-
-
-def _require_truth(folder: DatasetFolder, split: str, names: Sequence[str]) -> None:
-    """Refuses before a training what could not be scored after it: no video has masks where they are looked for."""
-    try:
-        there = annotated_sequences(folder.root)
-    except EvaluationError:
-        there = []
-    if not set(names) & set(there):
-        raise DataError(
-            f"{folder.place}: no video of {split} has a folder of masks to score against; expected "
-            "Annotations/NAME/FRAME.png or masks/NAME/FRAME.png",
-            "put them there, or, whatever the layout, pack the split and give that as evaluation.shards: "
-            f"ovos-ray pack {folder.root} --layout {folder.layout} --split {split} --labels all --out SHARDS",
-        )
 
 
 def evaluate_network(
@@ -160,7 +137,7 @@ def evaluate_network(
         DataError: The dataset cannot be read.
         EvaluationError: It cannot be scored.
     """
-    folder = open_scored(root, layout, split)
+    folder = open_scored(root, layout, split, protocol)
     changes = {} if shortest_side is None else {"shortest_side": shortest_side}
     settings = InferenceSettings.of(network, **changes)
     chosen = protocol or protocol_for(folder.description.layout)
@@ -170,8 +147,8 @@ def evaluate_network(
     rows: tuple[ObjectScore, ...] = ()
     notes: tuple[str, ...] = ()
     problem: EvaluationError | None = None
-    with tempfile.TemporaryDirectory(prefix="ovos-predictions-") as scratch, _sent_to(out, Path(scratch)) as send:
-        predictions = Path(out.path()) if out is not None and out.local else Path(scratch)
+    with _scratch("predictions") as scratch, _scratch("truth") as copies, _sent_to(out, scratch) as send:
+        predictions = Path(out.path()) if out is not None and out.local else scratch
         if own:
             network.eval()
             predict_dataset(
@@ -179,7 +156,8 @@ def evaluate_network(
             )
             network.train(training)
             try:
-                table = evaluate_folders(predictions, folder.root, chosen, sequences=own, num_processes=1)
+                truth = truth_of(folder, split, own, copies)
+                table = evaluate_folders(predictions, truth, chosen, sequences=own, num_processes=1)
                 rows, notes = table.rows, table.notes
             except EvaluationError as error:
                 problem = error
@@ -192,6 +170,12 @@ def evaluate_network(
     if problem is not None:
         raise problem
     return ScoreTable(chosen, rows, notes)
+
+
+@contextmanager
+def _scratch(what: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f"ovos-{what}-") as folder:
+        yield Path(folder)
 
 
 @contextmanager

@@ -15,13 +15,16 @@ from davis_folder import FRAMES, HEIGHT, WIDTH, make_davis
 from PIL import Image
 from typer.testing import CliRunner
 
+from ovos_ray import networks
 from ovos_ray.cli.app import app
+from ovos_ray.config import EvaluationConfig
 from ovos_ray.data.folders.drawn_masks import VOC_COLOURS, read_colours
 from ovos_ray.data.folders.open import DatasetFolder, describe, open_dataset
 from ovos_ray.data.masks import DAVIS_PALETTE, decode_mask
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import ConfigError, DataError, MissingExtraError
+from ovos_ray.evaluate.evaluation import check_benchmarks, evaluate_network
 from ovos_ray.evaluate.infer.convert import run_lengths
 from ovos_ray.packing.pack import pack
 
@@ -136,6 +139,21 @@ def test_every_pixel_comes_back_through_shards(davis: DatasetFolder, tmp_path: P
                 assert np.array_equal(decode_mask(row.label), expected)
             assert row.jpeg == original.frames[row.frame].read_bytes()
     assert pack(source, tmp_path / "first").budget.labelled_frames == 3
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_scores_are_those_of_the_same_masks_as_files(davis: DatasetFolder, tmp_path: Path, layout: str) -> None:
+    root = _write(davis, layout, tmp_path / layout)
+    for frame in (0, 1):  # DAVIS defines objects in the first annotated frame, and this one shows none
+        (davis.root / f"Annotations/480p/v1/{frame:05d}.png").unlink()
+    network = networks.build("stcn-tiny", seed=1)
+    files = evaluate_network(network, root=str(davis.root), split="train").rows
+    check_benchmarks(EvaluationConfig(root=str(root), layout=layout, split="train"))
+    found = evaluate_network(network, root=str(root), layout=layout, split="train").rows
+    expected = [(row.sequence, row.num_frames, row.j, row.f) for row in files if row.object_id in (1, 3)]
+    assert [(row.sequence.removeprefix("480p/"), row.num_frames, row.j, row.f) for row in found] == expected
+    other = evaluate_network(networks.build("stcn-tiny", seed=2), root=str(root), layout=layout, split="train").rows
+    assert other != found, "the control"
 
 
 @pytest.mark.parametrize("layout", WRITERS)

@@ -110,12 +110,13 @@ def test_a_plain_folder_is_scored_by_its_masks_by_frame(root: Path, tmp_path: Pa
     assert result["scores"]["mine/jf"] == result["scores"]["jf"], "the same video, in another layout"
 
 
-def test_a_split_without_masks_by_frame_is_refused_before_training(root: Path, tmp_path: Path) -> None:
-    shutil.copytree(root / "dataset" / "JPEGImages" / "480p" / "val-000", tmp_path / "videos" / "val-000")
-    shutil.copy(root / "dataset" / "Annotations/480p/val-000/00000.png", tmp_path / "videos" / "val-000.png")
-    with pytest.raises(DataError, match="no video of train has a folder of masks") as error:
+@pytest.mark.parametrize("place", ["videos", "."])
+def test_a_split_without_masks_by_frame_is_refused_before_training(root: Path, tmp_path: Path, place: str) -> None:
+    shutil.copytree(root / "dataset" / "JPEGImages" / "480p" / "val-000", tmp_path / place / "val-000")
+    shutil.copy(root / "dataset" / "Annotations/480p/val-000/00000.png", tmp_path / place / "val-000.png")
+    with pytest.raises(DataError, match="no video of train has 3 masks") as error:
         check_benchmarks(EvaluationConfig(root=str(tmp_path), split="train"))
-    assert "--labels all" in (error.value.remedy or "")
+    assert "masks/NAME/FRAME.png" in (error.value.remedy or "")
 
 
 def test_wrong_paths_are_found_before_training(root: Path) -> None:

@@ -125,6 +125,8 @@ class DatasetFolder(abc.ABC):
     """Whether its marks tell it from other layouts; else it has to be named."""
     of_images: ClassVar[bool] = False
     """Whether a video of one frame is all right."""
+    kept_by_server: ClassVar[bool] = False
+    """Whether a benchmark's server may hold the masks of a split, so that it is no mistake if they are not there."""
 
     def __init__(self, root: Path, description: DatasetDescription) -> None:
         self.root = root

@@ -20,6 +20,7 @@ class Davis2017(DatasetFolder):
 
     layout = "davis2017"
     expected = "JPEGImages/480p/VIDEO/00000.jpg, Annotations/480p/VIDEO/00000.png, ImageSets/2017/train.txt"
+    kept_by_server = True
     lists: ClassVar[tuple[str, ...]] = ("2017", "")
     masks_hold: ClassVar[Literal["ids", "one object", "ids and void"]] = "ids"
 

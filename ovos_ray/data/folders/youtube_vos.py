@@ -22,6 +22,7 @@ class YouTubeVOS(DatasetFolder):
 
     layout = "youtube-vos"
     stored_interval = 5
+    kept_by_server = True
     erroneous = ("01e64dd36a", "04259896e2", "1336440745", "5bc77844da", "5ee23ca60e", "738e5a0a14", "f8af30d4b6")
     expected = "train/{JPEGImages,Annotations}/VIDEO/00000.{jpg,png}, valid/{JPEGImages,Annotations,meta.json}"
     _folders = ("train", "train_480p", "valid", "test")

@@ -17,7 +17,7 @@ from ovos_ray.evaluate.score.read_mask import read_mask
 from ovos_ray.evaluate.score.table import Protocol
 from ovos_ray.io import read_json
 
-__all__ = ["FramePair", "SequencePlan", "annotated_sequences", "load_seen", "plan_sequences"]
+__all__ = ["FramePair", "SequencePlan", "load_seen", "masks_root", "plan_sequences"]
 
 _PARTS = ("Annotations/480p", "Annotations", "valid/Annotations", "DAVIS/Annotations/480p", "masks")
 
@@ -67,8 +67,8 @@ def plan_sequences(
     truth, found = _root(annotations, "annotations"), _root(predictions, "predictions")
     annotated, predicted = _folders(truth), _folders(found)
     names = sorted(sequences) if sequences is not None else _expected(truth, annotated, predicted)
-    _require(names, annotated, "annotated", truth, "check their names, and --annotations")
-    _require(names, predicted, "predicted", found, "predict them, or name the sequences to score with --sequences")
+    _require(names, "annotated", truth, "check their names, and --annotations")
+    _require(names, "predicted", found, "predict them, or name the sequences to score with --sequences")
     notes = []
     if extra := sorted(set(predicted) - set(names)):
         notes.append(f"predicted but not scored: {_some(extra)}")
@@ -98,13 +98,13 @@ def load_seen(path: str | Path) -> frozenset[str]:
     return frozenset(entry["category"] for v in videos for entry in v["objects"].values() if entry["category"])
 
 
-def annotated_sequences(annotations: Path) -> list[str]:
-    """Lists the sequences with a folder of true masks in a dataset's folder; nothing of them is read.
+def masks_root(annotations: Path) -> Path:
+    """Returns the folder of a dataset that holds one folder of true masks per sequence; nothing of them is read.
 
     Raises:
-        EvaluationError: There is no folder of a sequence.
+        EvaluationError: There is none.
     """
-    return _folders(_root(annotations, "annotations"))
+    return _root(annotations, "annotations")
 
 
 def _plan_davis(name: str, pred: Path, gt: Path, protocol: Protocol) -> SequencePlan:
@@ -188,10 +188,10 @@ def _expected(truth: Path, annotated: Sequence[str], predicted: Sequence[str]) -
     return sorted(annotated)
 
 
-def _require(names: Iterable[str], there: Collection[str], what: str, folder: Path, remedy: str) -> None:
-    if missing := sorted(set(names) - set(there)):
+def _require(names: Iterable[str], what: str, folder: Path, remedy: str) -> None:
+    if missing := [name for name in names if not (folder / name).is_dir()]:
         raise EvaluationError(
-            f"{folder}: {len(missing)} sequences are not {what}: {_some(missing)}; there are {_some(sorted(there))}",
+            f"{folder}: {len(missing)} sequences are not {what}: {_some(missing)}; there are {_some(_folders(folder))}",
             remedy,
         )
 
