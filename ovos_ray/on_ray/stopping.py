@@ -13,14 +13,13 @@ from ovos_ray.config.digest import digest
 from ovos_ray.on_ray.causes import post_restart, unwrapped, was_killed
 from ovos_ray.on_ray.trial import request_of
 from ovos_ray.on_ray.workers import free_processors
+from ovos_ray.run.failure import forget_failure, mark_failed
 from ovos_ray.run.labels import labels_of_run
 from ovos_ray.run.out_of_memory import killed_workers
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import marked_step
 from ovos_ray.run.run_log import open_sink
-from ovos_ray.study.run_study import mark_failed
 from ovos_ray.study.space import SearchSpace
-from ovos_ray.study.summary import forget_failure
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.train.run_folder import RunFolder
 

@@ -17,10 +17,9 @@ from ovos_ray.on_ray.fit import fit
 from ovos_ray.on_ray.one_process import train_in_this_process
 from ovos_ray.on_ray.private import trial_is_being_stopped
 from ovos_ray.on_ray.room import processors
+from ovos_ray.run.failure import forget_failure, mark_failed, note_failure
 from ovos_ray.run.prepare import make_run
 from ovos_ray.run.request import RunRequest
-from ovos_ray.study.run_study import mark_failed
-from ovos_ray.study.summary import forget_failure, note_failure
 
 __all__ = ["request_of", "resources_of", "run_trial"]
 

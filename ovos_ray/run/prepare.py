@@ -16,6 +16,7 @@ from ovos_ray.errors import ConfigError, ResourceError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.disk import check_disk
+from ovos_ray.run.failure import ending_failed
 from ovos_ray.run.initial import provide_initial
 from ovos_ray.run.lock import run_lock
 from ovos_ray.run.pin import pin_content
@@ -69,7 +70,8 @@ def request_for(
         run_key=run_key("run", config),
         tags={**tags, "ovos.trainable": trainable},
         watcher=watcher,
-        pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher),
+        pretraining=pretraining_request(config, Path.cwd(), tags=tags, watcher=watcher, alone=True),
+        alone=True,
         same_below=None if again else config.storage,
     )
     if replace and RunFolder.of(config).differences(config):
@@ -112,17 +114,18 @@ def make_run(
         request.post(0, event="begun by an earlier version; its data and weights are part of its identity from now on")
     if config.train.snapshot_every and not snapshot_videos(config):
         request.post(0, event="no snapshots are kept: neither a validation nor an evaluation split is set")
-    if request.pretraining is not None:
-        make_run(request.pretraining, execute, check_room=check_room)
-    elif config.pretrain is not None and pretraining_folder(config).result() is None:
-        raise ConfigError(
-            f"pretraining {config.pretrain.digest} is needed and not finished",
-            "give its request too: pretraining_request(config, base)",
-        )
-    with run_lock(request):
-        if (values := folder.result()) is not None:  # finished by whom this one waited for
-            return RunResult(folder, values, resumed_finished=True)
-        execute(request)
-    if (values := folder.result()) is None:
-        raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")
-    return RunResult(folder, values)
+    with ending_failed(request):
+        if request.pretraining is not None:
+            make_run(request.pretraining, execute, check_room=check_room)
+        elif config.pretrain is not None and pretraining_folder(config).result() is None:
+            raise ConfigError(
+                f"pretraining {config.pretrain.digest} is needed and not finished",
+                "give its request too: pretraining_request(config, base)",
+            )
+        with run_lock(request):
+            if (values := folder.result()) is not None:  # finished by whom this one waited for
+                return RunResult(folder, values, resumed_finished=True)
+            execute(request)
+        if (values := folder.result()) is None:
+            raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")
+        return RunResult(folder, values)

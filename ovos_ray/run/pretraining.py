@@ -144,6 +144,7 @@ def pretraining_request(
     *,
     tags: Mapping[str, str] | None = None,
     watcher: Callable[[dict[str, Any]], None] | None = None,
+    alone: bool = False,
 ) -> RunRequest | None:
     """Returns the request of the stage that a run starts from, None if there is none.
 
@@ -155,6 +156,7 @@ def pretraining_request(
         base: Where relative paths in the stage's recipe start.
         tags: MLflow tags, such as `provenance_tags()`.
         watcher: See `RunRequest.watcher`.
+        alone: See `RunRequest.alone`.
     """
     stage = pretraining_stage(config, base)
     if stage is None or config.pretrain is None:
@@ -165,6 +167,7 @@ def pretraining_request(
         run_key=f"pretraining:{stage.storage}:{stage.name}",
         tags={**(tags or {}), "ovos.kind": "pretraining", "ovos.trainable": config.pretrain.recipe},
         watcher=watcher,
-        pretraining=pretraining_request(stage, base, tags=tags, watcher=watcher),
+        pretraining=pretraining_request(stage, base, tags=tags, watcher=watcher, alone=alone),
         shared=True,
+        alone=alone,
     )

@@ -36,6 +36,7 @@ class RunRequest:
         watcher: Called with every progress record (see `progress.py`); must return at once. None: nobody watches.
         pretraining: The stage that comes first, if any (`pretraining.pretraining_request`).
         shared: Whether others may ask for the same run at the same time; then one trains it and the others wait.
+        alone: Whether it belongs to no study, so that it says itself how it failed (`run/failure.py`).
         same_below: Storage whose finished runs of the same digest are taken over; None: it is trained (`run/same.py`).
     """
 
@@ -47,6 +48,7 @@ class RunRequest:
     watcher: Callable[[dict[str, Any]], None] | None = None
     pretraining: RunRequest | None = None
     shared: bool = False
+    alone: bool = False
     same_below: str | None = None
 
     def post(self, step: int, **values: Any) -> None:

@@ -19,10 +19,11 @@ from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from ovos_ray.errors import ConfigError, OvosError, TrainingError
+from ovos_ray.run.failure import mark_failed
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import resume_step
-from ovos_ray.study.run_study import mark_failed, run_study
+from ovos_ray.study.run_study import run_study
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.study.summary import SweepResult
 from ovos_ray.train.run_folder import RunFolder

@@ -17,11 +17,11 @@ from typing import Any
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.run.checks import check_config
-from ovos_ray.run.lock import HeldError, hold, run_lock
+from ovos_ray.run.failure import forget_failure
+from ovos_ray.run.lock import hold, run_lock
 from ovos_ray.run.pin import pin_content
 from ovos_ray.run.pretraining import pretraining_request
 from ovos_ray.run.request import RunRequest, spool_folder
-from ovos_ray.run.run_log import open_sink
 from ovos_ray.run.same import finished_below, same_run, take_over
 from ovos_ray.run.set_aside import run_key, set_aside
 from ovos_ray.storage import Storage
@@ -32,15 +32,15 @@ from ovos_ray.study.population import run_population, segment_tags
 from ovos_ray.study.pretraining import distinct_pretrainings, without_failed_pretraining
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.study.status import write_plan
-from ovos_ray.study.summary import SweepResult, forget_failure, note_failure, read_failure
+from ovos_ray.study.summary import SweepResult, read_failure
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["Execute", "mark_failed", "requests_of", "run_study", "sweep_key"]
+__all__ = ["Execute", "requests_of", "run_study", "sweep_key"]
 
 Execute = Callable[[SearchSpace, Sequence[Trial], Mapping[str, RunRequest]], None]
-"""Makes some runs of a study, by trial name. A run that fails is marked by `mark_failed`, and the others go on."""
+"""Makes some runs of a study, by trial name. A run that fails is marked (`run/failure.py`), and the others go on."""
 
 
 def run_study(
@@ -196,13 +196,3 @@ def _finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
         log_best_network(parent, trials, results)
     finish_and_keep(parent, Storage(trials[0].config.storage), "FAILED" if failed else "FINISHED")
     return SweepResult(results, failed)
-
-
-def mark_failed(request: RunRequest, cause: BaseException) -> None:
-    """Keeps the reason of a failure in the run's folder, and ends its MLflow run as failed."""
-    request.post(0, event=f"failed: {cause}", failed=True)
-    if isinstance(cause, HeldError):  # folder and MLflow run are those of another process, which goes on
-        return
-    note_failure(request.config, cause)
-    sink = open_sink(request, {"ovos.error": f"{type(cause).__name__}: {cause}"[:400]})
-    finish_and_keep(sink, RunFolder.of(request.config).storage, "FAILED")

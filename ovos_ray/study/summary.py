@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ovos_ray.config import ExperimentConfig
-from ovos_ray.errors import OvosError
+from ovos_ray.run.failure import noted_failure
 from ovos_ray.study.price import group_trials
 from ovos_ray.study.space import SearchSpace, Trial
-from ovos_ray.train.run_folder import RunFolder
 
 __all__ = [
     "Failure",
     "Score",
     "SummaryRow",
     "SweepResult",
-    "forget_failure",
-    "note_failure",
     "read_failure",
     "score_of",
     "summarise",
 ]
-
-_FILE = "failure.json"
 
 
 @dataclass(frozen=True)
@@ -146,27 +139,10 @@ def _score(values: Sequence[float]) -> Score:
     return Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
 
 
-def note_failure(config: ExperimentConfig, error: BaseException) -> None:
-    """Keeps the reason of a failure in the run's folder, where the driver finds it on any cluster."""
-    text = error.message if isinstance(error, OvosError) else str(error).strip()
-    remedy = error.remedy if isinstance(error, OvosError) else None
-    content = {"error": type(error).__name__, "reason": text[-2000:], "remedy": remedy or ""}
-    RunFolder.of(config).storage.write(json.dumps(content, indent=2).encode(), _FILE)
-
-
-def forget_failure(config: ExperimentConfig) -> None:
-    """Removes the reason of an earlier failure, since the run is made again."""
-    storage = RunFolder.of(config).storage
-    if storage.exists(_FILE):
-        storage.remove(_FILE)
-
-
 def read_failure(trial: Trial) -> Failure:
     """Returns why a trial without a result failed, as far as it could say."""
-    storage = RunFolder.of(trial.config).storage
-    if not storage.exists(_FILE):
+    if (noted := noted_failure(trial.config)) is None:
         return Failure(
             trial.name, "it ended without a word: its process or its node was lost", "see Ray's log with --verbose"
         )
-    content = json.loads(storage.read(_FILE))
-    return Failure(trial.name, f"{content['error']}: {content['reason']}", content["remedy"])
+    return Failure(trial.name, f"{noted['error']}: {noted['reason']}", noted["remedy"])

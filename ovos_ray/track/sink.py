@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 _SEND_INTERVAL_S = 2.0
 _MAX_BACKOFF_S = 30.0
 _PATIENCE_WHEN_AWAY_S = 10.0
+_PATIENCE_WHEN_LEFT_S = 4.0
 _MAX_PARAM_CHARACTERS = 500
 """Older servers cut parameters at 500 characters, newer ones at 6000."""
 
@@ -232,9 +233,14 @@ class Sink:
         return done and not self._lost
 
     def close(self) -> None:
-        """Lets go of the run without ending it: another process, or a later one, goes on with it."""
+        """Lets go of the run without ending it: another process, or a later one, goes on with it.
+
+        A server that answers is given what was logged; one that is away is not waited for.
+        """
         if self._spool is None or self._stop.is_set():
             return
+        if not self._away:
+            self.flush(_PATIENCE_WHEN_LEFT_S, patience_s=_PATIENCE_WHEN_LEFT_S / 2)
         self._stop.set()
         self._wake.set()
         self._thread.join(5.0)

@@ -23,6 +23,7 @@ from ovos_ray.networks import build
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.read import _with_lineage
 from ovos_ray.report.runs import Study
+from ovos_ray.run.failure import forget_failure, note_failure
 from ovos_ray.run.resume import check_segment
 from ovos_ray.study.checks import check_scheduler
 from ovos_ray.study.expand import expand
@@ -36,7 +37,7 @@ from ovos_ray.study.population import (
 )
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.study.succession import Successor
-from ovos_ray.study.summary import SweepResult, forget_failure, note_failure, read_failure
+from ovos_ray.study.summary import SweepResult, read_failure
 from ovos_ray.train.optimizer import build_optimizer, load_moments
 from ovos_ray.train.run_folder import RunFolder
 

@@ -12,9 +12,10 @@ import pytest
 from ovos_ray.cli import studies
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import DataError
+from ovos_ray.run.failure import forget_failure, note_failure
 from ovos_ray.study.expand import expand
 from ovos_ray.study.space import SearchSpace, Trial
-from ovos_ray.study.summary import Failure, forget_failure, note_failure, read_failure, summarise
+from ovos_ray.study.summary import Failure, read_failure, summarise
 
 SPACE = SearchSpace(
     name="s",
