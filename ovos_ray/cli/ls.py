@@ -15,10 +15,10 @@ EXAMPLE = "ovos-ray ls"
 
 
 def ls() -> None:
-    """Lists the recipes, studies and datasets at hand."""
+    """Lists the recipes, studies, datasets and layouts at hand."""
     from ovos_ray.config.recipes import list_recipes
     from ovos_ray.data.folders.description import described_names
-    from ovos_ray.data.folders.open import describe
+    from ovos_ray.data.folders.open import LAYOUTS, describe
 
     for title, package in (("trainables", "trainables"), ("search spaces", "search_spaces")):
         rows = [(listed.path, listed.summary) for listed in list_recipes(package)]
@@ -31,6 +31,7 @@ def ls() -> None:
             continue  # a file of another kind
         described.append((name, description.title, description.label_budget))
     _print("datasets", ("name", "what", "label budget"), described)
+    _print("layouts", ("name", "what lies there"), [(kind.layout, kind.expected) for kind in LAYOUTS.values()])
 
 
 def _print(title: str, heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

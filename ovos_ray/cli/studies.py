@@ -12,10 +12,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ovos_ray.cli.console import console, counted, printable, tell
-from ovos_ray.errors import ConfigError, OvosError
+from ovos_ray.errors import OvosError
 from ovos_ray.run.resources import check_gpu, max_concurrent
-from ovos_ray.study.checks import check_metric, check_scheduler, check_searcher
-from ovos_ray.study.earlier import check_earlier
 from ovos_ray.study.population import generation_ends
 from ovos_ray.study.price import Group, price
 from ovos_ray.study.space import SearchSpace, Skipped, Trial
@@ -23,13 +21,11 @@ from ovos_ray.study.summary import Failure, summarise
 
 __all__ = [
     "dry_run_problems",
-    "earlier_problems",
     "print_cost",
     "print_failures",
     "print_label_budgets",
     "print_results",
     "print_study",
-    "problems_of",
 ]
 
 _STOPPING = ("asha", "median")
@@ -230,36 +226,6 @@ def print_failures(failures: Sequence[Failure], command: str) -> None:
         console.print(f"then run the same again, it makes only what is missing: {command}")
 
 
-def problems_of(space: SearchSpace, groups: Sequence[Group], *, unscored: bool = False) -> list[OvosError]:
-    """Returns what would keep runs from being made or scored, found before any starts; equal problems once.
-
-    Args:
-        space: The study.
-        groups: Its configurations.
-        unscored: Whether nothing is to be scored, on purpose.
-    """
-    from ovos_ray.evaluate.evaluation import check_benchmarks
-    from ovos_ray.run.checks import check_config
-
-    problems: dict[str, OvosError] = {}
-    try:
-        check_searcher(space)
-        check_scheduler(space, [group.trials[0] for group in groups])
-        if not unscored:
-            check_metric(space, [group.trials[0] for group in groups])
-    except OvosError as error:
-        problems[error.message] = error
-    for config in (group.config for group in groups):
-        try:
-            if not config.data.shards:
-                raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
-            check_config(config)
-            check_benchmarks(config.evaluation)
-        except OvosError as error:
-            problems.setdefault(error.message, error)
-    return list(problems.values())
-
-
 def dry_run_problems(groups: Sequence[Group], on: str | None) -> list[OvosError]:
     """Returns what a run would find out only when it starts: no GPU, no ImageNet weights; says which it will fetch.
 
@@ -284,15 +250,6 @@ def dry_run_problems(groups: Sequence[Group], on: str | None) -> list[OvosError]
     for line in sorted(said - {""}):
         console.print(line)
     return list(problems.values())
-
-
-def earlier_problems(space: SearchSpace, trials: Sequence[Trial]) -> list[OvosError]:
-    """Returns why trials that are there under the study's name are not its own."""
-    try:
-        check_earlier(space, trials)
-    except OvosError as error:
-        return [error]
-    return []
 
 
 def _duration(seconds: float) -> str:

@@ -51,6 +51,7 @@ def sweep(
     from ovos_ray.cli import studies
     from ovos_ray.config.recipes import make
     from ovos_ray.run.request import resolve
+    from ovos_ray.study.checks import problems_of
     from ovos_ray.study.draws import describe_draws
     from ovos_ray.study.expand import expand_study
     from ovos_ray.study.population import describe_members
@@ -66,9 +67,7 @@ def sweep(
     stages = pretraining_groups(groups)
     problems = studies.print_label_budgets([*stages, *groups])
     unscored = {"evaluation.root=", "evaluation.root=none"} & {word.lower() for word in overrides or []}
-    problems += studies.problems_of(space, groups, unscored=bool(unscored))
-    if not replace:
-        problems += studies.earlier_problems(space, trials)
+    problems += problems_of(space, trials, unscored=bool(unscored), replace=replace)
     if dry_run:
         problems += studies.dry_run_problems([*stages, *groups], on)
         if not any(isinstance(problem, ResourceError) for problem in problems):  # a GPU's work is not priced on a CPU

@@ -30,7 +30,6 @@ def ingest_speed(config: ExperimentConfig, shards: Sequence[str]) -> Iterator[st
     from ovos_ray.data.clips.batches import LocalStream
     from ovos_ray.data.clips.decode import ClipDecoder
     from ovos_ray.data.clips.plan import Plan
-    from ovos_ray.data.shards.index import ShardIndex
     from ovos_ray.on_ray.room import this_node
     from ovos_ray.on_ray.session import ray_session
     from ovos_ray.on_ray.stream import RankStream, StreamSpec
@@ -41,7 +40,7 @@ def ingest_speed(config: ExperimentConfig, shards: Sequence[str]) -> Iterator[st
     config = override(config, {"data.multipliers": (), "data.frame_intervals": (), "train.steps": 1_000_000})
     data, all_labels = config.data, config.method.needs_all_labels
     yield f"clips of {data.clip_length} frames at {data.crop_size} pixels"
-    plan = Plan([ShardIndex.load(folder) for folder in data.shards], data, seed=config.seed, steps=config.train.steps)
+    plan = Plan.load(data, seed=config.seed, steps=config.train.steps)
     speed = _speed(LocalStream(plan, ClipDecoder(data, all_labels=all_labels)).batches(), data.batch_size)
     yield f"{speed:.1f} clips/s on one thread"
     with ray_session():

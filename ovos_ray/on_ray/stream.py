@@ -22,7 +22,6 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ovos_ray.config import DataConfig, ExperimentConfig
 from ovos_ray.data.clips.batches import batch_of, decode_batch
 from ovos_ray.data.clips.plan import Plan, slice_for_rank
-from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import DataError
 from ovos_ray.on_ray.stall import patiently
 
@@ -68,8 +67,7 @@ def stream_spec(config: ExperimentConfig) -> StreamSpec:
 @functools.lru_cache(maxsize=4)
 def load_plan(spec: StreamSpec) -> Plan:
     """Builds the plan from the shards' indices; cached, since every task of a process asks for the same one."""
-    indices = [ShardIndex.load(folder) for folder in spec.data.shards]
-    return Plan(indices, spec.data, seed=spec.seed, steps=spec.steps)
+    return Plan.load(spec.data, seed=spec.seed, steps=spec.steps)
 
 
 @functools.lru_cache(maxsize=4)
@@ -111,10 +109,7 @@ class RankStream:
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def batches(self) -> Generator[dict[str, torch.Tensor]]:
-        """Yields one micro-batch a step, until the last step of the run or of its segment.
-
-        Each has `frames` (B, T, 3, S, S) uint8, `labels` (B, L, S, S) uint8, `label` (B, S, S) uint8, and
-        `num_objects` int64, `weight` float32 and `position` int64, (B,) each.
+        """Yields one batch a step (`batch_of`), until the last step of the run or of its segment.
 
         Raises:
             DataError: A row cannot be read, or samples arrive out of order.

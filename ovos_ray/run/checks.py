@@ -28,7 +28,8 @@ def check_config(config: ExperimentConfig) -> None:
         WeightsError: The weights to start from are not there.
         DataError: Shards or a split cannot be read.
     """
-    from ovos_ray.data.clips.plan import check_split, is_static_step, max_skip_at
+    from ovos_ray.data.clips.curricula import is_static_step, max_skip_at
+    from ovos_ray.data.clips.plan import check_split
     from ovos_ray.evaluate.evaluation import open_scored
     from ovos_ray.networks.remote_weights import weights_exist
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.data.clips.plan import is_static_step
+from ovos_ray.data.clips.curricula import is_static_step
 from ovos_ray.evaluate.infer.overlay import grid, tile
 from ovos_ray.methods.batch import ClipBatch
 from ovos_ray.methods.losses import one_hot

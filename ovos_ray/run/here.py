@@ -10,7 +10,6 @@ from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.data.clips.batches import LocalStream
 from ovos_ray.data.clips.decode import ClipDecoder
 from ovos_ray.data.clips.plan import Plan
-from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.prepare import RunResult, make_run
 from ovos_ray.run.request import RunRequest
@@ -22,8 +21,7 @@ __all__ = ["fit_here", "local_stream"]
 
 def local_stream(config: ExperimentConfig, start_step: int = 0) -> LocalStream:
     """Returns all batches of a run from a step on, decoded in this process."""
-    indices = [ShardIndex.load(folder) for folder in config.data.shards]
-    plan = Plan(indices, config.data, seed=config.seed, steps=config.train.steps)
+    plan = Plan.load(config.data, seed=config.seed, steps=config.train.steps)
     decoder = ClipDecoder(config.data, all_labels=config.method.needs_all_labels)
     return LocalStream(plan, decoder, start_step, stop_step=config.stop_step)
 

@@ -1,4 +1,4 @@
-"""Which of Tune's schedulers and searchers a study runs under, and whether it can: known before anything starts."""
+"""Why a study refuses to run, found before anything starts: `problems_of` asks everything that can say no."""
 
 from __future__ import annotations
 
@@ -6,12 +6,53 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.errors import ConfigError, DataError, MissingExtraError
-from ovos_ray.run.checks import check_validation
+from ovos_ray.errors import ConfigError, DataError, MissingExtraError, OvosError
+from ovos_ray.run.checks import check_config, check_validation
+from ovos_ray.study.earlier import check_earlier
 from ovos_ray.study.population import check_population
+from ovos_ray.study.price import group_trials
 from ovos_ray.study.space import SearchSpace, Trial
 
-__all__ = ["check_metric", "check_scheduler", "check_searcher"]
+__all__ = ["check_metric", "check_scheduler", "check_searcher", "problems_of"]
+
+
+def problems_of(
+    space: SearchSpace, trials: Sequence[Trial], *, unscored: bool = False, replace: bool = False
+) -> list[OvosError]:
+    """Returns what would keep runs from being made or scored, equal problems once.
+
+    Args:
+        space: The study.
+        trials: Its trials.
+        unscored: Whether nothing is to be scored, on purpose.
+        replace: Whether what was made with other settings is to be set aside.
+    """
+    from ovos_ray.evaluate.evaluation import check_benchmarks
+
+    problems: dict[str, OvosError] = {}
+    firsts = [group.trials[0] for group in group_trials(trials)]
+    try:
+        check_searcher(space)
+        check_scheduler(space, firsts)
+        if not unscored:
+            check_metric(space, firsts)
+    except OvosError as error:
+        problems[error.message] = error
+    for trial in firsts:
+        config = trial.config
+        try:
+            if not config.data.shards:
+                raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
+            check_config(config)
+            check_benchmarks(config.evaluation)
+        except OvosError as error:
+            problems.setdefault(error.message, error)
+    try:
+        if not replace:
+            check_earlier(space, trials)
+    except OvosError as error:
+        problems.setdefault(error.message, error)
+    return list(problems.values())
 
 
 def check_scheduler(space: SearchSpace, trials: Sequence[Trial]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
-from ovos_ray.data.clips.plan import is_static_step
+from ovos_ray.data.clips.curricula import is_static_step
 from ovos_ray.methods import LOSSES
 from ovos_ray.methods.numerics import Numerics
 from ovos_ray.methods.schedules import learning_rate_at

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ovos_ray.config import AugmentationConfig, DataConfig
-from ovos_ray.data.clips.plan import Plan, frame_geometry_at, max_skip_at, slice_for_rank
+from ovos_ray.data.clips.curricula import frame_geometry_at, max_skip_at
+from ovos_ray.data.clips.plan import Plan, slice_for_rank
 from ovos_ray.data.clips.sampling import uniform_gaps
 from ovos_ray.data.masks import ObjectBox
 from ovos_ray.data.shards.index import LabelBudget, ShardFile, ShardIndex, VideoEntry

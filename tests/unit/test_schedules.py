@@ -9,7 +9,7 @@ import torch
 
 from ovos_ray.config import ExperimentConfig, LossConfig, OptimizerConfig
 from ovos_ray.config.recipes import make
-from ovos_ray.data.clips.plan import max_skip_at
+from ovos_ray.data.clips.curricula import max_skip_at
 from ovos_ray.methods.schedules import learning_rate_at, top_fraction_at
 
 

@@ -16,7 +16,8 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.config.digest import digest
 from ovos_ray.data.clips.batches import LocalStream
-from ovos_ray.data.clips.plan import Plan, is_static_step
+from ovos_ray.data.clips.curricula import is_static_step
+from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ConfigError
 from ovos_ray.run.checks import check_config

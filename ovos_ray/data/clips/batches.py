@@ -37,7 +37,10 @@ def decode_batch(decoder: ClipDecoder, clips: Sequence[Clip]) -> dict[str, npt.N
 
 
 def batch_of(columns: Mapping[str, npt.NDArray[Any]], *, copy: bool = False) -> dict[str, torch.Tensor]:
-    """Returns a batch: `label` (B, S, S) of the reference frames, and `labels` (B, L, S, S) of them or of all frames.
+    """Returns a batch, as methods take it.
+
+    That is `frames` (B, T, 3, S, S) uint8, `label` (B, S, S) uint8 of the reference frames, `labels` (B, L, S, S) uint8
+    of them (L = 1) or of all frames, and `num_objects` int64, `weight` float32 and `position` int64, (B,) each.
 
     Args:
         columns: From `decode_batch`.
@@ -76,7 +79,7 @@ class LocalStream:
     problems: list[tuple[int, str]] = field(default_factory=list)
 
     def batches(self) -> Generator[dict[str, torch.Tensor]]:
-        """Yields micro-batches as `on_ray.stream.RankStream.batches` does.
+        """Yields one batch a step (`batch_of`), until the last step of the run or of its segment.
 
         Raises:
             DataError: A row cannot be read.

@@ -6,28 +6,25 @@ W equal parts. Resuming at step k, an epoch's order and the D in force are there
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from ovos_ray import seeding
 from ovos_ray.config import DataConfig
 from ovos_ray.data.clips import sampling
+from ovos_ray.data.clips.curricula import frame_geometry_at, is_static_step, max_skip_at
 from ovos_ray.data.clips.shares import check_shared_images, per_shard
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry
 from ovos_ray.data.shards.video_entry import VideoOutline
 from ovos_ray.errors import ConfigError, DataError
 
-__all__ = ["Clip", "Exclusion", "Plan", "check_split", "curriculum_at", "frame_geometry_at", "is_static_step"]
-__all__ += ["max_skip_at", "slice_for_rank"]
+__all__ = ["Clip", "Exclusion", "Plan", "check_split", "slice_for_rank"]
 
-Value = TypeVar("Value", int, float)
+_FRAME_TRIES = 100
 
 
 @dataclass(frozen=True)
@@ -76,66 +73,6 @@ class _Item:
     interval: int
     low: int
     """The first frame that a clip may show."""
-
-
-def max_skip_at(curriculum: Sequence[tuple[float, int]], step: int, steps: int) -> int:
-    """Returns D in force at an optimiser step."""
-    return curriculum_at("data.max_skip", curriculum, step, steps)
-
-
-def curriculum_at(key: str, curriculum: Sequence[tuple[float, Value]], step: int, steps: int) -> Value:
-    """Returns the value in force at an optimiser step: that of the last entry whose fraction of `steps` is reached.
-
-    Args:
-        key: The setting, for the message.
-        curriculum: (fraction, value) pairs.
-        step: Optimiser step, from 0.
-        steps: Of the whole run.
-
-    Raises:
-        ConfigError: It is no curriculum.
-    """
-    fractions = [fraction for fraction, _ in curriculum]
-    if not fractions or fractions[0] != 0.0 or fractions != sorted(fractions):
-        raise ConfigError(
-            f"{key} = {list(curriculum)} is not a curriculum",
-            "give (fraction, value) pairs with rising fractions, the first at 0, such as [[0, 5], [0.1, 10]]",
-        )
-    # Compared in steps: 0.3 * 10 is not 3 in binary, and a boundary should not depend on that.
-    begins = [round(fraction * steps) for fraction in fractions]
-    return curriculum[bisect.bisect_right(begins, step) - 1][1]
-
-
-_PHASES = 1024
-_FRAME_TRIES = 100
-
-
-def is_static_step(curriculum: Sequence[tuple[float, float]], seed: int, step: int, steps: int) -> bool:
-    """Whether an optimiser step trains on clips synthesised from labelled frames; the same on all workers.
-
-    Such steps lie as evenly as can be, with a phase drawn from the seed: a share of 1/4 is every fourth step.
-
-    Args:
-        curriculum: `data.static_share`.
-        seed: The run seed.
-        step: Optimiser step, from 0.
-        steps: Of the whole run.
-
-    Raises:
-        ConfigError: It is no curriculum, or a share is not in 0 … 1.
-    """
-    if not curriculum:
-        return False
-    share = curriculum_at("data.static_share", curriculum, step, steps)
-    if not all(0 <= share <= 1 for _, share in curriculum):
-        raise ConfigError(f"data.static_share = {list(curriculum)} is out of range", "give shares in 0 … 1")
-    phase = int(seeding.generator(seed, 0, "static steps").integers(_PHASES)) / _PHASES
-    return math.floor((step + 1) * share + phase) > math.floor(step * share + phase)
-
-
-def frame_geometry_at(until: float, step: int, steps: int) -> bool:
-    """Whether an optimiser step comes before the fraction `until` of `steps`, rounded to a whole step."""
-    return step < round(until * steps)
 
 
 def check_split(batch_size: int, world_size: int) -> None:
@@ -204,6 +141,11 @@ class Plan:
                 f"no video can give a clip of {data.clip_length} frames ({reasons})",
                 "lower data.clip_length, or pack videos that go on after their labelled frame",
             )
+
+    @classmethod
+    def load(cls, data: DataConfig, *, seed: int, steps: int) -> Plan:
+        """Returns the plan of `data.shards`, whose indices are read; see `Plan` for the rest."""
+        return cls([ShardIndex.load(folder) for folder in data.shards], data, seed=seed, steps=steps)
 
     def _item(self, number: int) -> _Item:
         source, place = self._items[number].tolist()

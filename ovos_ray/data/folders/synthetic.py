@@ -8,7 +8,8 @@ Pillow), and asking for more videos leaves the others as they were. Splits share
 The difficulty was set by rules that learn nothing, on `select` and `train`, before any network had seen the data; the
 commit that wrote this sentence holds it. J&F in percent on eight videos of (`select`, `val`): copying the first mask
 (18, 17), nearest neighbour by colour (10, 14), nearest neighbour by local texture statistics (71, 65; the rule is
-`tests/texture_matching.py`). So what is needed shows in the labelled frame, and colours and positions do not suffice.
+`tests/support/texture_matching.py`). So what is needed shows in the labelled frame, and colours and positions do not
+suffice.
 """
 
 from __future__ import annotations
