@@ -22,10 +22,14 @@ from ovos_ray import train as _train_room
 if TYPE_CHECKING:
     from ovos_ray.api import Run, Study, load, pack, recipe, sweep
     from ovos_ray.evaluate.infer.tracker import Tracker
+    from ovos_ray.label.prompts import mask_from_box
 
-__all__ = ["Run", "Study", "Tracker", "load", "pack", "recipe", "sweep", "train"]
+__all__ = ["Run", "Study", "Tracker", "load", "mask_from_box", "pack", "recipe", "sweep", "train"]
 
-_PLACES = dict.fromkeys(__all__, "ovos_ray.api") | {"Tracker": "ovos_ray.evaluate.infer.tracker"}
+_PLACES = dict.fromkeys(__all__, "ovos_ray.api") | {
+    "Tracker": "ovos_ray.evaluate.infer.tracker",
+    "mask_from_box": "ovos_ray.label.prompts",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,17 +13,17 @@ import typer
 from ovos_ray.cli.console import console, counted, progress_bar
 from ovos_ray.cli.models import fetched
 from ovos_ray.cli.options import Verbose
-from ovos_ray.errors import ConfigError, DataError
+from ovos_ray.cli.prompts import keep_masks_of_boxes, one_video
+from ovos_ray.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ovos_ray.data.folders.video import Video
     from ovos_ray.evaluate.infer.inference import Predictor
     from ovos_ray.evaluate.infer.prediction import VideoReport
     from ovos_ray.evaluate.infer.video_jobs import VideoJob
 
 __all__ = ["predict"]
 
-EXAMPLE = "ovos-ray predict --checkpoint runs/one-shot --frames clip.mp4 --mask 42=mask.png --out predictions"
+EXAMPLE = "ovos-ray predict --checkpoint runs/one-shot --frames clip.mp4 --box 1:10,20,200,180 --out predictions"
 
 
 def predict(
@@ -39,6 +38,12 @@ def predict(
     frames: Annotated[Path | None, typer.Option(help="Instead of --root: frames, or a video file.")] = None,
     mask: Annotated[
         list[str] | None, typer.Option(help="With --frames: MASK.png of the first frame, or 42=MASK.png; several.")
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Instead of a mask: 1:x0,y0,x1,y1 around object 1, or 42=1:x0,y0,x1,y1 in frame 42; several."
+        ),
     ] = None,
     direction: Annotated[
         str | None,
@@ -66,7 +71,9 @@ def predict(
     from ovos_ray.evaluate.score.table import protocol_for
 
     if (root is None) == (frames is None):
-        raise ConfigError("give either --root or --frames", "--root for a dataset, --frames and --mask for one video")
+        raise ConfigError(
+            "give either --root or --frames", "--root for a dataset, --frames with --mask or --box for one video"
+        )
     if evaluate and root is None:
         raise ConfigError("--evaluate needs the true masks of a dataset", "use --root, or `ovos-ray evaluate`")
     if num_workers < 1:
@@ -92,10 +99,14 @@ def predict(
         origin = fingerprint(predictor)
         jobs = plan_jobs(folder, split, out, origin, soft=soft, overlay=overlay, direction=cast(Direction, way))
     else:
-        job = VideoJob(
-            _one_video(frames, mask or []), out, soft, overlay, direction=cast(Direction, direction or "both")
-        )
-        jobs = claim(out, [job], fingerprint(predictor))
+        with tempfile.TemporaryDirectory() as scratch:
+            video = one_video(frames, mask or [], box or [], Path(scratch))
+            (job,) = claim(
+                out,
+                [VideoJob(video, out, soft, overlay, direction=cast(Direction, direction or "both"))],
+                fingerprint(predictor),
+            )
+            jobs = [keep_masks_of_boxes(job, Path(scratch))]
     began = time.perf_counter()
     for report in _predicted(predictor, jobs, num_workers, verbose):
         state = "there already" if report.skipped else f"{report.num_frames / report.seconds:.1f} frames/s"
@@ -156,46 +167,3 @@ def _numbers(text: str) -> tuple[float, ...]:
         return tuple(map(float, text.split(",")))
     except ValueError:
         raise ConfigError(f"--scales {text}: not numbers", "separate them by commas, such as 1,1.25") from None
-
-
-def _one_video(frames: Path | None, masks: list[str]) -> Video:
-    from ovos_ray.data.folders.base import files_in
-    from ovos_ray.data.folders.video import Video
-
-    if frames is None or not masks:
-        raise ConfigError(
-            "--frames needs --mask, the mask of a frame",
-            "paint one as an indexed PNG, 0 for background and 1, 2, … for the objects (`ovos-ray label` helps): "
-            "--mask MASK.png for the first frame, --mask 42=MASK.png for another",
-        )
-    frames = frames.absolute()  # whose name is that of the video, also where frames is `.`
-    if not frames.is_dir():
-        if not frames.is_file():
-            raise DataError(f"{frames}: no such folder or file", "give a folder of frames, or a video file")
-        return Video(frames.stem, (), frames, _masks_by_frame(masks, None), given="all")
-    images = tuple(files_in(frames))
-    if not images:
-        raise DataError(f"{frames} holds no images", "give a folder of frames, or a video file")
-    return Video(frames.name, images, None, _masks_by_frame(masks, [path.stem for path in images]), given="all")
-
-
-def _masks_by_frame(given: list[str], names: list[str] | None) -> dict[int, Path]:
-    """Turns `MASK.png` and `FRAME=MASK.png` into masks by frame index; `names` are those of a folder's frames."""
-    found: dict[int, Path] = {}
-    for text in given:
-        frame, path = re.fullmatch(r"(?:([^/=]+)=)?(.*)", str(text), re.DOTALL).groups()  # type: ignore[union-attr]
-        if frame is None:
-            index = 0
-        elif names and frame in names:
-            index = names.index(frame)
-        elif frame.isdecimal() and (names is None or int(frame) < len(names)):
-            index = int(frame)
-        else:
-            there_are = f"there are {len(names)}, {names[0]} … {names[-1]}" if names else "give a number"
-            raise DataError(f"--mask {text}: no frame {frame!r}", f"{there_are}; frames are numbered from 0")
-        if index in found:
-            raise ConfigError(f"--mask {text}: frame {index} has a mask already, {found[index]}", "give one a frame")
-        if not Path(path).is_file():
-            raise DataError(f"{path}: no such mask", "give the mask of a frame, an indexed PNG")
-        found[index] = Path(path).absolute()
-    return dict(sorted(found.items()))

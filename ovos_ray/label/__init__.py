@@ -1,1 +1,1 @@
-"""A local page on which a person draws the one mask that a video needs."""
+"""The one mask that a video needs: drawn on a local page, or made of a box and clicks."""

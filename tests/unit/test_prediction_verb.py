@@ -117,7 +117,7 @@ def test_more_workers_than_the_cluster_has_are_refused_instead_of_waited_for(mon
     [
         ({"frames": None}, "either --root or --frames"),
         ({"baseline": "copy"}, "either --checkpoint or --baseline"),
-        ({"mask": None}, "--frames needs --mask"),
+        ({"mask": None}, "--frames needs --mask or --box"),
         ({"evaluate": True}, "--evaluate needs the true masks"),
         ({"num_workers": 0}, "--num-workers 0"),
         ({"scales": "1;2"}, "--scales 1;2: not numbers"),

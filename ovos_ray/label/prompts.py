@@ -1,0 +1,95 @@
+"""A mask from a box and clicks, for whoever has not drawn one.
+
+What turns them into a mask is a prompter: any function of an image, a box and clicks. `grabcut` needs no weights.
+
+    mask = mask_from_box(frame, (10, 20, 200, 180), [Click(40, 60), Click(150, 90, positive=False)])
+    tracker.add(mask)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ovos_ray.errors import DataError
+from ovos_ray.label.grabcut import grabcut
+
+__all__ = ["Box", "Click", "Prompter", "mask_from_box"]
+
+Box: TypeAlias = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels: columns [x0, x1), rows [y0, y1)."""
+_MOST_CLICKS = 1000  # each is drawn; nobody clicks so often
+
+
+class Click(NamedTuple):
+    """A pixel that belongs to the object (positive), or does not.
+
+    Attributes:
+        x: Its column.
+        y: Its row.
+        positive: Whether it belongs to the object.
+    """
+
+    x: int
+    y: int
+    positive: bool = True
+
+
+class Prompter(Protocol):
+    """Makes a mask of a box and clicks; the same of the same."""
+
+    def __call__(self, image: npt.NDArray[np.uint8], box: Box, clicks: Sequence[Click]) -> npt.NDArray[np.bool_]:
+        """Returns where the object is, (H, W) bool.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            box: Around the object; it lies in the image.
+            clicks: They lie in the image, too.
+        """
+        ...
+
+
+def mask_from_box(
+    image: npt.NDArray[np.uint8],
+    box: Sequence[int],
+    clicks: Sequence[Click | tuple[int, int, bool]] = (),
+    prompter: Prompter = grabcut,
+) -> npt.NDArray[np.bool_]:
+    """Returns the mask of the object in a box, (H, W) bool, as `Tracker.add` takes it.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box: x0, y0, x1, y1 in pixels, x1 and y1 not included, close around the object; what lies outside of the image
+            is cut off.
+        clicks: Pixels that belong to the object, or do not: corrections of the mask that the box alone gives.
+        prompter: What makes the mask.
+
+    Raises:
+        DataError: The box holds no pixel, a click lies outside of the image, or no object was found.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = (int(value) for value in box)
+    inside = max(0, x0), max(0, y0), min(width, x1), min(height, y1)
+    if inside[0] >= inside[2] or inside[1] >= inside[3]:
+        raise DataError(
+            f"box {x0},{y0},{x1},{y1}: no pixel of a frame of {width} x {height} lies in it",
+            "give x0,y0,x1,y1: the left upper corner, then the right lower one",
+        )
+    given = [Click(*click) for click in clicks[: _MOST_CLICKS + 1]]
+    if len(given) > _MOST_CLICKS:
+        raise DataError(f"{len(clicks)} clicks, at most {_MOST_CLICKS} are taken", "draw the mask instead")
+    for click in given:
+        if not (0 <= click.x < width and 0 <= click.y < height):
+            raise DataError(
+                f"click {click.x},{click.y}: outside of a frame of {width} x {height}", "click in the frame"
+            )
+    mask = prompter(image, inside, given)
+    if not mask.any():
+        raise DataError(
+            f"box {x0},{y0},{x1},{y1}: no object was told from its background",
+            "draw the box close around it, click on the object, or draw its mask (`ovos-ray label`)",
+        )
+    return mask
