@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -132,86 +132,89 @@ def leading_rows(comparison: Comparison) -> tuple[Row, ...]:
 
 
 def _figures(content: Content) -> list[Figure]:
+    """Returns the plots for which there is something to plot, in the order of the page."""
     comparison = content.comparison
     leading = leading_rows(comparison)
     trials = [row for row in leading if row.kind == "trial"]
     curves = trials + [row for row in comparison.rows if row not in trials]
     palette = figures.Palette(list(dict.fromkeys(row.label for row in (*leading, *curves, *comparison.baselines))))
-    supervised = any(row.strategy == SUPERVISED for row in curves)
-    full = "; under full supervision, how well later masks are predicted" if supervised else ""
-    predicted = [row for row in curves if row.strategy != EMPTY]
-    several = any(len(row.runs) > 1 for row in curves)
-    words = ["Mean over seeds, band ± one standard deviation."] if several else []
-    words += ["Configurations beyond the first six are faint."] if len(curves) > _DISTINCT else []
-    band = " ".join(words)
     decay = {label: {name: t.truth for name, t in traces.items()} for label, traces in content.traces.items() if traces}
-    made: list[tuple[str, str, str | None, bool]] = [
-        (
-            f"{PRIMARY.label} over training",
-            f"On the selection split. {band}",
-            figures.curve_figure(curves, palette, SELECTION, f"{PRIMARY.label} (%)"),
-            False,
-        ),
-        (
-            f"{PRIMARY.label} over frames with a loss",
-            f"The same, at equal numbers of frames that had a loss: all but the first of a supervised clip, one of "
-            f"a one-shot clip. {band}",
-            figures.curve_figure(curves, palette, SELECTION, f"{PRIMARY.label} (%)", by_loss_frames=True),
-            False,
-        ),
-        (
-            "Training IoU",
-            f"How well the backward propagation reconstructs the first mask{full}. {band}",
-            figures.curve_figure(curves, palette, "train/iou", "IoU"),
-            False,
-        ),
-        (
-            "Copying while training",
-            "Overlap of the mask of frame T, from which the backward propagation starts, with the label of frame 0. "
-            f"Near 1 the network copies instead of following. {band}",
-            figures.curve_figure(predicted, palette, "train/reference_copy", "IoU with the first mask"),
-            False,
-        ),
-        (
-            "Sequence by sequence",
-            "Sorted by the leading configuration (bars). Where markers scatter, the methods fail on different videos.",
-            figures.sequence_figure(leading, palette),
-            False,
-        ),
-    ]
+    made: list[Figure] = []
+
+    def add(title: str, caption: str, svg: str | None, *, wide: bool = False) -> None:
+        if svg is not None:
+            made.append(Figure(title, caption, svg, wide))
+
+    _add_curves(add, curves, palette)
+    add(
+        "Sequence by sequence",
+        "Sorted by the leading configuration (bars). Where markers scatter, the methods fail on different videos.",
+        figures.sequence_figure(leading, palette),
+    )
     if len(trials) > 1:
         above = "Each dot a sequence; above the line the leader is better. The largest gaps are named."
-        scatter = figures.scatter_figure(trials[0], trials[1])
-        made.append(("Leader and runner-up", above, scatter, False))
-    made += [
-        (
-            "J over the length of a video",
-            "A falling line is drift: errors that the memory carries on.",
-            figures.decay_figure(decay, palette),
-            False,
-        ),
-        (
-            f"{PRIMARY.label} against label budget",
-            "Mean and standard deviation over seeds; the axis of labels is logarithmic.",
-            figures.budget_figure(curves, palette),
-            False,
-        ),
-        (
-            "Skip schedules in force",
-            "The largest distance D between consecutive frames of a clip, over training.",
-            figures.schedule_figure(comparison.rows),
-            False,
-        ),
-        (
-            "All trials",
-            "Each line a trial, through its settings to its score: more orange and higher within a setting is better. "
-            f"Dashed: stopped early, drawn to its last {PRIMARY.label} on the selection split, "
-            "not on the reported one.",
-            search_figure(comparison),
-            True,
-        ),
-    ]
-    return [Figure(title, caption.strip(), svg, wide) for title, caption, svg, wide in made if svg is not None]
+        add("Leader and runner-up", above, figures.scatter_figure(trials[0], trials[1]))
+    add(
+        "J over the length of a video",
+        "A falling line is drift: errors that the memory carries on.",
+        figures.decay_figure(decay, palette),
+    )
+    add(
+        f"{PRIMARY.label} against label budget",
+        "Mean and standard deviation over seeds; the axis of labels is logarithmic.",
+        figures.budget_figure(curves, palette),
+    )
+    add(
+        "Skip schedules in force",
+        "The largest distance D between consecutive frames of a clip, over training.",
+        figures.schedule_figure(comparison.rows),
+    )
+    add(
+        "All trials",
+        "Each line a trial, through its settings to its score: more orange and higher within a setting is better. "
+        f"Dashed: stopped early, drawn to its last {PRIMARY.label} on the selection split, not on the reported one.",
+        search_figure(comparison),
+        wide=True,
+    )
+    return made
+
+
+def _add_curves(add: Callable[[str, str, str | None], None], rows: Sequence[Row], palette: figures.Palette) -> None:
+    """Adds what was logged while training."""
+    words = ["Mean over seeds, band ± one standard deviation."] if any(len(row.runs) > 1 for row in rows) else []
+    words += ["Configurations beyond the first six are faint."] if len(rows) > _DISTINCT else []
+    selection = f"{PRIMARY.label} (%)"
+    add(
+        f"{PRIMARY.label} over training",
+        " ".join(["On the selection split.", *words]),
+        figures.curve_figure(rows, palette, SELECTION, selection),
+    )
+    equal_frames = (
+        "The same, at equal numbers of frames that had a loss: all but the first of a supervised clip, one of a "
+        "one-shot clip."
+    )
+    add(
+        f"{PRIMARY.label} over frames with a loss",
+        " ".join([equal_frames, *words]),
+        figures.curve_figure(rows, palette, SELECTION, selection, by_loss_frames=True),
+    )
+    supervised = any(row.strategy == SUPERVISED for row in rows)
+    full = "; under full supervision, how well later masks are predicted" if supervised else ""
+    add(
+        "Training IoU",
+        " ".join([f"How well the backward propagation reconstructs the first mask{full}.", *words]),
+        figures.curve_figure(rows, palette, "train/iou", "IoU"),
+    )
+    copying = (
+        "Overlap of the mask of frame T, from which the backward propagation starts, with the label of frame 0. Near 1 "
+        "the network copies instead of following."
+    )
+    predicted = [row for row in rows if row.strategy != EMPTY]
+    add(
+        "Copying while training",
+        " ".join([copying, *words]),
+        figures.curve_figure(predicted, palette, "train/reference_copy", "IoU with the first mask"),
+    )
 
 
 def _scale(comparison: Comparison) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import dataclasses
 import logging
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -102,21 +102,7 @@ def _with_lineage(runs: tuple[Run, ...]) -> tuple[Run, ...]:
 
 def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> Run:
     tags, metrics = dict(run.data.tags), dict(run.data.metrics)
-    status = str(run.info.status).lower()
-    if status == "finished" and tags.get("ovos.stopped_early"):
-        status = "stopped"
-    if status == "scheduled":
-        status = "running"
-    seed = tags.get("ovos.seed", run.data.params.get("seed"))
-    read: dict[str, Curve] = {}
-    for key in curves:
-        if key in metrics:
-            points = {m.step: m.value for m in client.get_metric_history(run.info.run_id, key)}
-            read[key] = tuple(sorted(points.items()))
-    has_scores = scores and any(key.startswith("final/") for key in metrics)
-    table = _fetch_scores(client, run, "scores.csv") if has_scores else {}
-    others = {key.split("/")[1] for key in metrics if key.startswith("final/") and key.count("/") == 2}
-    also = {name: _fetch_scores(client, run, f"scores-{name}.csv") for name in sorted(others) if scores}
+    table, also = _read_scores_of(client, run, metrics) if scores else ({}, {})
     derived = seen_and_unseen("final", table)
     for name, other in also.items():
         derived |= seen_and_unseen(f"final/{name}", other)
@@ -124,19 +110,49 @@ def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> R
         run_id=run.info.run_id,
         name=printable(run.info.run_name or run.info.run_id[:8]),
         kind=tags.get("ovos.kind", "other"),
-        status=status,
-        seed=int(seed) if seed is not None and seed.removeprefix("-").isdecimal() and len(seed) < 19 else None,
+        status=_status(run, tags),
+        seed=_seed(tags.get("ovos.seed", run.data.params.get("seed"))),
         params=dict(run.data.params),
         tags=tags,
         metrics={**derived, **metrics},
         start_ms=run.info.start_time,
         end_ms=run.info.end_time,
         parent_id=tags.get("mlflow.parentRunId"),
-        curves=read,
+        curves={key: _read_curve(client, run, key) for key in curves if key in metrics},
         scores=table,
         also=also,
         artifact_uri=str(run.info.artifact_uri),
     )
+
+
+def _status(run: Any, tags: Mapping[str, str]) -> str:
+    """Returns MLflow's word for how a run goes, or ours where it has none; see `Run.status`."""
+    status = str(run.info.status).lower()
+    if status == "finished" and tags.get("ovos.stopped_early"):
+        return "stopped"
+    return "running" if status == "scheduled" else status
+
+
+def _seed(text: str | None) -> int | None:
+    is_number = text is not None and text.removeprefix("-").isdecimal() and len(text) < 19
+    return int(text) if text is not None and is_number else None
+
+
+def _read_curve(client: Any, run: Any, key: str) -> Curve:
+    # By step, since a store may hold one twice.
+    points = {point.step: point.value for point in client.get_metric_history(run.info.run_id, key)}
+    return tuple(sorted(points.items()))
+
+
+def _read_scores_of(client: Any, run: Any, metrics: Mapping[str, float]) -> tuple[Scores, dict[str, Scores]]:
+    """Returns the scores by object on the run's main dataset, and those on others by their names.
+
+    Only what was scored is fetched; that shows in the metrics, `final/jf` and `final/NAME/jf`.
+    """
+    final = [key.split("/")[1:] for key in metrics if key.startswith("final/")]
+    others = sorted({name for name, *rest in final if len(rest) == 1})
+    main = _fetch_scores(client, run, "scores.csv") if final else {}
+    return main, {name: _fetch_scores(client, run, f"scores-{name}.csv") for name in others}
 
 
 def seen_and_unseen(prefix: str, scores: Scores) -> dict[str, float]:
@@ -168,9 +184,8 @@ def _fetch(client: Any, run_id: str, artifact_uri: str, name: str, folder: str) 
     try:
         if artifact_uri.startswith(("/", "file:///")):
             # Without the client's copy; a URI spells a study's name in percent signs.
-            path = (
-                Path(unquote(artifact_uri.removeprefix("file://")) if artifact_uri[0] == "f" else artifact_uri) / name
-            )
+            is_path = artifact_uri.startswith("/")
+            path = Path(artifact_uri if is_path else unquote(artifact_uri.removeprefix("file://"))) / name
             return path if path.is_file() else None
         parent = name.rpartition("/")[0] or None
         if not any(item.path == name for item in client.list_artifacts(run_id, parent)):

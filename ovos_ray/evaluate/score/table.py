@@ -146,15 +146,21 @@ class ScoreTable:
 
     def render(self, *, per_object: bool = True) -> Table:
         """Returns a rich table: a line per object if asked for, and the means; or the summary in one line."""
+        return self._objects() if per_object else self._summary()
+
+    def _summary(self) -> Table:
+        from rich.table import Table
+
+        table = Table(title=f"{self.protocol}, percent", min_width=len(self.protocol) + 10)
+        for name in self.summary:
+            table.add_column(name, justify="right")
+        table.add_row(*(f"{value:.1f}" for value in self.summary.values()))
+        return table
+
+    def _objects(self) -> Table:
         from rich.table import Table
         from rich.text import Text
 
-        if not per_object:
-            table = Table(title=f"{self.protocol}, percent", min_width=len(self.protocol) + 10)
-            for name in self.summary:
-                table.add_column(name, justify="right")
-            table.add_row(*(f"{value:.1f}" for value in self.summary.values()))
-            return table
         youtube = self.protocol == "youtube-vos"
         headline = self.summary if youtube else {m.label: self.value(m) for m in COMPARED}
         title = f"{self.protocol}, percent: " + ", ".join(f"{name} {value:.1f}" for name, value in headline.items())
@@ -163,19 +169,14 @@ class ScoreTable:
         table.add_column("object", justify="right")
         shown = [m for m in MEASURES if m.column and (m.compared or not youtube)]
         for measure in shown:
-            whole = measure.label if youtube else f"{measure.label} mean"
-            table.add_column(whole if measure.statistic == "mean" else measure.statistic, justify="right")
+            mean = measure.label if youtube else f"{measure.label} mean"
+            table.add_column(mean if measure.statistic == "mean" else measure.statistic, justify="right")
         for name in ("category", "seen") if youtube else ():
             table.add_column(name)
         lines = [[row.value(m.series[0], m.statistic) for m in shown] for row in self.rows]
         for row, values in zip(self.rows, lines, strict=True):
-            seen = {None: "", True: "yes", False: "no"}[row.seen]
-            table.add_row(
-                Text(row.sequence),
-                str(row.object_id),
-                *(f"{value:.1f}" for value in values),
-                *((Text(row.category or ""), seen) if youtube else ()),
-            )
+            kind = (Text(row.category or ""), {None: "", True: "yes", False: "no"}[row.seen]) if youtube else ()
+            table.add_row(Text(row.sequence), str(row.object_id), *(f"{value:.1f}" for value in values), *kind)
         means = [f"{_mean(column):.1f}" for column in zip(*lines, strict=True)]
         table.add_section()
         table.add_row("all", str(len(self.rows)), *means, style="bold")

@@ -72,22 +72,35 @@ def axis_effects(comparison: Comparison) -> tuple[AxisEffect, ...]:
     for axis in distinct_axes(finished, comparison.axes):
         # Full supervision is compared on its own: no rival, and other labels.
         rows = [row for row in finished if axis != STRATEGY or row.strategy != SUPERVISED]
-        others = [key for key in comparison.axes if key != axis and len({row.settings[key] for row in rows}) > 1]
-        follow = [key for key in others if _decides(axis, key, rows)]
-        blocks: dict[str, dict[tuple[object, ...], float]] = defaultdict(dict)
-        for row in rows:
-            rest = tuple(row.settings[key] for key in others if key not in follow)
-            for run in row.finished:
-                if run.score is not None:
-                    blocks[row.settings[axis]][(*rest, run.seed)] = run.score
-        if 2 <= len(blocks) <= _MAX_VALUES:
-            values = _ranked(blocks)
-            if any(value.num_pairs for value in values):
-                effects.append(AxisEffect(axis, axis_label(axis), values, tuple(map(axis_label, follow))))
+        effect = _effect(axis, rows, [key for key in comparison.axes if key != axis])
+        if any(value.num_pairs for value in effect.values):
+            effects.append(effect)
+    return _corrected(effects)
+
+
+def _effect(axis: str, rows: Sequence[Row], other_axes: Sequence[str]) -> AxisEffect:
+    """Compares the values of an axis; without any where there are too few or too many of them."""
+    varied = [key for key in other_axes if len({row.settings[key] for row in rows}) > 1]
+    follow = [key for key in varied if _decides(axis, key, rows)]
+    held_equal = [key for key in varied if key not in follow]
+    # By value, the scores of its runs; runs of two values that have the same key differ in nothing else.
+    scores: dict[str, dict[tuple[object, ...], float]] = defaultdict(dict)
+    for row in rows:
+        for run in row.finished:
+            if run.score is not None:
+                scores[row.settings[axis]][(*(row.settings[key] for key in held_equal), run.seed)] = run.score
+    values = _ranked(scores) if 2 <= len(scores) <= _MAX_VALUES else ()
+    return AxisEffect(axis, axis_label(axis), values, tuple(map(axis_label, follow)))
+
+
+def _corrected(effects: Sequence[AxisEffect]) -> tuple[AxisEffect, ...]:
+    """Corrects the p-values of all axes together (Holm)."""
     corrected = iter(holm([value.p for effect in effects for value in effect.values if value.p is not None]))
-    return tuple(
-        replace(e, values=tuple(v if v.p is None else replace(v, p=next(corrected)) for v in e.values)) for e in effects
-    )
+
+    def with_corrected(value: ValueEffect) -> ValueEffect:
+        return value if value.p is None else replace(value, p=next(corrected))
+
+    return tuple(replace(effect, values=tuple(map(with_corrected, effect.values))) for effect in effects)
 
 
 def distinct_axes(rows: Sequence[Row], axes: Sequence[str]) -> list[str]:
@@ -105,29 +118,30 @@ def _decides(axis: str, other: str, rows: Sequence[Row]) -> bool:
     return len(pairs) == len({value for value, _ in pairs})
 
 
-def _ranked(blocks: Mapping[str, Mapping[tuple[object, ...], float]]) -> tuple[ValueEffect, ...]:
-    means = {value: statistics.fmean(scores.values()) for value, scores in blocks.items()}
+def _ranked(scores: Mapping[str, Mapping[tuple[object, ...], float]]) -> tuple[ValueEffect, ...]:
+    """Returns the values, the best first, each beside it; scores are by value and by what else a run was made with."""
+    means = {value: statistics.fmean(own.values()) for value, own in scores.items()}
 
     def differences(one: str, two: str) -> list[float]:
-        return [blocks[one][key] - blocks[two][key] for key in blocks[one].keys() & blocks[two].keys()]
+        return [scores[one][key] - scores[two][key] for key in scores[one].keys() & scores[two].keys()]
 
-    def beaten(value: str) -> tuple[int, float]:
-        others = [differences(value, other) for other in blocks if other != value]
+    def num_beaten(value: str) -> tuple[int, float]:
+        others = [differences(value, other) for other in scores if other != value]
         return sum(bool(pairs) and statistics.fmean(pairs) > 0 for pairs in others), means[value]
 
-    best = max(blocks, key=beaten)
-    effects = [ValueEffect(best, means[best], len(blocks[best]))]
-    for value in sorted(blocks.keys() - {best}, key=lambda value: -means[value]):
+    best = max(scores, key=num_beaten)
+    effects = [ValueEffect(best, means[best], len(scores[best]))]
+    for value in sorted(scores.keys() - {best}, key=lambda value: -means[value]):
         pairs = differences(best, value)
         effects.append(
             ValueEffect(
-                value,
-                means[value],
-                len(blocks[value]),
-                statistics.fmean(pairs) if pairs else None,
-                len(pairs),
-                sum(difference > 0 for difference in pairs),
-                _t_test(pairs),
+                value=value,
+                mean=means[value],
+                num_runs=len(scores[value]),
+                difference=statistics.fmean(pairs) if pairs else None,
+                num_pairs=len(pairs),
+                wins=sum(difference > 0 for difference in pairs),
+                p=_t_test(pairs),
             )
         )
     return tuple(effects)

@@ -230,33 +230,36 @@ def _cells(
     columns: Sequence[str],
     published: Sequence[float | None],
 ) -> OurCells:
-    words = evaluated_on(row)[1]
-    places = benchmark_metrics(row)
+    """Returns ours beside a published row; `datasets`, `columns` and `published` go along the table's columns."""
+    places = benchmark_metrics(row)  # by dataset, where in our metrics its scores are
     scored = [dataset for dataset in dict.fromkeys(datasets) if dataset in places]
+    elsewhere = None if scored else evaluated_on(row)[1]
+    if elsewhere is not None:  # stands in the table's first group, marked, so that the row can be read at all
+        places = {datasets[0]: "final"}
+    scores = tuple(
+        row.statistic(f"{places[dataset]}/{_METRICS.get(column, column.lower())}") if dataset in places else None
+        for dataset, column in zip(datasets, columns, strict=True)
+    )
     apart = differences(row, match, stage_0)
-    scores: list[Statistic | None] = []
-    gaps: list[float | None] = []
-    for dataset, column, value in zip(datasets, columns, published, strict=True):
-        # Scores on other data stand in the table's first group, marked, so that the row can be read at all.
-        prefix = places.get(dataset, "final" if not scored and dataset == datasets[0] else "")
-        score = row.statistic(f"{prefix}/{_METRICS.get(column, column.lower())}") if prefix else None
-        scores.append(score)
-        comparable = dataset in places and not apart
-        gaps.append(score.mean - value if comparable and score is not None and value is not None else None)
-    reasons = []
-    if not scored:
-        reasons.append(f"scored on {words}")
+    comparable = bool(scored) and not apart
+    gaps = tuple(
+        score.mean - value if comparable and score is not None and value is not None else None
+        for score, value in zip(scores, published, strict=True)
+    )
+    reasons = [] if elsewhere is None else [f"scored on {elsewhere}"]
     reasons += apart
     if scored and len(scored) < len(set(datasets)):
         reasons.append(f"scored on {', '.join(scored)} only")
     if not any(scores):
         reasons.append(f"has no {columns[0]}")
     return OurCells(
-        row.label,
-        tuple("" if s is None else d if scored else words for d, s in zip(datasets, scores, strict=True)),
-        len(row.finished),
-        row.label_percent,
-        tuple(scores),
-        tuple(gaps),
-        ("not comparable: " if not any(gap is not None for gap in gaps) else "") + "; ".join(reasons),
+        label=row.label,
+        scored_on=tuple(
+            "" if s is None else d if elsewhere is None else elsewhere for d, s in zip(datasets, scores, strict=True)
+        ),
+        num_seeds=len(row.finished),
+        label_percent=row.label_percent,
+        scores=scores,
+        differences=gaps,
+        reason=("not comparable: " if all(gap is None for gap in gaps) else "") + "; ".join(reasons),
     )
