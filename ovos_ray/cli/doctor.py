@@ -27,7 +27,7 @@ __all__ = ["Concern", "doctor", "examine"]
 EXAMPLE = "ovos-ray doctor --shards shards/davis --recipe trainables.one_shot.stcn --bench-ingest"
 
 _REQUIRED = (
-    "torch", "torchvision", "ray", "mlflow", "pyarrow", "numpy", "opencv-python-headless", "pillow", "safetensors",
+    "torch", "ray", "mlflow", "pyarrow", "numpy", "opencv-python-headless", "pillow", "safetensors",
 )  # fmt: skip
 _OPTIONAL = {
     "av": ("video", "video files"),

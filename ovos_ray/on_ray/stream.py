@@ -72,7 +72,6 @@ def load_plan(spec: StreamSpec) -> Plan:
 
 @functools.lru_cache(maxsize=4)
 def _decoder(spec: StreamSpec) -> ClipDecoder:
-    # Imported here: torchvision costs a second of processor time, and only decoding needs it.
     from ovos_ray.data.clips.decode import ClipDecoder
 
     # A bad row travels as data: Ray hands on the text of an exception, but neither its kind nor its remedy.

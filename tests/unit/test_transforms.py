@@ -14,9 +14,10 @@ from PIL import Image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
+from torchvision.transforms.v2.functional import _geometry
 
 from ovos_ray.config import AugmentationConfig
-from ovos_ray.data.clips import static_clips
+from ovos_ray.data.clips import augment, static_clips
 from ovos_ray.data.clips.augment import (
     FILL,
     ClipParameters,
@@ -40,6 +41,21 @@ def smooth_image(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> npt
     smooth = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     pixels: npt.NDArray[np.uint8] = (40 + 170 * np.clip(smooth, 0, 1)).astype(np.uint8)
     return pixels
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_resizing_equals_torchvision(native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(augment, "_RESIZES_BYTES", native)
+    monkeypatch.setattr(_geometry, "_do_native_uint8_resize_on_cpu", lambda mode: native or "cubic" in mode.value)
+    rng = generator(0, 0, "image")
+    for shape in ((120, 200, 3), (33, 40, 3), (96, 96, 3), (97, 96, 3), (300, 7, 3), (50, 61, 1), (1, 1, 3)):
+        pixels = rng.integers(0, 256, shape, np.uint8)
+        for mode in ("bilinear", "bicubic", "nearest-exact"):
+            found = augment._resize(pixels, SIZE, mode)
+            tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+            expected = F.resize(tensor, [SIZE, SIZE], interpolation=InterpolationMode(mode), antialias=True)
+            assert found.dtype == np.uint8
+            assert np.array_equal(found, expected.permute(1, 2, 0).numpy()), (shape, mode)
 
 
 def plain(crop: Crop, interpolation: str = "bilinear") -> ClipParameters:

@@ -1,7 +1,7 @@
 """Augmentation of clips as published, consistent over frames: clip geometry, clip colour, frame geometry, frame colour.
 
 `draw_parameters` makes every random decision of a clip from one seed; applying them is deterministic. Each step is one
-pass over uint8 pixels: torchvision crops and resizes, OpenCV warps (torchvision warps no tensor bicubically), and all
+pass over uint8 pixels: PyTorch resizes what is cropped, OpenCV warps (PyTorch warps no tensor bicubically), and all
 colour operations of a step, being linear in the pixel, are one 3 x 4 matrix. What would change nothing is skipped.
 
 Against the published pipelines, values are not rounded or clipped between the colour operations of a step.
@@ -10,6 +10,7 @@ Against the published pipelines, values are not rounded or clipped between the c
 from __future__ import annotations
 
 import math
+import platform
 from dataclasses import dataclass
 
 import cv2
@@ -17,8 +18,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from ovos_ray.config import AugmentationConfig
 from ovos_ray.seeding import generator
@@ -123,7 +122,7 @@ def draw_parameters(
 
 def apply_to_frame(frame: UInt8Array, parameters: ClipParameters, t: int, out: UInt8Array | None = None) -> Tensor:
     """Augments frame t of a clip: (H, W, 3) uint8 RGB to (3, S, S) uint8, which share the memory of `out` if given."""
-    image = _crop_and_resize(frame, parameters, _INTERPOLATIONS[parameters.interpolation])
+    image = _crop_and_resize(frame, parameters, parameters.interpolation)
     image = recolour(image, parameters.clip_colour)
     image = _warp(image, parameters.frame_warps[t], image.shape[:2], _CV2_FLAGS[parameters.interpolation], FILL)
     image = recolour(image, parameters.frame_colours[t])
@@ -135,16 +134,16 @@ def apply_to_frame(frame: UInt8Array, parameters: ClipParameters, t: int, out: U
 
 def apply_to_label(label: UInt8Array, parameters: ClipParameters, t: int) -> Tensor:
     """Gives the label of frame t the frame's geometry: (H, W) uint8 to (S, S) uint8, 0 beyond the frame."""
-    cropped = _crop_and_resize(label, parameters, InterpolationMode.NEAREST_EXACT)
+    cropped = _crop_and_resize(label, parameters, _NEAREST)
     warped = _warp(cropped, parameters.frame_warps[t], cropped.shape[:2], cv2.INTER_NEAREST, 0)
     return torch.from_numpy(np.ascontiguousarray(warped))
 
 
-_INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
+_NEAREST = "nearest-exact"
 _CV2_FLAGS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 
 
-def _crop_and_resize(pixels: UInt8Array, parameters: ClipParameters, mode: InterpolationMode) -> UInt8Array:
+def _crop_and_resize(pixels: UInt8Array, parameters: ClipParameters, mode: str) -> UInt8Array:
     """Flip, clip warp, crop and resize of (H, W, 3) or (H, W); only pixels inside the crop are touched."""
     crop = parameters.crop
     if parameters.clip_warp is None:
@@ -155,13 +154,34 @@ def _crop_and_resize(pixels: UInt8Array, parameters: ClipParameters, mode: Inter
     if parameters.clip_warp is not None:
         matrix = parameters.clip_warp.copy()
         matrix[:, 2] += matrix[:, :2] @ (crop.left, crop.top)
-        is_label = mode is InterpolationMode.NEAREST_EXACT
+        is_label = mode == _NEAREST
         flags = cv2.INTER_NEAREST if is_label else _CV2_FLAGS[parameters.interpolation]
         pixels = _warp(pixels, matrix, (crop.height, crop.width), flags, 0 if is_label else FILL)
-    tensor = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(pixels))).permute(2, 0, 1)
-    resized: Tensor = F.resize(tensor, [parameters.size, parameters.size], interpolation=mode, antialias=True)
-    array: UInt8Array = resized.permute(1, 2, 0).numpy()
+    array = _resize(np.ascontiguousarray(np.atleast_3d(pixels)), parameters.size, mode)
     return array if pixels.ndim == 3 else array[..., 0]
+
+
+def _resize(pixels: UInt8Array, size: int, mode: str) -> UInt8Array:
+    """As torchvision resizes with antialiasing, bit for bit: (H, W, C) to (S, S, C).
+
+    It is done without torchvision, whose import takes a second and 86 MiB of every process that decodes.
+    """
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    smooth = {} if mode == _NEAREST else {"align_corners": False, "antialias": True}
+    tensor = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
+    # As torchvision: elsewhere PyTorch's own arithmetic on bytes is slower than that on floating point numbers.
+    if mode == "bilinear" and not _RESIZES_BYTES:
+        tensor = tensor.float()
+    resized = torch.nn.functional.interpolate(tensor, (size, size), mode=mode, **smooth)
+    if resized.is_floating_point():
+        resized = resized.round_().to(torch.uint8)
+    array: UInt8Array = resized[0].permute(1, 2, 0).numpy()
+    return array
+
+
+_FAST_BYTES = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+_RESIZES_BYTES = _FAST_BYTES or platform.machine() in ("aarch64", "arm64")
 
 
 def _warp(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-if TYPE_CHECKING:  # decoding imports torchvision, which costs a second of processor time
+if TYPE_CHECKING:
     from ovos_ray.data.clips.decode import ClipDecoder
     from ovos_ray.data.clips.plan import Clip, Plan
 
