@@ -56,8 +56,10 @@ def train(
     from ovos_ray.cli.show import print_config
     from ovos_ray.config import override
     from ovos_ray.config.files import find_config
+    from ovos_ray.run.prepare import RunResult
     from ovos_ray.run.pretraining import pin
     from ovos_ray.run.request import resolve
+    from ovos_ray.run.same import was_taken_over
     from ovos_ray.train.run_folder import RunFolder
 
     config = pin(override(find_config(trainable), overrides or []))
@@ -67,10 +69,14 @@ def train(
         config = extended(resolve(config))
     if not config.data.shards:
         raise ConfigError("no data.shards are given", "pack a dataset, then add data.shards=FOLDER")
-    print_config(config)
-    if not replace:
-        RunFolder.of(config).check(config)
     require_dry_run(on, dry_run)
+    folder = RunFolder.of(config)
+    if not replace:
+        folder.check(config)
+    if not dry_run and folder.finished(config) and not (again and was_taken_over(config)):
+        _print_result(config, RunResult(folder, folder.result() or {}, resumed_finished=True))
+        return
+    print_config(config)
     several = _print_plan(config, dry_run=dry_run, on=on)
     if no_ray and several:
         raise ConfigError("--no-ray trains with one worker", "add train.num_workers=1, or leave out --no-ray")
@@ -83,12 +89,16 @@ def train(
     else:
         options = {"replace": replace, "again": again}
         result = _fit(trainable, config, wait_for_nodes, several=several, verbose=verbose, **options)
-    if result.resumed_finished:
-        console.print(f"{config.name} was finished before; nothing to do (another name=… starts another run)")
-    elif there := result.values.get("taken_over"):
+    _print_result(config, result, time.perf_counter() - began)
+
+
+def _print_result(config: ExperimentConfig, result: RunResult, seconds: float = 0.0) -> None:
+    if there := result.values.get("taken_over"):
         console.print(f"{config.name} is the same as the finished run {there}, and was not trained (--again does)")
+    elif result.resumed_finished:
+        console.print(f"{config.name} was finished before; nothing to do (another name=… starts another run)")
     else:
-        console.print(f"finished in {time.perf_counter() - began:.0f} s")
+        console.print(f"finished in {seconds:.0f} s")
     if (choice := result.values.get("checkpoint", {})).get("rule") == "best":
         console.print(f"chosen: step {choice['step']}, the best of {config.validation.split} ({choice['val/jf']:.1f})")
     if scores := result.values["scores"]:

@@ -22,7 +22,7 @@ from ovos_ray.run.lock import run_lock
 from ovos_ray.run.pin import pin_content
 from ovos_ray.run.pretraining import pretraining_folder, pretraining_request
 from ovos_ray.run.request import RunRequest
-from ovos_ray.run.same import finished_below, same_run, take_over
+from ovos_ray.run.same import finished_below, same_run, take_over, was_taken_over
 from ovos_ray.run.set_aside import run_key, set_aside
 from ovos_ray.run.snapshots import snapshot_videos
 from ovos_ray.train.run_folder import RunFolder
@@ -61,7 +61,7 @@ def request_for(
         trainable: What it was made from; its MLflow experiment.
         tags: MLflow tags, such as `provenance_tags()`.
         watcher: See `RunRequest`.
-        again: Train also what another finished run has computed.
+        again: Train also what another finished run has computed, even where its result was taken over before.
         replace: Set aside what has this name and other settings.
     """
     request = RunRequest(
@@ -74,7 +74,8 @@ def request_for(
         alone=True,
         same_below=None if again else config.storage,
     )
-    if replace and RunFolder.of(config).differences(config):
+    folder = RunFolder.of(config)
+    if (replace and folder.differences(config)) or (again and was_taken_over(config) and folder.finished(config)):
         request.post(0, event=f"set aside: {set_aside(request)}")
         request = dataclasses.replace(request, run_key=run_key("run", config))
     return request

@@ -23,7 +23,7 @@ from ovos_ray.storage import Storage
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["finished_below", "same_run", "take_over"]
+__all__ = ["finished_below", "same_run", "take_over", "was_taken_over"]
 
 _NO_RUNS = ("imagenet", "pretraining", "ray", "replaced", "tracking")
 _DEPTH = 4
@@ -115,6 +115,11 @@ def take_over(request: RunRequest, source: RunFolder) -> dict[str, Any]:
     own = {"name": config.name, "taken_over": where, "tracking_run": log.sink.run_id}
     folder.finish({**result, **own})
     return {**result, **own}
+
+
+def was_taken_over(config: ExperimentConfig) -> bool:
+    """Whether the result in a run's folder is that of another run."""
+    return "taken_over" in (RunFolder.of(config).result() or {})
 
 
 def _tables(result: Mapping[str, Any], config: ExperimentConfig) -> list[str]:

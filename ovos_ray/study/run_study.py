@@ -22,7 +22,7 @@ from ovos_ray.run.lock import hold, run_lock
 from ovos_ray.run.pin import pin_content
 from ovos_ray.run.pretraining import pretraining_request
 from ovos_ray.run.request import RunRequest, spool_folder
-from ovos_ray.run.same import finished_below, same_run, take_over
+from ovos_ray.run.same import finished_below, same_run, take_over, was_taken_over
 from ovos_ray.run.set_aside import run_key, set_aside
 from ovos_ray.storage import Storage
 from ovos_ray.study.best import log_best_network
@@ -64,7 +64,8 @@ def run_study(
         tags: More MLflow tags for parent and trials.
         watcher: See `RunRequest.watcher`.
         replace: Set trials aside that were made with other settings, instead of refusing the study.
-        take_over_same: Take over finished runs of the same digest from other studies beside it (`run/same.py`).
+        take_over_same: Take over finished runs of the same digest from other studies beside it (`run/same.py`);
+            False: what was taken over before is set aside, and trained.
 
     Raises:
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
@@ -78,7 +79,7 @@ def run_study(
         check_earlier(space, trials)
     if space.scheduler == "pbt":
         if replace:
-            _set_aside_others(space, trials, tags or {}, watcher)
+            _set_aside(space, differing(space, trials), tags or {}, watcher)
         again = functools.partial(run_study, execute=execute, check_room=check_room, tags=tags, watcher=watcher)
         return run_population(space, trials, again, watcher)
     for trial in trials:
@@ -86,8 +87,10 @@ def run_study(
     if check_room is not None:
         for config in {trial.config.train: trial.config for trial in trials}.values():
             check_room(config)
-    if replace:
-        _set_aside_others(space, trials, tags or {}, watcher)
+    others = differing(space, trials) if replace else []
+    if not take_over_same:
+        others += [trial for trial in trials if trial not in others and was_taken_over(trial.config)]
+    _set_aside(space, others, tags or {}, watcher)
     requests = requests_of(space, trials, tags=tags or {}, watcher=watcher)
     first = next(iter(requests.values()))
     with hold(Storage(first.config.storage), f"study {space.name}", lambda event: first.post(0, event=event)):
@@ -132,8 +135,8 @@ def _without_same(space: SearchSpace, todo: Mapping[str, RunRequest]) -> dict[st
     return left
 
 
-def _set_aside_others(space: SearchSpace, trials: Sequence[Trial], tags: Mapping[str, str], watcher: Any) -> None:
-    requests = requests_of(space, differing(space, trials), tags=tags, watcher=watcher)
+def _set_aside(space: SearchSpace, trials: Sequence[Trial], tags: Mapping[str, str], watcher: Any) -> None:
+    requests = requests_of(space, trials, tags=tags, watcher=watcher)
     for request in requests.values():
         with run_lock(request):  # whoever trains it would lose its folder
             pass

@@ -76,6 +76,10 @@ class RunFolder:
                 "give this run another name=…, or set the other one aside with --replace",
             )
 
+    def finished(self, config: ExperimentConfig) -> bool:
+        """Whether the run that is here has finished, and computes what the configuration says."""
+        return self.claimed and self.result() is not None and not self.differences(config)
+
     def claim(self, config: ExperimentConfig) -> bool:
         """Makes the folder that of a configuration.
 

@@ -9,10 +9,15 @@ from typing import Any
 
 import pytest
 from tiny_study import make_dataset, tiny_config
+from typer.testing import CliRunner
 
+from ovos_ray.cli import train
+from ovos_ray.cli.app import app
 from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.errors import CheckpointError
 from ovos_ray.on_ray import study as on_ray
 from ovos_ray.run.here import fit_here
+from ovos_ray.run.prepare import request_for
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.same import finished_below
 from ovos_ray.study import here
@@ -96,6 +101,38 @@ def test_a_run_by_itself_is_taken_over_unless_it_is_asked_for_again(root: Path, 
     assert "taken_over" not in again.values
     assert again.values["scores"] == taken.values["scores"], "it would have been the same"
     assert len(run(LENGTHS, trials_of(LENGTHS, root, tmp_path), take_over_same=False)[1]) == 2
+
+
+def test_what_was_taken_over_is_trained_when_it_is_asked_for_again(root: Path, tmp_path: Path) -> None:
+    trials = trials_of(STRATEGIES, root, tmp_path)
+    run(STRATEGIES, trials)
+    config = override(trials[0].config, {"name": "mine", "storage": str(tmp_path)})
+    taken = fit_here(request_for(config, "same", tags={}))
+    assert "taken_over" in taken.values
+    anew = fit_here(request_for(config, "same", tags={}, again=True))
+    assert not anew.resumed_finished
+    assert "taken_over" not in anew.values
+    kept = json.loads((tmp_path / "replaced" / "mine-1" / "result.json").read_text())
+    assert kept["taken_over"] == taken.values["taken_over"], "set aside, not lost"
+    assert fit_here(request_for(config, "same", tags={}, again=True)).resumed_finished, "it is its own now"
+
+    assert run(LENGTHS, trials_of(LENGTHS, root, tmp_path))[1] == ["clip_length 3 seed 0"]
+    assert run(LENGTHS, trials_of(LENGTHS, root, tmp_path), take_over_same=False)[1] == ["clip_length 4 seed 0"]
+    assert run(LENGTHS, trials_of(LENGTHS, root, tmp_path), take_over_same=False)[1] == []
+
+
+def test_a_finished_run_says_so_before_it_measures_anything(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = override(tiny_config(root, steps=1), {"storage": str(tmp_path), "name": "done", "tracking_uri": ""})
+    fit_here(request_for(config, "same", tags={}))
+    monkeypatch.setattr(train, "_print_plan", lambda *_, **__: pytest.fail("it measures steps"))
+    for words in ([], ["--no-ray"], ["--again"], ["--replace"]):
+        said = CliRunner().invoke(app, ["train", str(tmp_path / "done"), *words], catch_exceptions=False).stdout
+        assert "done was finished before; nothing to do" in said
+        assert f"run folder: {tmp_path / 'done'}" in said
+        assert len(said.splitlines()) <= 3
+    assert isinstance(CliRunner().invoke(app, ["train", str(tmp_path / "done"), "seed=7"]).exception, CheckpointError)
 
 
 def _stopped(folder: Path, result: dict[str, Any]) -> None:
