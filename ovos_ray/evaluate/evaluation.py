@@ -93,8 +93,10 @@ def check_benchmarks(config: EvaluationConfig) -> None:
             )
 
 
-def open_scored(root: str, layout: str, split: str, protocol: Protocol | None = None) -> DatasetFolder:
-    """Opens a dataset folder, or shards, of which a split is to be scored; no mask is read.
+def open_scored(
+    root: str, layout: str, split: str, protocol: Protocol | None = None, num_videos: int | None = None
+) -> DatasetFolder:
+    """Opens a dataset folder, or shards, of which a split is to be scored; no mask is read beyond its header.
 
     Raises:
         DataError: It cannot be opened, has no such split, or holds no labels to score against.
@@ -102,7 +104,7 @@ def open_scored(root: str, layout: str, split: str, protocol: Protocol | None = 
     """
     folder = open_dataset(root, layout=layout)
     folder.video_names(split)
-    require_truth(folder, split, protocol)
+    require_truth(folder, split, protocol, num_videos)
     return folder
 
 
@@ -137,7 +139,7 @@ def evaluate_network(
         DataError: The dataset cannot be read.
         EvaluationError: It cannot be scored.
     """
-    folder = open_scored(root, layout, split, protocol)
+    folder = open_scored(root, layout, split, protocol, num_videos)
     changes = {} if shortest_side is None else {"shortest_side": shortest_side}
     settings = InferenceSettings.of(network, **changes)
     chosen = protocol or protocol_for(folder.description.layout)

@@ -62,7 +62,7 @@ def check_config(config: ExperimentConfig) -> None:
     validation = config.validation
     if validation.source is not None:
         try:
-            open_scored(validation.source, validation.layout, validation.split)
+            open_scored(validation.source, validation.layout, validation.split, num_videos=validation.num_videos)
         except DataError as error:
             remedy = error.remedy or "set validation.split to one that is there"
             key = "validation.root" if validation.root else "validation.shards"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from runs import config_of
 from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
@@ -31,6 +33,7 @@ from ovos_ray.errors import ConfigError, DataError, OvosError
 from ovos_ray.evaluate.evaluation import check_benchmarks
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.packing.pack import pack
+from ovos_ray.run.checks import check_config
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
@@ -114,9 +117,32 @@ def test_a_plain_folder_is_scored_by_its_masks_by_frame(root: Path, tmp_path: Pa
 def test_a_split_without_masks_by_frame_is_refused_before_training(root: Path, tmp_path: Path, place: str) -> None:
     shutil.copytree(root / "dataset" / "JPEGImages" / "480p" / "val-000", tmp_path / place / "val-000")
     shutil.copy(root / "dataset" / "Annotations/480p/val-000/00000.png", tmp_path / place / "val-000.png")
-    with pytest.raises(DataError, match="no video of train has 3 masks") as error:
+    with pytest.raises(DataError, match=r"1 of 1 videos of train cannot be scored \(val-000: 1 mask\)") as error:
         check_benchmarks(EvaluationConfig(root=str(tmp_path), split="train"))
     assert "masks/NAME/FRAME.png" in (error.value.remedy or "")
+
+
+def test_videos_of_a_plain_folder_that_cannot_be_scored_are_named_before_training(root: Path, tmp_path: Path) -> None:
+    frames, masks = (root / "dataset" / part / "480p" / "val-000" for part in ("JPEGImages", "Annotations"))
+    for name in ("whole", "none", "few", "small"):
+        shutil.copytree(frames, tmp_path / name)
+        if name != "none":
+            shutil.copytree(masks, tmp_path / "masks" / name)
+    few, small = sorted((tmp_path / "masks" / "few").iterdir()), tmp_path / "masks" / "small" / "00002.png"
+    for path in few[2:]:
+        path.unlink()
+    Image.open(small).resize((20, 10), Image.Resampling.NEAREST).save(small)
+    with pytest.raises(DataError) as error:
+        check_benchmarks(EvaluationConfig(root=str(tmp_path), split="train"))
+    assert "3 of 4 videos of train cannot be scored" in str(error.value)
+    assert "few: 2 masks; none: " in str(error.value)
+    assert "small: 00002.png has 20 x 10 pixels, its frame 64 x 48" in str(error.value)
+    config = config_of(root / "shards", tmp_path, **{"validation.root": str(tmp_path), "validation.split": "train"})
+    with pytest.raises(DataError, match=r"validation\.root: .*3 of 4 videos"):
+        check_config(config)
+    (tmp_path / "val.txt").write_text("whole\n")
+    check_benchmarks(EvaluationConfig(root=str(tmp_path), split="val"))
+    check_config(override(config, {"validation.split": "val"}))
 
 
 def test_wrong_paths_are_found_before_training(root: Path) -> None:

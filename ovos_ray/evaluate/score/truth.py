@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.video import Video
-from ovos_ray.data.masks import encode_mask
+from ovos_ray.data.masks import encode_mask, image_size
 from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.errors import DataError, EvaluationError
 from ovos_ray.evaluate.score.pairs import masks_root
@@ -15,6 +15,8 @@ from ovos_ray.evaluate.score.table import Protocol
 from ovos_ray.paths import below
 
 __all__ = ["require_truth", "truth_of"]
+
+_MAX_NAMED = 5
 
 
 def truth_of(folder: DatasetFolder, split: str, names: Sequence[str], scratch: Path) -> Path:
@@ -62,11 +64,19 @@ def _lies_below(root: Path, video: Video) -> bool:
     )
 
 
-def require_truth(folder: DatasetFolder, split: str, protocol: Protocol | None = None) -> None:
-    """Refuses before a training what could not be scored after it.
+def require_truth(
+    folder: DatasetFolder, split: str, protocol: Protocol | None = None, num_videos: int | None = None
+) -> None:
+    """Refuses before a training what could not be scored after it: one such video is enough to lose the score of all.
+
+    Args:
+        folder: The dataset.
+        split: Its split.
+        protocol: How it is scored.
+        num_videos: Only the first so many videos.
 
     Raises:
-        DataError: No video has enough masks, and they are not kept by a benchmark's server either.
+        DataError: Videos lack masks that no benchmark's server keeps either; they are named, with what each lacks.
     """
     if isinstance(folder, ShardFolder):
         if folder.index.labels == "first":
@@ -78,9 +88,28 @@ def require_truth(folder: DatasetFolder, split: str, protocol: Protocol | None =
     if folder.kept_by_server:
         return
     fewest = 2 if protocol == "youtube-vos" else 3  # DAVIS scores neither the first nor the last
-    if any(len(folder.video(split, name).masks) >= fewest for name in folder.video_names(split)):
-        return
-    raise DataError(
-        f"{folder.place}: no video of {split} has {fewest} masks, and the given one is not scored",
-        f"add masks of more frames (where they go: {folder.expected}), or score another split",
-    )
+    names = folder.video_names(split)[:num_videos]
+    lacking = {name: what for name in names if (what := _lacking(folder, split, name, fewest))}
+    if lacking:
+        some = [f"{name}: {what}" for name, what in list(lacking.items())[:_MAX_NAMED]]
+        some += [f"and {len(lacking) - _MAX_NAMED} more"] if len(lacking) > _MAX_NAMED else []
+        raise DataError(
+            f"{folder.place}: {len(lacking)} of {len(names)} videos of {split} cannot be scored ({'; '.join(some)})",
+            f"a video needs masks of {fewest} frames, since the given one is not scored: add them (where they go: "
+            f"{folder.expected}), or score another split without these videos",
+        )
+
+
+def _lacking(folder: DatasetFolder, split: str, name: str, fewest: int) -> str:
+    """Returns what keeps a video from being scored, from names and headers of files; empty if nothing does."""
+    try:
+        video = folder.video(split, name)
+        if len(video.masks) < fewest:
+            return f"{len(video.masks)} mask" + ("" if len(video.masks) == 1 else "s")
+        for index, path in video.masks.items() if video.drawn is None else ():
+            size, frame = image_size(path), video.size if video.file else image_size(video.frames[index])
+            if size != frame:
+                return f"{path.name} has {size[1]} x {size[0]} pixels, its frame {frame[1]} x {frame[0]}"
+    except DataError as error:
+        return error.message
+    return ""
