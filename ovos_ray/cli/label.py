@@ -10,6 +10,7 @@ import typer
 
 from ovos_ray.cli.console import console, counted
 from ovos_ray.cli.models import fetched
+from ovos_ray.cli.options import Network
 from ovos_ray.errors import ConfigError
 
 __all__ = ["label"]
@@ -23,14 +24,14 @@ def label(
     path: Annotated[Path, typer.Argument(help="A video file, a folder of frames, or a folder of these.")],
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A run, weights, or a name of `models`: shows at once what it makes of your mask."),
+        typer.Option(help="A run, weights, or a name from `ovos-ray models`: shows what it makes of your mask."),
     ] = None,
-    network: Annotated[str | None, typer.Option(help="Network of a file that does not name its own.")] = None,
+    network: Network = None,
     shortest_side: Annotated[
         int | None, typer.Option(help="Size of that preview (default: 480 on a GPU, 240 on a CPU).")
     ] = None,
     port: Annotated[int, typer.Option(help="Where to listen, on this machine only; 0: any free port.")] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
     """Draws masks in the browser, and writes them where `pack --layout folder` reads them."""
     from ovos_ray.evaluate.infer.tracker import best_device

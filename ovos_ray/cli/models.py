@@ -29,7 +29,7 @@ def fetched(checkpoint: Path) -> Path:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="One of them; all it is known of it is shown.")] = None,
+    name: Annotated[str | None, typer.Argument(help="One of them: shows all that is known of it.")] = None,
     fetch: Annotated[bool, typer.Option("--fetch", help="Fetch it now, and print where it lies.")] = False,
 ) -> None:
     """Lists the official weights that `--checkpoint NAME` takes, or fetches some."""

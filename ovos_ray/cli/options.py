@@ -15,7 +15,9 @@ from ovos_ray.cli.completion import complete_override
 from ovos_ray.errors import ConfigError
 
 __all__ = [
+    "LAYOUTS",
     "Again",
+    "Network",
     "On",
     "Overrides",
     "Replace",
@@ -27,17 +29,26 @@ __all__ = [
     "require_dry_run",
 ]
 
+LAYOUTS = "auto, davis2017, davis2016, youtube-vos, youtube-vis, coco, burst, cvat-masks, vost, static or folder"
+"""Written out, so that `--help` answers at once; `tests/unit/test_help.py` compares them with those there are."""
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help="Network of a file that does not name its own: stcn, xmem, cutie-base, cutie-small, stcn-tiny, xmem-tiny "
+        "or cutie-tiny."
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...",
+        metavar="KEY=VALUE",
         help="Dotted overrides, such as train.steps=500 (all of them: `ovos-ray show RECIPE --explain`).",
         autocompletion=complete_override,
     ),
 ]
 Replace = Annotated[bool, typer.Option("--replace", help="Set aside what has this name and other settings.")]
-Again = Annotated[bool, typer.Option("--again", help="Train what another finished run has computed, too.")]
-On = Annotated[str | None, typer.Option(help="With --dry-run: price for a GPU elsewhere, such as h100.")]
+Again = Annotated[bool, typer.Option("--again", help="Train also where another finished run has computed the same.")]
+On = Annotated[str | None, typer.Option(help="With --dry-run: price for a GPU elsewhere: h100.")]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Ray's own log.")]
 WaitForNodes = Annotated[float, typer.Option(help="Minutes to wait for nodes of a cluster that may grow.")]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ovos_ray.cli.console import console, counted, progress_bar
-from ovos_ray.cli.options import location
+from ovos_ray.cli.options import LAYOUTS, location
 from ovos_ray.errors import ConfigError
 from ovos_ray.io import read_json
 
@@ -26,7 +26,10 @@ EXAMPLE = "ovos-ray pack davis2017 --root DAVIS/2017 --out shards/davis --labels
 
 
 def pack(
-    dataset: Annotated[str, typer.Argument(help="Dataset description or layout: davis2017, youtube_vos2018, folder…")],
+    dataset: Annotated[
+        str,
+        typer.Argument(help="A dataset of `ovos-ray ls`, a layout, such as folder, or a description, such as my.py."),
+    ],
     root: Annotated[Path, typer.Option(help="The dataset's folder.")],
     out: Annotated[
         Path, typer.Option(help="Where the shards go, a folder or s3://…; must not exist, or hold the same dataset.")
@@ -39,7 +42,7 @@ def pack(
             "spread evenly. `0,20`: these frames. FILE.json: {video: [frames]}."
         ),
     ] = "first",
-    layout: Annotated[str, typer.Option(help="Overrides the description's layout.")] = "auto",
+    layout: Annotated[str, typer.Option(help=f"Overrides the description's layout: {LAYOUTS}.")] = "auto",
     colours: Annotated[
         Path | None, typer.Option(help="Masks are painted: a table of lines NAME:R,G,B, such as CVAT's labelmap.txt.")
     ] = None,

@@ -12,7 +12,7 @@ import typer
 
 from ovos_ray.cli.console import console, counted, progress_bar
 from ovos_ray.cli.models import fetched
-from ovos_ray.cli.options import Verbose
+from ovos_ray.cli.options import LAYOUTS, Network, Verbose
 from ovos_ray.cli.prompts import keep_masks_of_boxes, one_video
 from ovos_ray.errors import ConfigError
 
@@ -29,20 +29,21 @@ EXAMPLE = "ovos-ray predict --checkpoint runs/one-shot --frames clip.mp4 --box 1
 def predict(
     out: Annotated[Path, typer.Option(help="Where palette PNGs go, one folder per video.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A run folder, our weights, an official .pth, or a name of `models`.")
+        Path | None, typer.Option(help="A run folder, our weights, an official .pth, or a name from `ovos-ray models`.")
     ] = None,
     baseline: Annotated[str | None, typer.Option(help="Instead of --checkpoint: `copy` or `colour`.")] = None,
     root: Annotated[Path | None, typer.Option(help="A dataset folder.")] = None,
     split: Annotated[str, typer.Option(help="Its split.")] = "val",
-    layout: Annotated[str, typer.Option(help="Its layout.")] = "auto",
+    layout: Annotated[str, typer.Option(help=f"Its layout: {LAYOUTS}.")] = "auto",
     frames: Annotated[Path | None, typer.Option(help="Instead of --root: frames, or a video file.")] = None,
     mask: Annotated[
-        list[str] | None, typer.Option(help="With --frames: MASK.png of the first frame, or 42=MASK.png; several.")
+        list[str] | None,
+        typer.Option(help="With --frames: MASK.png of the first frame, or 42=MASK.png of frame 42; may be repeated."),
     ] = None,
     box: Annotated[
         list[str] | None,
         typer.Option(
-            help="Instead of a mask: 1:x0,y0,x1,y1 around object 1, or 42=1:x0,y0,x1,y1 in frame 42; several."
+            help="Instead of a mask: 1:x0,y0,x1,y1 around object 1, or 42=1:x0,y0,x1,y1 in frame 42; may be repeated."
         ),
     ] = None,
     direction: Annotated[
@@ -51,13 +52,15 @@ def predict(
             help="`forward`, `backward`, or `both` ways from the masks (default: `both`; benchmarks: `forward`)."
         ),
     ] = None,
-    network: Annotated[str | None, typer.Option(help="Network of a file that does not name its own.")] = None,
+    network: Network = None,
     shortest_side: Annotated[int | None, typer.Option(help="Predict at this size; 0: at full size.")] = None,
     memory_interval: Annotated[int | None, typer.Option(help="Memorise every r-th frame.")] = None,
     flip: Annotated[bool, typer.Option("--flip", help="Average with the mirrored video.")] = False,
     scales: Annotated[str | None, typer.Option(help="Average over sizes, such as 1,1.25.")] = None,
     precision: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    reference: Annotated[str, typer.Option(help="`given`, or `empty` (Figure 6).")] = "given",
+    reference: Annotated[
+        str, typer.Option(help="Start from the mask `given`, or from an `empty` one (Figure 6).")
+    ] = "given",
     soft: Annotated[Path | None, typer.Option(help="Also write probabilities, as FRAME.npz, here.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="Also write a video (one video) or a folder of them.")] = None,
     num_workers: Annotated[int, typer.Option(help="Videos predicted at a time, on Ray.")] = 1,

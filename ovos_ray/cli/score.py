@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ovos_ray.cli.completion import complete_override
 from ovos_ray.cli.console import console
-from ovos_ray.cli.options import Overrides
 from ovos_ray.errors import ConfigError
 
 __all__ = ["score"]
@@ -18,7 +18,14 @@ EXAMPLE = "ovos-ray score runs/backward_strategy evaluation.also=davis2016=DAVIS
 
 def score(
     run: Annotated[Path, typer.Argument(help="Folder or URI of a finished run, or of a study with some.")],
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Settings of the evaluation, such as evaluation.root=DAVIS/2017.",
+            autocompletion=complete_override,
+        ),
+    ] = None,
     server: Annotated[
         Path | None, typer.Option(help="What a benchmark's server answered (docs/evaluation.md).")
     ] = None,

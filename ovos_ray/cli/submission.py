@@ -17,7 +17,13 @@ EXAMPLE = (
 
 
 def submission(
-    benchmark: Annotated[str, typer.Option(help="davis2017-test-dev, youtube-vos2018, youtube-vos2019, …")],
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            help="davis2016, davis2017, davis2017-test-dev, davis2017-test-challenge, youtube-vos2018 or "
+            "youtube-vos2019."
+        ),
+    ],
     root: Annotated[Path, typer.Option(help="The benchmark's dataset.")],
     out: Annotated[Path, typer.Option(help="The zip; it appears only if every rule is kept.")],
     predictions: Annotated[Path | None, typer.Option(help="Written by `predict`; without: check --out.")] = None,
