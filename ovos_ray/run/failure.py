@@ -15,8 +15,6 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import OvosError
 from ovos_ray.run.lock import HeldError
 from ovos_ray.run.request import RunRequest
-from ovos_ray.run.run_log import open_sink
-from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["ending_failed", "forget_failure", "mark_failed", "note_failure", "noted_failure"]
@@ -48,6 +46,10 @@ def mark_failed(request: RunRequest, cause: BaseException) -> None:
 
 
 def _end(request: RunRequest, cause: BaseException) -> None:
+    # Late: torch comes with them, and who only reads a failure is to be answered at once.
+    from ovos_ray.run.run_log import open_sink
+    from ovos_ray.track.bucket import finish_and_keep
+
     note_failure(request.config, cause)
     sink = open_sink(request, {"ovos.error": f"{type(cause).__name__}: {cause}"[:400]})
     finish_and_keep(sink, RunFolder.of(request.config).storage, "FAILED")
