@@ -1,13 +1,16 @@
 """GrabCut: the object in a box by its colours and edges, without weights (Rother, Kolmogorov, Blake, SIGGRAPH 2004).
 
-OpenCV's, with three additions that `benchmarks/prompts.py` measures. It sees the box and its surroundings at a bounded
-size, so that it answers while a person waits. Where colours alone let the mask vanish or fray, a second try takes the
-middle of the box for the object; of the two, the mask that fills the box better is kept (a box is drawn close around an
-object: Lempitsky et al., ICCV 2009).
+OpenCV's, with three additions that `benchmarks/prompts.py` measures:
+
+- It sees the box and its surroundings at a bounded size, so that it answers while a person waits.
+- Where colours alone let the mask vanish or fray, a second try takes the middle of the box for the object; of the two,
+  the mask that fills the box better is kept: boxes are drawn close around objects (Lempitsky et al., ICCV 2009).
+- A click changes only what hangs together with it, so that correcting one place spoils no other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -27,62 +30,80 @@ _DOT = 0.03  # of the box's longer side: radius of what a click speaks of
 _MIDDLE = 0.3  # of the box's sides: the ellipse that is taken for the object
 _ITERATIONS = 3
 
+Bools = npt.NDArray[np.bool_]
+Bytes = npt.NDArray[np.uint8]
 
-def grabcut(image: npt.NDArray[np.uint8], box: Box, clicks: Sequence[Click] = ()) -> npt.NDArray[np.bool_]:
-    """Returns where the object of a box is; see `Prompter`. Without a pixel where no object is told from background.
 
-    A positive click outside of the box widens it.
+def grabcut(image: Bytes, box: Box, clicks: Sequence[Click] = ()) -> Bools:
+    """Returns where the object of a box is; see `Prompter`. Without a pixel where none is told from the background.
+
+    A positive click outside of the box widens it by its surroundings.
     """
-    sure = [click for click in clicks if click.positive]
     longer = max(box[2] - box[0], box[3] - box[1])
     margin = math.ceil(_MARGIN * longer)
     x0, y0, x1, y1 = box
-    for x, y, _ in sure:
-        if not (box[0] <= x < box[2] and box[1] <= y < box[3]):
+    for x, y, positive in clicks:
+        if positive and not (box[0] <= x < box[2] and box[1] <= y < box[3]):
             x0, y0, x1, y1 = min(x0, x - margin), min(y0, y - margin), max(x1, x + margin), max(y1, y + margin)
-    x0, y0, x1, y1 = max(0, x0), max(0, y0), min(x1, image.shape[1]), min(y1, image.shape[0])
     left, top = max(0, x0 - margin), max(0, y0 - margin)
     crop = image[top : y1 + margin, left : x1 + margin]
     scale = min(1.0, _SIDE / max(crop.shape[:2]))
     small = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else crop
-    pixels = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
 
     def place(x: float, y: float) -> tuple[int, int]:
-        return round((x - left) * scale), round((y - top) * scale)
+        return max(0, round((x - left) * scale)), max(0, round((y - top) * scale))
 
-    (a, b), (c, d) = place(x0, y0), place(x1, y1)
-    trimap = np.full(pixels.shape[:2], cv2.GC_BGD, np.uint8)
-    trimap[b : max(d, b + 1), a : max(c, a + 1)] = cv2.GC_PR_FGD
-    if (trimap != cv2.GC_BGD).all():  # the box is the image: what touches its edge is taken for background
-        trimap[[0, -1]] = trimap[:, [0, -1]] = cv2.GC_BGD
-    middle = trimap.copy()
-    centre, axes = ((a + c) // 2, (b + d) // 2), (int((c - a) * _MIDDLE / 2), int((d - b) * _MIDDLE / 2))
-    cv2.ellipse(middle, centre, axes, 0, 0, 360, cv2.GC_FGD, cv2.FILLED)
-    tries = [trimap] if sure else [trimap, middle]  # who clicks on the object says where it is
-    for one in tries:
+    pixels = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
+    trimap = _in_box(pixels, (*place(*box[:2]), *place(*box[2:])))
+    mask = _object(trimap)
+    if clicks:
+        (a, b), (c, d), radius = place(x0, y0), place(x1, y1), max(1, round(_DOT * longer * scale))
+        trimap[b:d, a:c][trimap[b:d, a:c] == cv2.GC_BGD] = cv2.GC_PR_BGD
+        clicked = np.zeros_like(trimap)
         for x, y, positive in clicks:
-            dot = max(1, round(_DOT * longer * scale))
-            cv2.circle(one, place(x, y), dot, cv2.GC_FGD if positive else cv2.GC_BGD, cv2.FILLED)
-    masks = [_cut(pixels, one) for one in tries]
-    best = max(masks, key=lambda mask: _fills(mask, (a, b, c, d)))
+            cv2.circle(trimap, place(x, y), radius, cv2.GC_FGD if positive else cv2.GC_BGD, cv2.FILLED)
+            cv2.circle(clicked, place(x, y), radius, 1, cv2.FILLED)
+        mask = _changed_at(clicked > 0, mask, _object(_cut(pixels, trimap)))
     found = np.zeros(image.shape[:2], bool)
-    smooth = cv2.resize(best * np.uint8(255), crop.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    smooth = cv2.resize(mask * np.uint8(255), crop.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     found[top : y1 + margin, left : x1 + margin] = smooth > 127
     return found
 
 
-def _cut(pixels: npt.NDArray[np.uint8], trimap: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
-    """Cuts the object out by what is known of each pixel; nothing where there is no background, or no object."""
+def _in_box(pixels: Bytes, box: Box) -> Bytes:
+    """Returns what is known of each pixel from a box alone, as a trimap of OpenCV's."""
+    (x0, y0, x1, y1), (height, width) = box, pixels.shape[:2]
+    colours = np.full((height, width), cv2.GC_BGD, np.uint8)
+    colours[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = cv2.GC_PR_FGD
+    if colours.all():  # the box is the image: what touches its edge is taken for background
+        colours[[0, -1]] = colours[:, [0, -1]] = cv2.GC_BGD
+    middle = colours.copy()
+    axes = int((x1 - x0) * _MIDDLE / 2), int((y1 - y0) * _MIDDLE / 2)
+    cv2.ellipse(middle, ((x0 + x1) // 2, (y0 + y1) // 2), axes, 0, 0, 360, cv2.GC_FGD, cv2.FILLED)
+    return max((_cut(pixels, colours), _cut(pixels, middle)), key=lambda trimap: _fills(_object(trimap), box))
+
+
+def _changed_at(clicked: Bools, mask: Bools, other: Bools) -> Bools:
+    """Returns a mask, changed to another one in the regions of difference that clicks touch."""
+    changed = mask != other
+    _, regions = cv2.connectedComponents(changed.astype(np.uint8), connectivity=4)
+    return np.where(changed & np.isin(regions, regions[changed & clicked]), other, mask)
+
+
+def _cut(pixels: Bytes, trimap: Bytes) -> Bytes:
+    """Returns a trimap cut anew; as it is where it has no background, or nothing else."""
     cv2.setRNGSeed(0)  # of this thread: colours are grouped from random starts
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    try:
+    with contextlib.suppress(cv2.error):
         trimap, *_ = cv2.grabCut(pixels, trimap, None, *models, _ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    except cv2.error:
-        return np.zeros(trimap.shape, bool)
+    return trimap
+
+
+def _object(trimap: Bytes) -> Bools:
     return np.isin(trimap, (cv2.GC_FGD, cv2.GC_PR_FGD))
 
 
-def _fills(mask: npt.NDArray[np.bool_], box: Box) -> float:
+def _fills(mask: Bools, box: Box) -> float:
     """How well a mask's box and a given box agree: intersection over union."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not rows.size:

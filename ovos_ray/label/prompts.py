@@ -17,11 +17,12 @@ import numpy.typing as npt
 from ovos_ray.errors import DataError
 from ovos_ray.label.grabcut import grabcut
 
-__all__ = ["Box", "Click", "Prompter", "mask_from_box"]
+__all__ = ["MOST_CLICKS", "Box", "Click", "Prompter", "grabcut", "mask_from_box"]
 
 Box: TypeAlias = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels: columns [x0, x1), rows [y0, y1)."""
-_MOST_CLICKS = 1000  # each is drawn; nobody clicks so often
+MOST_CLICKS = 1000
+"""More are refused: each is drawn, and nobody clicks so often."""
 
 
 class Click(NamedTuple):
@@ -78,9 +79,9 @@ def mask_from_box(
             f"box {x0},{y0},{x1},{y1}: no pixel of a frame of {width} x {height} lies in it",
             "give x0,y0,x1,y1: the left upper corner, then the right lower one",
         )
-    given = [Click(*click) for click in clicks[: _MOST_CLICKS + 1]]
-    if len(given) > _MOST_CLICKS:
-        raise DataError(f"{len(clicks)} clicks, at most {_MOST_CLICKS} are taken", "draw the mask instead")
+    given = [Click(*click) for click in clicks[: MOST_CLICKS + 1]]
+    if len(given) > MOST_CLICKS:
+        raise DataError(f"{len(clicks)} clicks, at most {MOST_CLICKS} are taken", "draw the mask instead")
     for click in given:
         if not (0 <= click.x < width and 0 <= click.y < height):
             raise DataError(

@@ -24,6 +24,7 @@ import numpy as np
 
 from ovos_ray.data.masks import MAX_PIXELS
 from ovos_ray.errors import OvosError
+from ovos_ray.label.prompts import MOST_CLICKS, Click
 from ovos_ray.label.session import Session
 
 __all__ = ["LabelServer"]
@@ -154,6 +155,15 @@ def _mask(session: Session, query: dict[str, int], _: bytes) -> _Answer:
     return "application/octet-stream", packed, {"Content-Encoding": "gzip"}
 
 
+def _prompt(session: Session, query: dict[str, int], body: bytes) -> _Answer:
+    """H·W times 0 or 1: where the object in a box is. The body holds the clicks, each three int32: x, y, 1 or 0."""
+    x0, y0, x1, y1 = (query[side] for side in ("x0", "y0", "x1", "y1"))
+    numbers = np.frombuffer(body[: 12 * (MOST_CLICKS + 1)], "<i4").reshape(-1, 3).tolist()
+    clicks = [Click(x, y, bool(positive)) for x, y, positive in numbers]
+    mask = session.prompt(query["video"], query["frame"], (x0, y0, x1, y1), clicks)
+    return "application/octet-stream", gzip.compress(mask.tobytes(), 1), {"Content-Encoding": "gzip"}
+
+
 def _save(session: Session, query: dict[str, int], body: bytes) -> _Answer:
     mask = np.frombuffer(body, np.uint8).reshape(query["height"], query["width"])
     return _json(session.save(query["video"], query["frame"], mask))
@@ -167,6 +177,7 @@ _READ: dict[str, Callable[[Session, dict[str, int], bytes], _Answer]] = {
 }
 _WRITE: dict[str, Callable[[Session, dict[str, int], bytes], _Answer]] = {
     "save": _save,
+    "prompt": _prompt,
     "remove": lambda session, query, _: _json(session.remove(query["video"], query["frame"])),
     "propagate": lambda session, query, _: _json(session.propagate(query["video"])),
     "stop": lambda session, query, _: _json(session.stop(query["video"])),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from ovos_ray.data.masks import DAVIS_PALETTE
 from ovos_ray.errors import ConfigError, DataError, OvosError
+from ovos_ray.label.prompts import Box, Click, Prompter, grabcut, mask_from_box
 from ovos_ray.label.propagation import Propagation
 from ovos_ray.label.videos import Labels, OpenVideo, find_videos
 
@@ -26,15 +28,22 @@ class Session:
         path: A folder of videos, or one video.
         network: Shows at once what it makes of a label, where it is to run; or None.
         shortest_side: The size at which it does.
+        prompter: Makes a mask of a box and clicks.
 
     Raises:
         DataError: There is no video.
     """
 
-    def __init__(self, path: Path, network: VOSNetwork | None = None, shortest_side: int = 480) -> None:
+    def __init__(
+        self,
+        path: Path,
+        network: VOSNetwork | None = None,
+        shortest_side: int = 480,
+        prompter: Prompter = grabcut,
+    ) -> None:
         self.folder, self.names = find_videos(path)
         self._labels = [Labels(self.folder, name) for name in self.names]
-        self._network, self._shortest_side = network, shortest_side
+        self._network, self._shortest_side, self._prompter = network, shortest_side, prompter
         self._open: tuple[int, OpenVideo] | None = None
         self._propagation: Propagation | None = None
 
@@ -92,6 +101,14 @@ class Session:
         """The mask that was predicted for a frame, as gzip of H·W object ids; None where there is none yet."""
         self._opened(index)
         return None if self._propagation is None else self._propagation.masks.get(t)
+
+    def prompt(self, index: int, t: int, box: Box, clicks: Sequence[Click]) -> npt.NDArray[np.bool_]:
+        """Returns where the object in a box of a frame is, (H, W) bool, corrected by clicks.
+
+        Raises:
+            DataError: No object was found, or the box or a click lies outside of the frame.
+        """
+        return mask_from_box(self._opened(index).image(t), box, clicks, self._prompter)
 
     def save(self, index: int, t: int, mask: npt.NDArray[np.uint8]) -> dict[str, Any]:
         """Writes the mask of a frame, (H, W) uint8 object ids.

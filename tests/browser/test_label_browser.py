@@ -117,6 +117,61 @@ def test_a_person_labels_a_folder_of_videos(browser, root):
     assert all(url.startswith("http://127.0.0.1:") for url in browser.requests())
 
 
+def test_a_person_drags_a_box_and_clicks(browser, root):
+    rng = np.random.default_rng(0)
+    image = np.full((*SIZE, 3), (70, 110, 150)) + rng.normal(0, 5, (*SIZE, 3))
+    image[15:45, 15:45] += (100, -40, -90)
+    image[20:40, 55:75] += (100, -40, -90)
+    for t in range(6):
+        Image.fromarray(image.astype(np.uint8)).save(root / f"b/{t:05d}.png")
+    browser.run("openVideo(1)")
+    browser.wait_for("video === 1 && size && state.suggestion !== null && frame === state.suggestion")
+    first, second = np.zeros(SIZE, bool), np.zeros(SIZE, bool)
+    first[15:45, 15:45], second[20:40, 55:75] = True, True
+
+    def shows(mask: np.ndarray, object_id: int, where: np.ndarray) -> bool:
+        found = mask == object_id
+        return np.count_nonzero(found & where) > 0.9 * np.count_nonzero(found | where)
+
+    browser.key("+", 187)
+    drag(browser, (30, 30))
+    assert "drag a box around object 1 first" in browser.run("document.querySelector('#status').textContent")
+    browser.key("x", 88)
+    drag(browser, (13, 13), (30, 30), (47, 47))
+    browser.wait_for("view.prompt && !view.asked")
+    boxed = drawn(browser)
+    assert shows(boxed, 1, first)
+    browser.key("b", 66)
+    drag(browser, (5, 55), (9, 55))
+    painted = drawn(browser) - boxed
+    assert painted.any()
+    browser.click("document.querySelector('[data-tool=add]')")
+    drag(browser, (65, 30))
+    browser.wait_for("view.prompt.clicks.length === 1 && !view.asked")
+    clicked = drawn(browser)
+    assert shows(np.where(painted > 0, 0, clicked), 1, first | second), "a click outside of the box widens it"
+    assert (clicked[painted > 0] == 1).all(), "what the brush has done stays"
+    browser.click("document.querySelector('#undo')")
+    np.testing.assert_array_equal(drawn(browser), boxed + painted)
+    assert browser.run("view.prompt.clicks.length") == 0
+    browser.click("document.querySelector('#redo')")
+    np.testing.assert_array_equal(drawn(browser), clicked)
+    browser.key("-", 189)
+    drag(browser, (65.5, 30.5))
+    browser.wait_for("view.prompt.clicks.length === 2 && !view.asked")
+    assert drawn(browser)[30, 65] == 0
+    browser.key("2", 50)
+    browser.key("x", 88)
+    drag(browser, (53, 18), (77, 42))
+    browser.wait_for("view.prompt.object === 2 && !view.asked")
+    browser.key("s", 83)
+    browser.wait_for("state.labels.length === 1")
+    (written,) = (root / "masks/b").iterdir()
+    np.testing.assert_array_equal(np.asarray(Image.open(written)), drawn(browser))
+    assert shows(drawn(browser), 2, second)
+    assert browser.complaints() == []
+
+
 def test_a_mask_of_somebody_else_is_shown_and_locked(browser, root):
     (root / "masks/b").mkdir(parents=True)
     Image.fromarray(np.pad(np.full((9, 9), 1, np.uint8), ((20, 31), (30, 41)))).save(root / "masks/b/00003.png")

@@ -23,6 +23,7 @@ from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import DAVIS_PALETTE, encode_jpeg
 from ovos_ray.errors import DataError
 from ovos_ray.evaluate.infer.inference import predict_video
+from ovos_ray.label.prompts import mask_from_box
 from ovos_ray.label.server import LabelServer
 from ovos_ray.label.session import Session
 from ovos_ray.label.suggest import look_at, suggested_frame
@@ -162,6 +163,54 @@ def test_masks_that_fit_no_frame_are_refused(client, root):
         assert answer.status == 400
     assert client.post("propagate?video=0")[1]["remedy"].startswith("start with --checkpoint")
     assert not (root / "masks").exists()
+
+
+def test_a_box_and_clicks_become_a_mask(client, root):
+    image = np.full((*SIZE, 3), (70, 110, 150), np.uint8) + np.random.default_rng(0).integers(0, 9, (*SIZE, 3))
+    image[8:24, 10:26] += np.array((100, -20, -90))
+    image[8:24, 34:44] += np.array((100, -20, -90))
+    (root / "clip/00002.jpg").write_bytes(encode_jpeg(image.astype(np.uint8)))
+
+    def asked(box: str, *clicks: tuple[int, int, int]) -> np.ndarray:
+        sides = "&".join(f"{side}={value}" for side, value in zip(("x0", "y0", "x1", "y1"), box.split(), strict=True))
+        body = np.array(clicks, "<i4").tobytes()
+        answer = client.send("POST", f"{client.parts.path}prompt?video=0&frame=2&{sides}", body)
+        content = answer.read()
+        assert answer.status == 200, content
+        return np.frombuffer(gzip.decompress(content), np.uint8).reshape(SIZE)
+
+    mask = asked("8 6 28 26")
+    assert set(np.unique(mask)) == {0, 1}
+    assert np.abs(np.argwhere(mask).min(0) - (8, 10)).max() <= 1
+    assert np.abs(np.argwhere(mask).max(0) - (23, 25)).max() <= 1
+    decoded = np.asarray(Image.open(root / "clip/00002.jpg"))
+    clicks = [(39, 16, 1), (18, 22, 0)]
+    np.testing.assert_array_equal(asked("8 6 28 26", *clicks), mask_from_box(decoded, (8, 6, 28, 26), clicks))
+    assert asked("8 6 28 26", *clicks)[16, 39] == 1
+    assert not (root / "masks").exists(), "nothing is written before it is saved"
+
+
+def test_hostile_boxes_and_clicks_are_refused(client):
+    def status(query: str, body: bytes = b"") -> int:
+        answer = client.send("POST", f"{client.parts.path}prompt?video=0&frame=1&{query}", body)
+        assert answer.headers["Content-Type"] == "application/json"
+        assert json.loads(answer.read())["problem"]
+        return answer.status
+
+    box = "x0=2&y0=2&x1=20&y1=20"
+    assert status("x0=2&y0=2&x1=20") == 400, "a side is missing"
+    assert status("x0=a&y0=2&x1=20&y1=20") == 400
+    assert status(f"x0={'9' * 5000}&y0=2&x1=20&y1=20") == 400
+    assert status(f"x0={'9' * 300}&y0=2&x1=20&y1=20") == 409
+    assert status("x0=-9&y0=-9&x1=0&y1=0") == 409
+    assert status(box, b"12345") == 400, "no three numbers"
+    assert status(box, np.array([[99, 2, 1]], "<i4").tobytes()) == 409, "outside of the frame"
+    assert status(box, np.array([[2, -1, 1]], "<i4").tobytes()) == 409
+    assert status(box, b"\0" * 12_000_000) == 409, "a million clicks"
+    assert status("video=9&" + box) == 400
+    assert status(box.replace("x0", "frame=99&x0")) == 400
+    assert client.send("GET", f"{client.parts.path}prompt?video=0&frame=1&{box}").status == 404
+    assert client.send("POST", f"/{'x' * 32}/prompt?video=0&frame=1&{box}", b"").status == 403
 
 
 def test_only_who_has_the_address_is_let_in_and_no_other_page(client):

@@ -1,10 +1,11 @@
 "use strict";
 
-// A picture and its mask: zoom, brush, polygon, fill, undo. Knows nothing of videos.
-// The mask is a Uint8Array of object ids, row after row; `changed` is called after every edit.
+// A picture and its mask: zoom, brush, polygon, fill, boxes and clicks, undo. Knows nothing of videos.
+// The mask is a Uint8Array of object ids, row after row; `changed` is called after every edit, `prompted` after a box or
+// a click, for whoever knows the mask of it to `answer`.
 class MaskCanvas {
-  constructor(canvas, { changed, before }) {
-    Object.assign(this, { canvas, changed, before });
+  constructor(canvas, { changed, before, prompted }) {
+    Object.assign(this, { canvas, changed, before, prompted });
     this.context = canvas.getContext("2d");
     this.layer = document.createElement("canvas");
     this.tool = "brush";
@@ -35,7 +36,7 @@ class MaskCanvas {
     this.past = [];
     this.future = [];
     this.corners = [];
-    this.stroke = null;
+    this.stroke = this.corner = this.prompt = this.asked = null;
   }
 
   // Shows a picture (ImageBitmap) and its mask; a history may come with it.
@@ -48,7 +49,7 @@ class MaskCanvas {
     this.past = history.past;
     this.future = history.future;
     this.corners = [];
-    this.stroke = null;
+    this.stroke = this.corner = this.prompt = this.asked = null;
     this.paint(0, 0, this.width, this.height);
     this.draw();
   }
@@ -91,6 +92,7 @@ class MaskCanvas {
   drawTool(context, scale) {
     if (this.locked) return;
     const colour = `rgb(${this.palette[this.object]})`;
+    if (this.prompts) this.drawPrompt(context, scale);
     if (this.corners.length) {
       context.beginPath();
       for (const [x, y] of this.corners) context.lineTo(x, y);
@@ -114,6 +116,72 @@ class MaskCanvas {
         context.stroke();
       }
     }
+  }
+
+  get prompts() { return ["box", "add", "subtract"].includes(this.tool); }
+
+  drawPrompt(context, scale) {
+    const prompt = this.asked ?? this.prompt;
+    const box = this.corner && this.pointer ? this.box(this.corner, this.pointer) : prompt?.box;
+    if (!box) return;
+    const [x0, y0, x1, y1] = box;
+    context.setLineDash(this.asked ? [6 / scale, 4 / scale] : []);
+    for (const [width, style] of [[3.5, "#000a"], [1.8, "#fff"]]) {
+      Object.assign(context, { lineWidth: width / scale, strokeStyle: style });
+      context.strokeRect(x0, y0, x1 - x0, y1 - y0);
+    }
+    context.setLineDash([]);
+    if (this.corner) return;
+    for (const [x, y, positive] of prompt.clicks) {
+      context.beginPath();
+      context.arc(x + 0.5, y + 0.5, 6 / scale, 0, 7);
+      Object.assign(context, { fillStyle: positive ? "#157347" : "#b3261e", lineWidth: 2 / scale, strokeStyle: "#fff" });
+      context.fill();
+      context.stroke();
+      context.beginPath();
+      for (const [dx, dy] of positive ? [[3, 0], [0, 3]] : [[3, 0]]) {
+        context.moveTo(x + 0.5 - dx / scale, y + 0.5 - dy / scale);
+        context.lineTo(x + 0.5 + dx / scale, y + 0.5 + dy / scale);
+      }
+      context.stroke();
+    }
+  }
+
+  // Whole pixels between two corners, within the picture: [x0, y0, x1, y1].
+  box([ax, ay], [bx, by]) {
+    const within = (value, most) => Math.min(most, Math.max(0, value)), { width, height } = this;
+    return [within(Math.floor(Math.min(ax, bx)), width), within(Math.floor(Math.min(ay, by)), height),
+      within(Math.ceil(Math.max(ax, bx)), width), within(Math.ceil(Math.max(ay, by)), height)];
+  }
+
+  closeBox() {
+    const box = this.box(this.corner, this.pointer ?? this.corner);
+    this.corner = null;
+    if (box[2] - box[0] < 3 || box[3] - box[1] < 3) return;  // a click with the box tool is none
+    this.asked = { box, clicks: [], object: this.object, under: this.ids.slice(), mask: new Uint8Array(this.ids.length) };
+    this.prompted(this.asked);
+  }
+
+  click(x, y) {
+    if (x < 0 || y < 0 || x >= this.width || y >= this.height) return;
+    const prompt = this.asked ?? this.prompt;
+    if (prompt?.object !== this.object) return void this.prompted(null);
+    this.asked = { ...prompt, clicks: [...prompt.clicks, [x, y, this.tool === "add"]] };
+    this.prompted(this.asked);
+  }
+
+  // Draws the mask of a box and clicks, as it differs from the one before: what the brush has done elsewhere stays.
+  answer(asked, mask) {
+    if (this.asked !== asked) return;
+    const { object, under, mask: old } = asked;
+    this.edit(() => {
+      for (let at = 0; at < mask.length; at++) {
+        if (mask[at] > old[at]) this.ids[at] = object;
+        else if (mask[at] < old[at] && this.ids[at] === object) this.ids[at] = under[at];
+      }
+      this.prompt = { ...asked, mask };
+    }, true);
+    this.paint(0, 0, this.width, this.height);
   }
 
   // Colours the mask in a rectangle: tinted, and outlined where two ids meet.
@@ -151,6 +219,8 @@ class MaskCanvas {
       this.dragged = { x: event.clientX, y: event.clientY, view: { ...this.place() } };
     } else if (!this.locked) {
       if (this.tool === "polygon") this.corners.push([x, y]);
+      else if (this.tool === "box") this.corner = [x, y];
+      else if (this.prompts) this.click(Math.floor(x), Math.floor(y));
       else if (this.tool === "fill") this.edit(() => this.flood(Math.floor(x), Math.floor(y)));
       else { this.begin(); this.stroke = [x, y]; this.line(x, y, x, y); }
     }
@@ -177,6 +247,7 @@ class MaskCanvas {
 
   release() {
     this.dragged = null;
+    if (this.corner) { this.closeBox(); this.draw(); }
     if (this.stroke) { this.stroke = null; this.end(); }
   }
 
@@ -190,10 +261,14 @@ class MaskCanvas {
     this.draw();
   }
 
-  begin() { this.before(); this.old = this.ids.slice(); }
+  begin() {
+    this.before();
+    this.asked = null;  // an answer that is under way would come too late
+    this.old = { ids: this.ids.slice(), prompt: this.prompt };
+  }
 
-  end() {
-    if (this.old.some((id, at) => id !== this.ids[at])) {
+  end(always = false) {  // a click that changes nothing can be undone, too
+    if (always || this.old.ids.some((id, at) => id !== this.ids[at])) {
       this.past.push(this.old);
       if (this.past.length > 30) this.past.shift();
       this.future.length = 0;
@@ -202,15 +277,16 @@ class MaskCanvas {
     this.old = null;
   }
 
-  edit(action) { this.begin(); action(); this.end(); this.draw(); }
+  edit(action, always) { this.begin(); action(); this.end(always); this.draw(); }
 
   undo() { this.swap(this.past, this.future); }
   redo() { this.swap(this.future, this.past); }
 
   swap(from, to) {
     if (!from.length || this.stroke || this.locked) return;
-    to.push(this.ids);
-    this.ids = from.pop();
+    to.push({ ids: this.ids, prompt: this.prompt });
+    Object.assign(this, from.pop());
+    this.asked = this.corner = null;
     this.paint(0, 0, this.width, this.height);
     this.changed();
     this.draw();

@@ -6,7 +6,7 @@ let numObjects = 3, shownMask = "none", ticket = 0, polling = 0, playing = 0, wa
 const drafts = new Map();  // of this video: frame -> {ids, history, saved}
 const pictures = new Map();  // of this video: frame -> promise of an ImageBitmap, the latest last
 
-const view = new MaskCanvas($("canvas"), { before: takeOver, changed: edited });
+const view = new MaskCanvas($("canvas"), { before: takeOver, changed: edited, prompted: asked => safely(prompt)(asked) });
 
 async function ask(path, options) {
   let answer;
@@ -204,6 +204,21 @@ function edited() {
   buttons();
 }
 
+// Asks for the mask of a box and clicks; what was drawn, undone or shown meanwhile counts more.
+async function prompt(asked) {
+  if (!asked) return tell(`drag a box around object ${view.object} first (X): clicks correct the mask that it gives`);
+  const [x0, y0, x1, y1] = asked.box, clicks = new Int32Array(asked.clicks.flatMap(([x, y, positive]) => [x, y, Number(positive)]));
+  tell("looking for the object …");
+  try {
+    const answer = await ask(`prompt?video=${video}&frame=${frame}&x0=${x0}&y0=${y0}&x1=${x1}&y1=${y1}`, { method: "POST", body: clicks });
+    view.answer(asked, new Uint8Array(await answer.arrayBuffer()));
+    tell("click what is missing (+) or wrong (-), or correct it with the brush");
+  } finally {
+    if (view.asked === asked) view.asked = null;
+    view.draw();
+  }
+}
+
 function buttons() {
   const draft = drafts.get(frame), unsaved = draft && !draft.saved, mine = !view.locked;
   $("undo").disabled = !view.past.length || !mine;
@@ -242,6 +257,7 @@ function choose(object) {
 function pick(tool) {
   view.tool = tool;
   view.corners = [];
+  view.corner = null;
   for (const button of document.querySelectorAll("[data-tool]")) button.setAttribute("aria-pressed", String(button.dataset.tool === tool));
   view.draw();
 }
@@ -316,11 +332,12 @@ $("scheme").onclick = () => {
 if (matchMedia("(prefers-color-scheme: dark)").matches) $("scheme").textContent = "Light";
 
 const keys = {
+  x: () => pick("box"), "+": () => pick("add"), "=": () => pick("add"), "-": () => pick("subtract"),
   b: () => pick("brush"), e: () => pick("eraser"), p: () => pick("polygon"), f: () => pick("fill"),
   "[": () => resize(view.size / 1.2), "]": () => resize(view.size * 1.2 + 0.5), 0: () => view.fit(),
   o: () => { view.shown = !view.shown; view.draw(); }, g: suggest, s: saveAndSee, r: propagate, " ": () => play(),
   Enter: () => view.closePolygon(), Backspace: () => { view.corners.pop(); view.draw(); },
-  Escape: () => { view.corners = []; view.draw(); }, "?": () => $("keys").showModal(),
+  Escape: () => { view.corners = []; view.corner = null; view.draw(); }, "?": () => $("keys").showModal(),
   Home: () => show(0), End: () => show(state.frames - 1),
 };
 addEventListener("keydown", event => {
