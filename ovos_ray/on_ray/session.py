@@ -63,7 +63,7 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None, several_w
         several_workers: Whether some run will have several, which takes two more seconds to prepare for.
 
     Raises:
-        ClusterError: `RAY_ADDRESS` is that of a job server.
+        ClusterError: `RAY_ADDRESS` is that of a job server, or Ray does not start here.
         ResourceError: The current folder is too large to ship.
     """
     if ray.is_initialized():
@@ -89,7 +89,15 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None, several_w
         # Ray Train asks the dashboard's server whether the controller of a group of workers still lives. Without it,
         # the processors of runs that were stopped early or lost with their node would never be freed.
         runtime_env = {"env_vars": variables, **hook}
-        ray.init("local", num_cpus=num_cpus, include_dashboard=several_workers, runtime_env=runtime_env, **options)
+        try:
+            ray.init("local", num_cpus=num_cpus, include_dashboard=several_workers, runtime_env=runtime_env, **options)
+        except Exception as error:  # Ray has no kind of its own for this one
+            if "timed out during startup" not in str(error):
+                raise
+            raise ClusterError(
+                "Ray's own processes did not start on this machine within 30 s",
+                "it is very busy or short of memory: try again later, or sweep without Ray (--no-ray)",
+            ) from error
     elif "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         ray.init(runtime_env=hook, **options)  # beside the environment of the job itself
     else:

@@ -13,7 +13,9 @@ import ray
 from ray.exceptions import RayTaskError
 
 import ovos_ray
+from ovos_ray.errors import ClusterError
 from ovos_ray.on_ray import private
+from ovos_ray.on_ray.session import ray_session
 
 PACKAGE = Path(ovos_ray.__file__).parent
 RAY = Path(ray.__file__).parent
@@ -88,3 +90,18 @@ def test_errors_are_found_in_what_ray_wraps_them_in() -> None:
     ):
         assert inner in list(private.inner_errors(outer)), type(outer)
     assert list(private.inner_errors(inner)) == []
+
+
+def test_a_cluster_that_does_not_start_is_told_of_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    (words,) = re.findall(r'"(The current node timed out during startup\.)', (RAY / "_private" / "node.py").read_text())
+
+    def busy(*args: object, **options: object) -> None:
+        raise Exception(words)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_JOB_CONFIG_JSON_ENV_VAR", raising=False)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", busy)
+    with pytest.raises(ClusterError, match="did not start") as caught, ray_session():
+        pass
+    assert "busy" in str(caught.value.remedy)
