@@ -9,11 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ovos_ray.config import ExperimentConfig
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.networks.base import VOSNetwork
@@ -77,7 +79,7 @@ def train_run(
         OvosError: Data could not be read, or the loss stayed non-finite.
         SystemExit: The process was told to end (SIGTERM); its last step is written down.
     """
-    config, every, stop = request.config, request.config.train, request.config.stop_step
+    config, stop = request.config, request.config.stop_step
     device, done = device or torch.device("cpu"), stream.start_step
     report = report or (lambda _: None)
     # Of a step between, rank 0 knows all that a checkpoint holds, unless ranks have met bad samples of their own.
@@ -90,7 +92,7 @@ def train_run(
         log.say(done, _greeting(state, done, world_size, device))
         if state.changed_code:
             log.changed_code(done, state.changed_code)
-        if every.snapshot_every and done == 0:
+        if config.train.snapshot_every and done == 0:
             log.snapshot(state.network, 0)
         module = state.module if world_size == 1 else distributed(state.module)
         meter = IntervalMeter(config.data.batch_size, stop)
@@ -99,41 +101,67 @@ def train_run(
         owes = False  # a validation or snapshot of the last step, which a run that goes on from it would not make
         stack.callback(lambda: log.last_checkpoint(state, done) if notice.given and not owes else None)
         for step, batch, waited_s in _timed(on_device(batches, device), range(done, stop)):
+            due = _Due.after(step + 1, config)
             with notice.after_this():
                 meter.add(train_step(module, batch, state.optimizer, config, step, wait=device.type == "cpu"), waited_s)
                 state.after_step()
-                done, last = step + 1, step + 1 == stop
-                validates, shows = _validates(request, done), _shows(request, done)
-                owes = validates or shows
-                if done % every.log_every == 0 or done % every.checkpoint_every == 0 or last:
+                done, owes = step + 1, due.validation or due.snapshot
+                if due.interval or due.checkpoint:
                     state.module.skipped.read()
-                if done % every.log_every == 0 or last:
+                if due.interval:
                     state.bad_samples.gather(stream.problems, done, world_size)
                     log.skipped_steps(state.module.skipped.steps)
                     log.interval(done, meter.flush(done), len(state.bad_samples))
             with meter.paused():
-                if shows:
+                if due.snapshot:
                     log.snapshot(state.network, done)
-                scores = _validate(state, done, rank, world_size) if validates else {}
+                scores = _validate(state, done, rank, world_size) if due.validation else {}
                 if scores:
                     log.scores(done, scores)
             owes = False
             # The checkpoint follows, so that it knows the best step: resumed from it, nothing is validated twice.
-            must_succeed = last or (state.best is not None and state.best["step"] == done)
-            if done % every.checkpoint_every == 0 or must_succeed:
+            is_best = state.best is not None and state.best["step"] == done
+            if due.checkpoint or is_best:
                 state.bad_samples.gather(stream.problems, done, world_size)
-                log.checkpoint(state, done, must_succeed=must_succeed)
-            elif (alone or done % every.log_every == 0) and log.checkpoint_is_due(done, warning()):
+                log.checkpoint(state, done, must_succeed=due.last or is_best)
+            elif (alone or due.interval) and log.checkpoint_is_due(done, warning()):
                 state.module.skipped.read()
                 state.bad_samples.gather(stream.problems, done, 1)
                 log.checkpoint(state, done, must_succeed=False)
-            if last:
+            if due.last:
                 log.cycle(state.network, batch, step)
             if scores:
                 report({"step": float(done), **scores})
         final = finish_run(request, state, log, rank, world_size)
         report({"step": float(stop), **{f"final/{name}": value for name, value in final.items()}})
         return state.network
+
+
+@dataclass(frozen=True)
+class _Due:
+    """What follows a step by its number alone; after the last one, all that there is to follow."""
+
+    last: bool
+    interval: bool
+    checkpoint: bool
+    snapshot: bool
+    validation: bool
+
+    @classmethod
+    def after(cls, done: int, config: ExperimentConfig) -> _Due:
+        """Returns what follows so many steps."""
+        last = done == config.stop_step
+
+        def is_due(every: int) -> bool:
+            return last or (every > 0 and done % every == 0)
+
+        return cls(
+            last=last,
+            interval=is_due(config.train.log_every),
+            checkpoint=is_due(config.train.checkpoint_every),
+            snapshot=bool(config.train.snapshot_every) and is_due(config.train.snapshot_every),
+            validation=config.validation.source is not None and is_due(config.validation.every),
+        )
 
 
 def _greeting(state: RunState, start: int, world_size: int, device: torch.device) -> str:
@@ -150,16 +178,6 @@ def _timed(batches: Iterator[dict[str, Tensor]], steps: range) -> Iterator[tuple
         batch = next(batches)
         waited_s = time.perf_counter() - asked
         yield step, batch, waited_s
-
-
-def _validates(request: RunRequest, done: int) -> bool:
-    validation, last = request.config.validation, done == request.config.stop_step
-    return validation.source is not None and (last or bool(validation.every and done % validation.every == 0))
-
-
-def _shows(request: RunRequest, done: int) -> bool:
-    every, last = request.config.train.snapshot_every, done == request.config.stop_step
-    return bool(every) and (last or done % every == 0)
 
 
 def _validate(state: RunState, done: int, rank: int, world_size: int) -> dict[str, float]:

@@ -101,20 +101,38 @@ class JsonVideos(DatasetFolder):
         source, video = self._listed_in(split), self._videos(split)[name]
         for frame in video.frames:
             checked_name(frame, "frame", source, nested=True)
-        places = [self.root / own / part for own in ("", split, f"frames/{split}") for part in _FRAMES]
-        base = next((place for place in places if video.frames and (place / video.frames[0]).is_file()), None)
-        missing = video.frames[:1] if base is None else [own for own in video.frames if not (base / own).is_file()]
-        if base is None or missing:
-            where = base or self.root
-            raise DataError(f"{where}: missing frames of video {name!r}: {missing[:1]}, which {source} lists")
+        base = self._folder_of_frames(split, name)
         if (last := max(video.objects, default=0)) >= len(video.frames):
             raise DataError(f"{source}: a mask of frame {last} of video {name!r}, which has {len(video.frames)} frames")
         names = sorted({own for objects in video.objects.values() for own in objects}, key=_order)
-        ids = {own: number for number, own in enumerate(names, 1)}
-        frames = {f: {ids[own]: drawn for own, drawn in own.items()} for f, own in sorted(video.objects.items())}
-        masks = dict.fromkeys(frames, source)
-        drawn = DrawnObjects(source, video.size, frames)
-        return Video(name, tuple(base / own for own in video.frames), None, masks, given="appearances", drawn=drawn)
+        number = {own: index for index, own in enumerate(names, 1)}
+        objects = {
+            frame: {number[own]: drawn for own, drawn in shown.items()}
+            for frame, shown in sorted(video.objects.items())
+        }
+        return Video(
+            name,
+            tuple(base / frame for frame in video.frames),
+            None,
+            dict.fromkeys(objects, source),
+            given="appearances",
+            drawn=DrawnObjects(source, video.size, objects),
+        )
+
+    def _folder_of_frames(self, split: str, name: str) -> Path:
+        """Returns below which folder the frames of a video lie: the first that has its first frame.
+
+        Raises:
+            DataError: A frame is missing.
+        """
+        frames = self._videos(split)[name].frames
+        places = [self.root / own / part for own in ("", split, f"frames/{split}") for part in _FRAMES]
+        base = next((place for place in places if frames and (place / frames[0]).is_file()), None)
+        missing = frames[:1] if base is None else [frame for frame in frames if not (base / frame).is_file()][:1]
+        if base is None or missing:
+            where, source = base or self.root, self._listed_in(split)
+            raise DataError(f"{where}: missing frames of video {name!r}: {missing}, which {source} lists")
+        return base
 
 
 def _order(name: Any) -> tuple[int, int, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,25 +78,36 @@ def open_dataset(root: str | Path, dataset: str = "auto", layout: str | None = N
     root = Path(os.path.abspath(Path(root).expanduser()))
     if not os.path.isdir(root):
         raise DataError(f"{root}: no such folder", "give the folder that holds the dataset")
-    known = None if dataset == "auto" else find_description(dataset)
-    if known is None and dataset != "auto":
-        bare = given is not None and not dataset.endswith(".py")
-        known = LAYOUTS[given].bare(dataset) if bare and given is not None else describe(dataset)
+    known = _known(dataset, given)
     wanted = given or (None if known is None else known.layout)
-    if wanted is not None and wanted not in LAYOUTS:
-        raise DataError(f"the description of {dataset!r} has layout {wanted!r}; there are: {', '.join(LAYOUTS)}")
     kinds = [kind for kind in LAYOUTS.values() if kind.recognised] if wanted is None else [LAYOUTS[wanted]]
-    for kind in kinds:
-        for folder in kind.places(root):
-            if kind.begins_at(folder):
-                return kind(folder, replace(known or kind.bare(folder.name), layout=kind.layout))
+    if (first := next(_places(root, kinds), None)) is not None:
+        kind, folder = first
+        return kind(folder, replace(known or kind.bare(folder.name), layout=kind.layout))
     expected = "\n".join(f"  {kind.layout}: {kind.expected}" for kind in kinds)
     tried = " or ".join(kind.layout for kind in kinds)
-    like = next((kind for kind in LAYOUTS.values() for at in kind.places(root) if kind.begins_at(at)), None)
+    like = next((kind.layout for kind, _ in _places(root, LAYOUTS.values())), None)
     raise DataError(
         f"{root}: no dataset of layout {tried} here; found {_found(root)}; expected\n{expected}",
-        f"it looks like layout {like.layout}: add --layout {like.layout}" if like is not None else None,
+        None if like is None else f"it looks like layout {like}: add --layout {like}",
     )
+
+
+def _known(dataset: str, layout: str | None) -> DatasetDescription | None:
+    """Returns what is known of a dataset before it is opened; with a layout given, it may have any name."""
+    if dataset == "auto":
+        return None
+    found = find_description(dataset)
+    if found is None:
+        found = describe(dataset) if layout is None else LAYOUTS[layout].bare(dataset)
+    if layout is None and found.layout not in LAYOUTS:
+        raise DataError(f"the description of {dataset!r} has layout {found.layout!r}; there are: {', '.join(LAYOUTS)}")
+    return found
+
+
+def _places(root: Path, kinds: Iterable[type[DatasetFolder]]) -> Iterator[tuple[type[DatasetFolder], Path]]:
+    """Yields where datasets begin, at, above or below `root`; the first is the one that is meant."""
+    return ((kind, folder) for kind in kinds for folder in kind.places(root) if kind.begins_at(folder))
 
 
 def _found(root: Path) -> str:
