@@ -38,8 +38,10 @@ def read_stored(values: Mapping[str, Any], schema: int = 1) -> ExperimentConfig:
         schema: What stands beside it.
 
     Raises:
-        ConfigError: A later version has stored it, or a setting that is no longer there had an effect.
+        ConfigError: A later version has stored it, or none, or a setting that is no longer there had an effect.
     """
+    if type(schema) is not int or schema < 1:
+        raise ConfigError(f"the settings are of schema {schema!r:.80}, which no version has written")
     if schema > SCHEMA:
         raise ConfigError(
             f"the run was stored with settings of schema {schema}, this version knows {SCHEMA}",
@@ -52,8 +54,8 @@ def read_stored(values: Mapping[str, Any], schema: int = 1) -> ExperimentConfig:
         *groups, name = key.split(".")
         group: Any = current
         for part in groups:
-            group = (group or {}).get(part)
-        if group and name in group and (value := group.pop(name)) != harmless:
+            group = group.get(part) if isinstance(group, Mapping) else None
+        if isinstance(group, dict) and name in group and (value := group.pop(name)) != harmless:
             raise ConfigError(
                 f"the run was made with {key} = {value!r}, a setting that is no longer there",
                 "take the version of ovos_ray that it was made with",

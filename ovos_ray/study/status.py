@@ -185,11 +185,9 @@ def read_run(storage: Storage, name: str | None = None) -> RunStatus:
         name: What it is called.
     """
     name = name or _name_of(storage)
-    if not storage.exists("config.json"):
-        return RunStatus(name, "waiting")
     try:
-        return _status_of(storage, name)
-    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
+        return _status_of(storage, name) if storage.exists("config.json") else RunStatus(name, "waiting")
+    except (OSError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         return RunStatus(name, "failed", reason=f"its files say the impossible ({error})")
 
 

@@ -11,13 +11,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ovos_ray.config import ExperimentConfig, flatten, from_dict, override, to_dict
+from ovos_ray.config import ExperimentConfig, flatten, override, to_dict
+from ovos_ray.config.stored import read_stored
 from ovos_ray.errors import CheckpointError, ConfigError, DataError, OvosError
 from ovos_ray.run.checks import check_config
 from ovos_ray.storage import Storage
 from ovos_ray.train.run_folder import RunFolder
 
 _KEYS = sorted(flatten(ExperimentConfig()))
+_GROUPS = sorted({key.partition(".")[0] for key in _KEYS})
 _TEXT = st.text(max_size=12) | st.sampled_from(
     ["nan", "inf", "-1", "1e400", "none", "[[0,1]]", "[" * 3000, "((((", "{[]: 1}", "\0", "a\x1b[31m", "..", "9" * 5000]
 )
@@ -36,8 +38,10 @@ def test_no_override_ends_in_an_unnamed_error(key: str, value: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(changes=st.dictionaries(st.sampled_from(_KEYS), _JSON, min_size=1, max_size=3))
-def test_no_stored_configuration_ends_in_an_unnamed_error(changes: dict[str, Any]) -> None:
+@given(
+    changes=st.dictionaries(st.sampled_from(_KEYS + _GROUPS), _JSON, min_size=1, max_size=3), schema=st.just(2) | _JSON
+)
+def test_no_stored_configuration_ends_in_an_unnamed_error(changes: dict[str, Any], schema: Any) -> None:
     stored: dict[str, Any] = to_dict(ExperimentConfig())
     for key, value in changes.items():
         *groups, leaf = key.split(".")
@@ -46,7 +50,7 @@ def test_no_stored_configuration_ends_in_an_unnamed_error(changes: dict[str, Any
             place = place[name] if isinstance(place.get(name), dict) else place
         place[leaf] = value
     with contextlib.suppress(ConfigError):
-        from_dict(ExperimentConfig, json.loads(json.dumps(stored)))
+        read_stored(json.loads(json.dumps(stored)), schema)
 
 
 @settings(max_examples=100, deadline=None)

@@ -227,6 +227,14 @@ def test_what_few_decoders_know_is_not_decoded(tmp_path: Path) -> None:
         list(read_video_file(tmp_path / "clip.avi"))
 
 
+def test_a_codec_that_nobody_knows_is_named(tmp_path: Path) -> None:
+    _video(tmp_path / "clip.mkv", "mpeg4")
+    whole = (tmp_path / "clip.mkv").read_bytes()
+    (tmp_path / "clip.mkv").write_bytes(whole.replace(b"V_MPEG4", b"V_ZZZZ4"))
+    with pytest.raises(DataError, match="unknown codec"):
+        list(read_video_file(tmp_path / "clip.mkv"))
+
+
 def _seeds() -> list[bytes]:
     mask = np.zeros((12, 20), np.uint8)
     mask[2:5, 3:9] = 2

@@ -175,6 +175,8 @@ def test_a_strangers_study_leads_nowhere_and_says_no_nonsense(tmp_path: Path) ->
     for impossible in (5, {"a": 1}, ["s3://elsewhere/secret", "gs://elsewhere/x"]):
         (study / "study.json").write_text(json.dumps(plan | {"pretrainings": impossible}))
         assert len(read_study(str(study)).runs) == 6
+    (study / "study.json").write_text(json.dumps(plan | {"pretrainings": ["1" * 5000, "\ud800"]}))
+    assert len(read_study(str(study)).runs) == 8
     for place in ("../../victim", "/etc", "", 7):
         (study / "study.json").write_text(json.dumps(plan | {"trials": {"T": place}}))
         with pytest.raises(DataError, match="trial's folder"):

@@ -42,6 +42,8 @@ _CODECS = (
     ),
     *("mpeg1video", "mpeg2video", "h263", "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "png", "rawvideo"),
 )
+_MAX_PIXELS = MAX_PIXELS // 2  # 8K; decoders hold several frames
+_DECODED = {"codec_whitelist": ",".join(_CODECS), "max_pixels": str(_MAX_PIXELS)}  # whatever the container says
 _ALLOWED = {"format_whitelist": ",".join(_FORMATS), "codec_whitelist": ",".join(_CODECS), "protocol_whitelist": "file"}
 
 
@@ -50,7 +52,7 @@ def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        DataError: The file is missing, damaged, cut short, has no video or larger frames than `masks.MAX_PIXELS`, is in
+        DataError: The file is missing, damaged, cut short, has no video or frames of more than 8K, is in
             a format or codec that is not read, or is to be turned by other than a right angle.
     """
     try:
@@ -63,12 +65,13 @@ def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
             if not container.streams.video:
                 raise DataError(f"{path}: no video stream")
             stream = container.streams.video[0]
-            if stream.codec_context.name not in _CODECS:
-                raise DataError(f"{path}: video in {stream.codec_context.name}, which is not read", _CONVERT_REMEDY)
-            if stream.width * stream.height > MAX_PIXELS:
-                raise DataError(f"{path}: frames of more than {MAX_PIXELS:,} pixels", "scale it down")
+            codec = "an unknown codec" if stream.codec_context is None else stream.codec_context.name
+            if codec not in _CODECS:
+                raise DataError(f"{path}: video in {codec}, which is not read", _CONVERT_REMEDY)
+            if stream.width * stream.height > _MAX_PIXELS:
+                raise DataError(f"{path}: frames of more than {_MAX_PIXELS:,} pixels", "scale it down")
             # By default FFmpeg makes up what it cannot decode, and says so on the terminal only.
-            stream.codec_context.options = {"err_detect": "explode", "codec_whitelist": _ALLOWED["codec_whitelist"]}
+            stream.codec_context.options = {"err_detect": "explode", **_DECODED}
             count = 0
             end_s = 0.0
             for count, frame in enumerate(container.decode(stream), 1):

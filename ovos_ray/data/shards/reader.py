@@ -85,7 +85,7 @@ def _open(folder: str | Path, name: str, kept_at: Path | None = None) -> tuple[p
         raise
     except FileNotFoundError as error:
         raise DataError(f"{path}: shard file is missing", "pack the dataset again, or copy the whole folder") from error
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(
             f"{path}: unreadable shard file ({error})", "pack the dataset again with --overwrite"
         ) from error
@@ -200,7 +200,7 @@ class ShardReader:
             found = [table.slice(start[row // size] + row % size, 1).to_pylist()[0] for row in rows]
         except StorageError:
             raise
-        except (OSError, IndexError, pa.ArrowException) as error:
+        except (OSError, IndexError, ValueError, pa.ArrowException) as error:
             raise DataError(f"{self.folder}/{name}: cannot read video {video!r} ({error})", _REMEDY) from error
         return [self._checked(row, video, frame, name) for row, frame in zip(found, frames, strict=True)]
 

@@ -92,7 +92,7 @@ def _check_file(
         except DataError as error:
             yield Problem(name, error.message, row)
             return
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, pa.ArrowException) as error:
             yield Problem(name, f"row group {group} cannot be read ({error})", row)
             rows = []
         for offset, found in enumerate(rows):
