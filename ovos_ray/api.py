@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.config.files import find_config
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders.base import files_in
 from ovos_ray.data.folders.open import open_dataset
@@ -37,7 +36,7 @@ from ovos_ray.run.here import fit_here
 from ovos_ray.run.prepare import request_for
 from ovos_ray.run.pretraining import pin
 from ovos_ray.run.progress import print_record
-from ovos_ray.run.request import resolve
+from ovos_ray.run.request import config_from, resolve
 from ovos_ray.storage import Storage
 from ovos_ray.study.expand import expand_study
 from ovos_ray.study.here import run_plain
@@ -67,7 +66,7 @@ def recipe(source: str, overrides: Overrides = ()) -> ExperimentConfig:
     Raises:
         ConfigError: There is none, or a setting does not exist.
     """
-    return override(find_config(source), overrides)
+    return config_from(source, overrides)
 
 
 def pack(dataset: str, root: str | Path, out: str | Path, *, layout: str = "auto", **options: Any) -> ShardIndex:
@@ -192,8 +191,8 @@ def train(
         OvosError: The run cannot be made as configured, or its data cannot be read.
     """
     source = config if isinstance(config, str) else config.name
-    made = find_config(config) if isinstance(config, str) else config
-    ready = resolve(pin(override(made, overrides)))
+    made = config_from(config, overrides) if isinstance(config, str) else override(config, overrides)
+    ready = resolve(pin(made))
     options: dict[str, Any] = {"tags": provenance_tags(kind="trial"), "again": again, "replace": replace}
     if ray:
         from ovos_ray.on_ray.fit import fit

@@ -61,9 +61,9 @@ def doctor(
     bench_ingest: Annotated[bool, typer.Option("--bench-ingest", help="Measure how fast clips are decoded.")] = False,
 ) -> None:
     """Says what is installed, what the cluster has, and whether shards, storage and tracking are reachable."""
-    from ovos_ray.config.files import find_config
+    from ovos_ray.run.request import config_from
 
-    config = None if recipe is None else find_config(recipe)
+    config = None if recipe is None else config_from(recipe)
     if not examine(tuple(shards or ()), storage, tracking_uri, config=config, bench_ingest=bench_ingest):
         raise typer.Exit(1)
 

@@ -54,15 +54,13 @@ def train(
 ) -> None:
     """Trains one run. The same name and storage resume it."""
     from ovos_ray.cli.show import print_config
-    from ovos_ray.config import override
-    from ovos_ray.config.files import find_config
     from ovos_ray.run.prepare import RunResult
     from ovos_ray.run.pretraining import pin
-    from ovos_ray.run.request import resolve
+    from ovos_ray.run.request import config_from, resolve
     from ovos_ray.run.same import was_taken_over
     from ovos_ray.train.run_folder import RunFolder
 
-    config = pin(override(find_config(trainable), overrides or []))
+    config = pin(config_from(trainable, overrides or []))
     if extend:
         from ovos_ray.run.extend import extended
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.config import flatten, override
-from ovos_ray.config.files import find_config, is_file
+from ovos_ray.config.files import is_file
 from ovos_ray.config.recipes import make
 from ovos_ray.errors import ConfigError
-from ovos_ray.run.request import resolve
+from ovos_ray.run.request import config_from, resolve
 from ovos_ray.study.expand import expand_study
 from ovos_ray.study.price import group_trials
 from ovos_ray.study.space import SearchSpace
@@ -61,7 +61,7 @@ def _relative_settings(recipe: str, overrides: Sequence[str]) -> dict[str, str]:
         configs = [group.config for group in group_trials(trials)]
         configs = [override(config, {"storage": config.storage.removesuffix(f"/{space.name}")}) for config in configs]
     else:
-        configs = [override(find_config(recipe), list(overrides))]
+        configs = [config_from(recipe, list(overrides))]
     relative: dict[str, str] = {}
     for config in configs:
         for (key, value), there in zip(flatten(config).items(), flatten(resolve(config)).values(), strict=True):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.digest import resolve_paths
-from ovos_ray.track.servers import resolve_tracking_uri
+from ovos_ray.config.files import find_config, is_file
+from ovos_ray.track.servers import require_chosen, resolve_tracking_uri
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["RunRequest", "resolve", "spool_folder"]
+__all__ = ["RunRequest", "config_from", "resolve", "spool_folder"]
 
 
 def resolve(config: ExperimentConfig) -> ExperimentConfig:
@@ -55,6 +56,19 @@ class RunRequest:
         """Tells the watcher, if there is one; never waits."""
         if self.watcher is not None:
             self.watcher({"run": self.config.name, "step": step, "steps": self.config.train.steps, **values})
+
+
+def config_from(source: str, overrides: Sequence[str] | Mapping[str, Any] = ()) -> ExperimentConfig:
+    """Returns the configuration of a recipe, a file or a run's folder, with settings changed.
+
+    Raises:
+        ConfigError: There is none, or a setting does not exist; or a file names a tracking store that this user has not
+            chosen, and no override does.
+    """
+    config = override(find_config(source), overrides)
+    if is_file(source) and "tracking_uri" not in {str(one).partition("=")[0] for one in overrides}:
+        require_chosen(config.tracking_uri, source)
+    return config
 
 
 def spool_folder(config: ExperimentConfig) -> Path:

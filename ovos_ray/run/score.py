@@ -17,6 +17,7 @@ from ovos_ray.evaluate.score.server import SERVER_TAG, ServerScores
 from ovos_ray.run.request import resolve, spool_folder
 from ovos_ray.storage import Storage, location_of
 from ovos_ray.track.sender import run_of
+from ovos_ray.track.servers import require_chosen
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.load_network import load_network
 from ovos_ray.train.run_folder import RunFolder
@@ -150,6 +151,11 @@ def _track(
 ) -> None:
     """Logs new scores into the run's own MLflow run; where that is not known or not reached, says so."""
     try:
+        require_chosen(config.tracking_uri, f"{folder.name}/config.json")
+    except ConfigError as error:
+        say(f"{folder.name}: not told to MLflow: {error.message}; {error.remedy}")
+        return
+    try:
         known = run_of(config.tracking_uri, result.get("tracking_run")) if config.tracking_uri else None
     except Exception as error:  # whatever the server answers: the scores are in the run's folder
         say(f"{folder.name}: not told to MLflow ({type(error).__name__}: {str(error).splitlines()[0][:200]})")
@@ -157,7 +163,9 @@ def _track(
     if known is None:
         return
     experiment, run_key = known
-    sink = Sink.open(config.tracking_uri, experiment, run_key, name=config.name, spool=spool_folder(config))
+    local = folder.storage.local  # where this run lies, whatever its configuration says
+    spool = Path(folder.storage.path("tracking")) if local else spool_folder(config)
+    sink = Sink.open(config.tracking_uri, experiment, run_key, name=config.name, spool=spool)
     sink.log_metrics({f"final/{name}": value for name, value in scores.items()}, 0)
     for name, content in tables.items():
         sink.log_artifact(content.encode(), name)

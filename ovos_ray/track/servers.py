@@ -14,9 +14,10 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ovos_ray.errors import ConfigError
 
-__all__ = ["is_known", "refuse_secrets", "remember", "resolve_tracking_uri", "without_secrets"]
+__all__ = ["is_known", "refuse_secrets", "remember", "require_chosen", "resolve_tracking_uri", "without_secrets"]
 
 _DEFAULT = "sqlite:///mlflow.db"
+_IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for what is submitted
 _SECRET = re.compile(r"pass(word|wd)?|pwd|secret|(access_?|api_?|auth_?)?(token|key)", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=//)[^/@]*@")
 
@@ -74,6 +75,25 @@ def is_known(tracking_uri: str) -> bool:
         return _server(tracking_uri) in _remembered().read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError, RuntimeError):  # the last where a user has no home, as in some containers
         return False
+
+
+def require_chosen(tracking_uri: str, source: str) -> None:
+    """Makes sure that this user has chosen the store that a file names, or that it is one of the current folder.
+
+    In a job on a cluster the machine that sent it has asked.
+
+    Raises:
+        ConfigError: It is another one; says how to choose it.
+    """
+    here = tracking_uri.startswith("sqlite:///") and not tracking_uri.startswith("sqlite:////")
+    if not tracking_uri or (here and ".." not in tracking_uri) or os.environ.get(_IN_A_JOB):
+        return
+    if not is_known(resolve_tracking_uri(tracking_uri)):
+        raise ConfigError(
+            f"{source} names the tracking store {without_secrets(tracking_uri)}, where no run of yours was tracked",
+            f"add tracking_uri={tracking_uri}, or export MLFLOW_TRACKING_URI={tracking_uri}, if it may have your runs, "
+            "and your credentials if you have set any",
+        )
 
 
 def remember(tracking_uri: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -193,3 +194,19 @@ def test_no_index_ends_in_an_unnamed_error(packed: Path, tmp_path: Path, data: s
             reader.read(video.name, range(video.num_frames))
     except DataError:
         pass
+
+
+def test_no_shard_ends_in_an_unnamed_error(shards: Path) -> None:
+    """Some bytes of the footer changed, where types, sizes and places stand."""
+    file = shards / "frames-00000.parquet"
+    whole = file.read_bytes()
+    draws = np.random.default_rng(0)
+    names = [video.name for video in ShardIndex.load(shards).videos]
+    for _ in range(150):
+        content = bytearray(whole)
+        for at in draws.integers(len(whole) - 3000, len(whole), draws.integers(1, 4)):
+            content[at] = draws.integers(256)
+        file.write_bytes(content)
+        with contextlib.suppress(DataError):
+            ShardReader(shards).read(names[0], [0, 3])
+        verify(shards)

@@ -36,6 +36,7 @@ from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
+from ovos_ray.run.score import score_run
 from ovos_ray.train.run_folder import RunFolder
 
 
@@ -212,6 +213,25 @@ def test_finished_weights_are_scored_later_into_the_same_run(
     assert len(client.get_metric_history(before["tracking_run"], "final/jf")) == 1, "what was scored before stays"
     again = CliRunner().invoke(app, ["score", str(tmp_path / "later/run"), f"evaluation.root={root / 'dataset'}"])
     assert "was scored on all of it before" in again.output
+
+
+def test_a_strangers_run_is_scored_where_it_lies_and_told_to_nobody(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration names a server, to which MLflow would send the user's credentials, and another folder."""
+    folder, _ = run(root, tmp_path / "theirs")
+    stored = json.loads(folder.storage.read("config.json"))
+    stored["config"] |= {"tracking_uri": "http://stranger.invalid:5000", "storage": str(tmp_path / "victim")}
+    folder.storage.write(json.dumps(stored).encode(), "config.json")
+    result = {**(folder.result() or {}), "tracking_run": "0" * 32}
+    folder.storage.write(json.dumps(result).encode(), "result.json")
+    asked: list[object] = []
+    monkeypatch.setattr("ovos_ray.run.score.run_of", lambda *words: asked.append(words))
+    said: list[str] = []
+    assert score_run(folder, [f"evaluation.root={root / 'dataset'}", "evaluation.split=val"], said.append)
+    assert asked == []
+    assert any("no run of yours was tracked" in text for text in said)
+    assert not (tmp_path / "victim").exists()
 
 
 @pytest.mark.parametrize(

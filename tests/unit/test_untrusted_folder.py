@@ -18,6 +18,8 @@ from ovos_ray.config.recipes import list_recipes, make
 from ovos_ray.config.stored import to_store
 from ovos_ray.data.folders.open import describe
 from ovos_ray.errors import ConfigError
+from ovos_ray.run.request import config_from
+from ovos_ray.track.servers import remember
 
 ALARM = "open(__file__ + '.ran', 'w').close()\n"
 TRAP = ALARM + "raise SystemExit('a stranger was here')\n"
@@ -131,3 +133,20 @@ def test_a_file_that_repeats_itself_is_refused(tmp_path: Path, text: str) -> Non
     (tmp_path / "run.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"holds itself|more than 10,000 settings"):
         find_config(str(tmp_path / "run.yaml"))
+
+
+def test_a_file_of_settings_sends_nothing_to_a_server_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    file = tmp_path / "run.yaml"
+    for uri in ("http://stranger.invalid:5000", "sqlite:////etc/x.db", "sqlite:///../x.db"):
+        file.write_text(f"tracking_uri: {uri}\n")
+        with pytest.raises(ConfigError, match="no run of yours was tracked"):
+            config_from("run.yaml", ["seed=3"])
+        assert config_from("run.yaml", [f"tracking_uri={uri}"]).tracking_uri == uri
+    remember("http://mine:5000")
+    for uri in ("http://mine:5000", "sqlite:///mine.db", "''"):
+        file.write_text(f"tracking_uri: {uri}\n")
+        config_from("run.yaml")
