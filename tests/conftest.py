@@ -18,6 +18,8 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # What tests remember of tracking servers is none of this user's choices.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="ovos-tests-")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+# Ray lets its workers give way to everything else; here the other process of tests would hold up the longer one.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -136,6 +138,6 @@ def _cluster() -> Iterator[None]:
     variables["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # as `ray_session`: a process less for every run
     # With the dashboard's server, without which Ray Train does not clean up after runs that were stopped.
     runtime_env = {"env_vars": variables, "worker_process_setup_hook": address_hook()}
-    ray.init("local", num_cpus=4, include_dashboard=True, log_to_driver=False, runtime_env=runtime_env)
+    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, runtime_env=runtime_env)
     yield
     ray.shutdown()

@@ -24,12 +24,12 @@ def distance(a: Weights, b: Weights) -> float:
     return float(torch.cat([(a[name] - b[name]).flatten().double() for name in a]).norm())
 
 
-def told_by(script: str, root: Path) -> tuple[dict[str, Any], str]:
+def told_by(script: str, root: Path, *what: str) -> tuple[dict[str, Any], str]:
     """Runs a script on a cluster of its own, and so in a process of its own; returns what it told, and its log."""
     paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests" / "support")])
     environment = {**os.environ, "PYTHONPATH": paths, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}
     environment.pop("RAY_ADDRESS", None)
-    command = [sys.executable, str(REPOSITORY / "tests" / "support" / script), str(root)]
+    command = [sys.executable, str(REPOSITORY / "tests" / "support" / script), str(root), *what]
     ended = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, ended.stdout[-2000:] + ended.stderr[-4000:]
     return last_line(ended.stdout), ended.stderr[-4000:]
@@ -37,25 +37,31 @@ def told_by(script: str, root: Path) -> tuple[dict[str, Any], str]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_runs_and_studies_wait_for_nodes_grow_with_them_and_outlive_one_that_is_taken_away(tmp_path: Path) -> None:
+def test_a_run_waits_for_a_node_and_outlives_it_when_it_is_taken_away(tmp_path: Path) -> None:
     make_shards(tmp_path)
-    told, log = told_by("growing_run.py", tmp_path)
+    told, log = told_by("growing_run.py", tmp_path, "run")
 
-    from growing_run import growing, leaving
+    from growing_run import leaving
 
+    config, events = leaving(tmp_path), (tmp_path / "events").read_text()
     assert told["waited_alone"], log
+    assert "for nodes: 1 workers x 1 CPUs = 1 CPUs are asked for, the cluster has 0" in events
+    assert "will be taken away; a checkpoint is written now and every few seconds" in events
+    assert 0 < told["written"] < config.train.steps
+    resumed = re.findall(r"resuming at step (\d+)", events)
+    assert [int(step) >= told["written"] for step in resumed] == [True], events + log
+    assert same(result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")})))
+
+
+@pytest.mark.nightly
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_study_waits_for_a_node_and_grows_with_the_next(tmp_path: Path) -> None:
+    make_shards(tmp_path)
+    told_by("growing_run.py", tmp_path, "study")
     events = (tmp_path / "events").read_text()
-    assert "for nodes: 1 workers x 2 CPUs = 2 CPUs are asked for, the cluster has 0" in events
-    study = (tmp_path / "study").read_text()
-    assert "waiting up to 5 min for nodes: 1 workers x 3 CPUs = 3 CPUs are asked for, the cluster has 2" in study
-    assert re.findall("starting|finished", study) == ["starting", "starting", "finished", "finished"], study
-    spot = (tmp_path / "spot").read_text()
-    assert "will be taken away; a checkpoint is written now and every few seconds" in spot
-    assert 0 < told["written"] < leaving(tmp_path).train.steps
-    resumed = re.findall(r"resuming at step (\d+)", spot)
-    assert [int(step) >= told["written"] for step in resumed] == [True], spot + log
-    for config in (growing(tmp_path), leaving(tmp_path)):
-        assert same(result_of(config), train_alone(override(config, {"storage": str(tmp_path / "alone")})))
+    assert "waiting up to 5 min for nodes: 1 workers x 1 CPUs = 1 CPUs are asked for, the cluster has 0" in events
+    assert re.findall("starting|finished", events) == ["starting", "starting", "finished", "finished"], events
 
 
 @pytest.mark.nightly

@@ -34,7 +34,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]
     server.start(wait=False)
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(prefix="ovos-ray-") as short:
-        head = RayHead(Path(short) / "ray", {**_TOKEN, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}, num_cpus=3)
+        head = RayHead(Path(short) / "ray", {**_TOKEN, "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2"}, num_cpus=2)
         try:
             server.wait()
             yield SimpleNamespace(root=root, server=server, head=head)
@@ -72,7 +72,8 @@ def study(place: SimpleNamespace) -> list[str]:
         "data.clip_length": 4,
         "data.batch_size": 2,
     }
-    return ["sweep", "search_spaces.smoke", *(f"{key}={value}" for key, value in settings.items())]
+    changes = [f"{key}={value}" for key, value in settings.items()]
+    return ["sweep", "search_spaces.smoke", "--max-concurrent", "1", *changes]
 
 
 def runs_of(place: SimpleNamespace, kind: str) -> list[Any]:

@@ -174,7 +174,7 @@ def test_a_batch_that_does_not_come_ends_the_wait_with_what_the_cluster_does(sha
     stream = RankStream(stream_spec(config_of(shards, tmp_path)), 0, 1, 3, patience_s=1e-3)
     with pytest.raises(ResourceError, match=r"the batch of step 3 for rank 0 did not come within 0.001 s") as caught:
         next(stream.batches())
-    assert re.search(r"1 of 1 nodes live; [\d.]+ of 4 CPUs are free, \d+ % of the object store", caught.value.message)
+    assert re.search(r"1 of 1 nodes live; [\d.]+ of 2 CPUs are free, \d+ % of the object store", caught.value.message)
 
 
 @pytest.mark.usefixtures("ray_cluster")
