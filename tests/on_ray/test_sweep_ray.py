@@ -103,7 +103,7 @@ def test_a_study_runs_is_logged_counts_a_failure_and_runs_again_only_what_is_mis
     lost.remove("result.json")
     for path in Path(base.data.shards[0]).iterdir():
         (broken / path.name).write_bytes(path.read_bytes())
-    again = run_sweep(space, trials)
+    again = run_sweep(space, trials, max_concurrent=1)  # in one process, one after the other
     assert not again.failed
     assert again.results[healthy[1].name]["scores"] == before
     for trial in (healthy[0], healthy[2]):
