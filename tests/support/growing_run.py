@@ -55,9 +55,9 @@ def study(root: Path, cluster: Cluster) -> dict[str, Any]:
     trials, _ = expand(space, config_of(root / "shards", root / "runs", **{"train.cpus_per_worker": 1.0}))
     events = root / "events"
     swept = in_thread(run_sweep, space, trials, watcher=Slowly(events), wait_s=300.0)
-    wait_for(says(events, "for nodes"), 60)
+    wait_for(says(events, "for nodes"), 300)
     cluster.add_node(num_cpus=1)
-    wait_for(says(events, "starting"), 120)
+    wait_for(says(events, "starting"), 300)
     cluster.add_node(num_cpus=1)
     swept.join()
     return {}
@@ -69,23 +69,24 @@ class Slowly(EventFile):
     def __call__(self, record: dict[str, Any]) -> None:
         super().__call__(record)
         if "event" not in record and record["step"] == 2:
-            wait_for(says(self.path, "starting", 2), 120)
+            wait_for(says(self.path, "starting", 2), 300)
 
 
 class Standing(EventFile):
-    """Takes its time until the run has written something down, and then stands still until its node is gone."""
+    """Stands still until its node's end is announced; and again, once the run has written something down, until then."""
 
     def __init__(self, config: ExperimentConfig, events: Path) -> None:
         super().__init__(events)
-        self.config, self.gone = config, events.with_name("gone")
+        self.config, self.told, self.gone = config, events.with_name("told"), events.with_name("gone")
 
     def __call__(self, record: dict[str, Any]) -> None:
         super().__call__(record)
         if "event" in record or self.gone.exists():
             return
-        time.sleep(0.1)  # a notice is looked for every few seconds: the run must not be over by then
+        wait_for(self.told.exists, 300)
+        time.sleep(0.2)  # who is told is looked for every few seconds: the run must not be over by then
         if RunFolder.of(self.config).checkpoints().newest_marked() is not None:
-            wait_for(self.gone.exists)
+            wait_for(self.gone.exists, 300)
 
 
 def run(root: Path, cluster: Cluster) -> dict[str, Any]:
@@ -96,14 +97,15 @@ def run(root: Path, cluster: Cluster) -> dict[str, Any]:
     wait_for(says(events, "waiting"), 300)
     waited_alone = "starting" not in events.read_text()
     node = cluster.add_node(num_cpus=1)
-    wait_for(says(events, "starting"), 120)
-    notice = {"reason": "DRAIN_NODE_REASON_PREEMPTION", "reason-message": "spot", "deadline-remaining-seconds": "60"}
+    wait_for(says(events, "starting"), 300)
+    notice = {"reason": "DRAIN_NODE_REASON_PREEMPTION", "reason-message": "spot", "deadline-remaining-seconds": "600"}
     where = {"address": cluster.address, "node-id": node.node_id}
     options = [f"--{name}={value}" for name, value in {**where, **notice}.items()]
     ray_program = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
     subprocess.run([*ray_program, "drain-node", *options], check=True)
+    watcher.told.touch()
     store = RunFolder.of(config).checkpoints()
-    wait_for(lambda: store.newest_marked() is not None, 60)
+    wait_for(lambda: store.newest_marked() is not None, 300)
     written = store.latest()
     cluster.add_node(num_cpus=1)
     cluster.remove_node(node, allow_graceful=False)
