@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +65,7 @@ def test_a_sweep_whose_driver_was_killed_is_finished_by_the_same_command(tmp_pat
         # Ray's agents look for their node every now and then only, and hold nothing of a run.
         family = [p for p in psutil.Process(driver.pid).children(recursive=True) if "Agent" not in p.name()]
     finally:
-        os.kill(driver.pid, signal.SIGKILL)
+        driver.kill()
         driver.wait()
     _, alive = psutil.wait_procs(family, timeout=60)
     assert not alive, "processes of the dead driver are left over"
