@@ -73,7 +73,7 @@ class Slowly(EventFile):
 
 
 class Standing(EventFile):
-    """Stands still until its node's end is announced; and again, once the run has written something down, until then."""
+    """Stands still until its node's end is announced, and again, once the run has written something down, until it."""
 
     def __init__(self, config: ExperimentConfig, events: Path) -> None:
         super().__init__(events)
