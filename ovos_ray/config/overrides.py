@@ -22,6 +22,8 @@ from ovos_ray.errors import ConfigError
 __all__ = ["flatten", "from_dict", "override", "to_dict"]
 
 Config = TypeVar("Config")
+# Python reads a tree's annotations anew each time, which took a sixth of a large study's expansion.
+_hints = functools.cache(typing.get_type_hints)
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -89,9 +91,8 @@ def _replace(config: Any, path: list[str], value: Any, key: str, root: Any) -> A
     return dataclasses.replace(config, **{name: _convert(value, kind, key)})
 
 
-@functools.cache  # Python reads the annotations of a tree anew each time: a sixth of a large study's expansion
 def _field_types(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     return {item.name: hints[item.name] for item in dataclasses.fields(cls)}
 
 
