@@ -24,7 +24,7 @@ from ovos_ray.run.out_of_memory import naming_what_to_lower
 from ovos_ray.run.progress import IntervalMeter
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.result import finish_run
-from ovos_ray.run.resume import Start
+from ovos_ray.run.resume import Start, shared_state
 from ovos_ray.run.run_log import RunLog
 from ovos_ray.run.state import RunState
 from ovos_ray.train.numerics import set_numerics
@@ -86,7 +86,11 @@ def train_run(
     alone = world_size == 1 or config.data.on_bad_row == "error"
     with naming_what_to_lower(config), ExitStack() as stack:
         set_numerics(config.train, device)
-        state = RunState.at(config, done, device, None if start is None else start.take())
+        stored = None if start is None else start.take()
+        if done and world_size > 1:
+            stored = shared_state(config, done, stored, rank)
+        state = RunState.at(config, done, device, stored)
+        del stored
         log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=done, device=device)))
         stack.callback(lambda: log.skipped_steps(state.module.skipped.steps))  # also where they were too many
         log.say(done, _greeting(state, done, world_size, device))

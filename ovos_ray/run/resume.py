@@ -10,7 +10,7 @@ from ovos_ray.config.stored import read_stored
 from ovos_ray.errors import CheckpointError, ConfigError
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["Start", "check_segment", "marked_step", "resume_state", "resume_step"]
+__all__ = ["Start", "check_segment", "marked_step", "resume_state", "resume_step", "shared_state"]
 
 
 class Start:
@@ -67,6 +67,27 @@ def resume_state(config: ExperimentConfig, step: int) -> dict[str, Any]:
             "give the study another name=…, or remove its folder",
         )
     return state
+
+
+def shared_state(config: ExperimentConfig, step: int, stored: dict[str, Any] | None, rank: int) -> dict[str, Any]:
+    """Returns the state from which several ranks go on; rank 0 reads and checks it, and sends it to the others.
+
+    Read by each, a checkpoint of 600 MiB would be 40 GiB for 64 ranks that start again from a bucket.
+
+    Args:
+        config: Of the run.
+        step: Where it goes on, above 0.
+        stored: What rank 0 may have read already.
+        rank: Which of the ranks this is; they call this together.
+
+    Raises:
+        CheckpointError: See `resume_state`; on rank 0, which ends the others.
+    """
+    import torch.distributed
+
+    state = [(resume_state(config, step) if stored is None else stored) if rank == 0 else {}]
+    torch.distributed.broadcast_object_list(state, src=0)
+    return state[0]
 
 
 def check_segment(config: ExperimentConfig) -> None:

@@ -22,6 +22,7 @@ from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
+from ovos_ray.train.checkpoint import CheckpointStore
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.step import TrainingModule, train_step
@@ -83,6 +84,28 @@ def whole_run(rank: int, workers: int, folder: Path, config: ExperimentConfig) -
     stream = local_stream(config, rank, workers)
     network = train_run(RunRequest(config, "none", "none"), stream, rank=rank, world_size=workers)
     torch.save(network.state_dict(), folder / f"{rank}.pt")
+
+
+def run_that_reads_once(rank: int, workers: int, folder: Path, config: ExperimentConfig) -> None:
+    join_group(rank, workers, folder)
+    stream = local_stream(config, rank, workers)
+    assert stream.start_step == 6
+    if rank:
+        CheckpointStore._read = None  # type: ignore[assignment]  # called, it is an error
+    network = train_run(RunRequest(config, "none", "none"), stream, rank=rank, world_size=workers)
+    torch.save(network.state_dict(), folder / f"{rank}.pt")
+
+
+def test_ranks_go_on_from_a_checkpoint_that_one_of_them_reads(shards: Path, tmp_path: Path) -> None:
+    config = config_of(shards, tmp_path, **{"train.num_workers": 2})
+    run_ranks(whole_run, config, tmp_path / "ranks", workers=2)
+    run = RunFolder.of(config).storage
+    run.remove("result.json")
+    run.remove_folder("checkpoints/step-00000008")
+    run_ranks(run_that_reads_once, config, tmp_path / "again", workers=2)
+    for rank in range(2):
+        first, again = (torch.load(tmp_path / at / f"{rank}.pt", weights_only=True) for at in ("ranks", "again"))
+        assert same(first, again)
 
 
 @pytest.mark.parametrize("share", [(), ((0.0, 1.0), (0.5, 0.0))])
