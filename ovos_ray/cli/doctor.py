@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,7 +15,6 @@ import typer
 
 from ovos_ray.cli.console import console, counted, tell
 from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError
-from ovos_ray.storage import Storage
 from ovos_ray.track.servers import without_secrets
 
 if TYPE_CHECKING:
@@ -220,6 +218,8 @@ def _shards(folder: str) -> Iterator[Finding]:
 
 
 def _storage(storage: str, config: ExperimentConfig | None) -> Iterator[Finding]:
+    from ovos_ray.storage import Storage
+
     folder = Storage(storage)
     is_new = folder.local and not Path(folder.root).exists()
     name = f".doctor-{os.getpid()}"
@@ -246,6 +246,7 @@ def _storage(storage: str, config: ExperimentConfig | None) -> Iterator[Finding]
 
 
 def _backlog(storage: str) -> Iterator[Finding]:
+    from ovos_ray.storage import Storage
     from ovos_ray.track.leftovers import backlog
 
     folder = Storage(storage)
@@ -285,6 +286,8 @@ def _tracking(tracking_uri: str) -> Iterator[Finding]:
         ) from error
     yield f"{len(experiments)} experiments, writable"
     if uri.startswith(("http://", "https://")):
+        import urllib.request
+
         with urllib.request.urlopen(uri.rstrip("/") + "/version", timeout=10) as answer:  # noqa: S310 - http, see above
             there = answer.read().decode().strip()
         yield f"MLflow {there}"
