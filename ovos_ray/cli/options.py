@@ -29,7 +29,10 @@ __all__ = [
     "require_dry_run",
 ]
 
-LAYOUTS = "auto, davis2017, davis2016, youtube-vos, youtube-vis, coco, burst, cvat-masks, vost, static or folder"
+LAYOUTS = (
+    "auto, davis2017, davis2016, youtube-vos, youtube-vis, coco, burst, cvat-xml, cvat-masks, "
+    "label-studio, vost, static or folder"
+)
 """Written out, so that `--help` answers at once; `tests/unit/test_help.py` compares them with those there are."""
 Network = Annotated[
     str | None,

@@ -1,7 +1,8 @@
-"""Masks that are no images of object ids: colours of a table, and the run lengths and outlines of COCO and its kin."""
+"""Masks that are no images of object ids: colours of a table, run lengths and outlines of COCO and its kin, layers."""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ovos_ray.data.masks import DAVIS_PALETTE, MAX_PIXELS, decode_image
+from ovos_ray.data.masks import DAVIS_PALETTE, MAX_PIXELS, decode_binary_mask, decode_image
 from ovos_ray.errors import DataError, MissingExtraError
 
-__all__ = ["VOC_COLOURS", "ColourMasks", "DrawnObjects", "read_colours"]
+__all__ = ["VOC_COLOURS", "BoxedRuns", "ColourMasks", "DrawnObjects", "LayerMasks", "read_colours"]
 
 _MOST_OBJECTS = 64  # of a frame, as in other masks
 _MOST_BITS = 40  # of a run length
@@ -87,18 +88,78 @@ class ColourMasks:
 
 
 @dataclass(frozen=True)
+class LayerMasks:
+    """Masks of one object a file, white on black.
+
+    Attributes:
+        layers: Files by frame and object id.
+    """
+
+    layers: Mapping[int, Mapping[int, Path]]
+
+    def __call__(self, frame: int) -> npt.NDArray[np.uint8]:
+        """Returns a mask as (H, W) uint8 object ids; where objects overlap, the one with the larger id shows.
+
+        Raises:
+            DataError: A file is damaged, or of another size than the others.
+        """
+        layers = sorted(self.layers[frame].items())
+        if len(layers) > _MOST_OBJECTS:
+            raise DataError(f"{layers[0][1]}: {len(layers)} objects in a frame, more than {_MOST_OBJECTS}")
+        drawn = [(object_id, path, decode_binary_mask(path)) for object_id, path in layers]
+        mask = np.zeros_like(drawn[0][2])
+        for object_id, path, layer in drawn:
+            if layer.shape != mask.shape:
+                raise DataError(f"{path}: another size than {drawn[0][1].name}, of the same frame")
+            mask[layer > 0] = object_id
+        return mask
+
+
+@dataclass(frozen=True)
+class BoxedRuns:
+    """Run lengths along the rows of a box, background first, as CVAT writes them.
+
+    Attributes:
+        box: Left, top, width and height in pixels.
+        runs: The lengths, with commas between.
+    """
+
+    box: tuple[int, int, int, int]
+    runs: str
+
+    def draw(self, height: int, width: int) -> npt.NDArray[np.bool_]:
+        """Returns (height, width), True inside.
+
+        Raises:
+            ValueError: The box is not inside the frame, or the runs do not fill it.
+        """
+        left, top, wide, high = self.box
+        runs = [int(length) for length in self.runs.split(",")]
+        inside = min(left, top) >= 0 and min(wide, high) >= 1 and left + wide <= width and top + high <= height
+        if not inside or min(runs) < 0 or sum(runs) != wide * high:
+            raise ValueError(f"run lengths of the box {self.box} (left, top, width, height)")
+        mask = np.zeros((height, width), bool)
+        filled = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+        mask[top : top + high, left : left + wide] = filled.reshape(high, wide)
+        return mask
+
+
+@dataclass(frozen=True)
 class DrawnObjects:
     """Objects as COCO, YouTube-VIS and BURST write them.
 
     Attributes:
         source: The file they come from; for messages.
         size: Height and width of the frames.
-        frames: By frame and object id: outlines (lists of x, y, x, y …), or run lengths (`counts`, `size`).
+        frames: By frame and object id: outlines (lists of x, y, x, y …), run lengths (`counts`, `size`), or a tuple of
+            parts that are each one of these, or `BoxedRuns`.
+        layered: Whether the later ones of a frame cover the earlier ones, whatever their ids.
     """
 
     source: Path
     size: tuple[int, int]
     frames: Mapping[int, Mapping[int, Any]]
+    layered: bool = False
 
     def __call__(self, frame: int) -> npt.NDArray[np.uint8]:
         """Returns a mask as (H, W) uint8 object ids; where objects overlap, the one with the larger id shows.
@@ -113,13 +174,17 @@ class DrawnObjects:
         if len(objects) > _MOST_OBJECTS:
             raise DataError(f"{self.source}: {len(objects)} objects in frame {frame}, more than {_MOST_OBJECTS}")
         mask = np.zeros(self.size, np.uint8)
-        for object_id in sorted(objects):
+        for object_id in objects if self.layered else sorted(objects):
             mask[self._decoded(objects[object_id], frame)] = object_id
         return mask
 
     def _decoded(self, drawn: Any, frame: int) -> npt.NDArray[np.bool_]:
         height, width = self.size
+        if isinstance(drawn, tuple):
+            return functools.reduce(np.logical_or, (self._decoded(part, frame) for part in drawn))
         try:
+            if isinstance(drawn, BoxedRuns):
+                return drawn.draw(height, width)
             if isinstance(drawn, list):
                 return self._outlined(drawn)
             value = {"counts": drawn, "size": [height, width]} if isinstance(drawn, str) else drawn

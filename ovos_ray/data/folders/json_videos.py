@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import functools
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,9 +17,9 @@ from ovos_ray.errors import DataError
 from ovos_ray.io import read_json
 from ovos_ray.paths import checked_name
 
-__all__ = ["JsonVideo", "JsonVideos"]
+__all__ = ["FRAME_FOLDERS", "JsonVideo", "JsonVideos", "drawn_video", "number_objects"]
 
-_FRAMES = ("", "JPEGImages", "images", "frames", "data", "rawframes")
+FRAME_FOLDERS = ("", "JPEGImages", "images", "frames", "data", "rawframes")
 _AFFIX = re.compile(r"^(instances|annotations)_|_(annotations|all_annotations|instances)$")
 
 
@@ -101,38 +102,56 @@ class JsonVideos(DatasetFolder):
         source, video = self._listed_in(split), self._videos(split)[name]
         for frame in video.frames:
             checked_name(frame, "frame", source, nested=True)
-        base = self._folder_of_frames(split, name)
-        if (last := max(video.objects, default=0)) >= len(video.frames):
-            raise DataError(f"{source}: a mask of frame {last} of video {name!r}, which has {len(video.frames)} frames")
-        names = sorted({own for objects in video.objects.values() for own in objects}, key=_order)
-        number = {own: index for index, own in enumerate(names, 1)}
-        objects = {
-            frame: {number[own]: drawn for own, drawn in shown.items()}
-            for frame, shown in sorted(video.objects.items())
-        }
-        return Video(
-            name,
-            tuple(base / frame for frame in video.frames),
-            None,
-            dict.fromkeys(objects, source),
-            given="appearances",
-            drawn=DrawnObjects(source, video.size, objects),
-        )
+        places = [self.root / own / part for own in ("", split, f"frames/{split}") for part in FRAME_FOLDERS]
+        return drawn_video(name, video, source, places)
 
-    def _folder_of_frames(self, split: str, name: str) -> Path:
-        """Returns below which folder the frames of a video lie: the first that has its first frame.
 
-        Raises:
-            DataError: A frame is missing.
-        """
-        frames = self._videos(split)[name].frames
-        places = [self.root / own / part for own in ("", split, f"frames/{split}") for part in _FRAMES]
-        base = next((place for place in places if frames and (place / frames[0]).is_file()), None)
-        missing = frames[:1] if base is None else [frame for frame in frames if not (base / frame).is_file()][:1]
-        if base is None or missing:
-            where, source = base or self.root, self._listed_in(split)
-            raise DataError(f"{where}: missing frames of video {name!r}: {missing}, which {source} lists")
-        return base
+def drawn_video(name: str, video: JsonVideo, source: Path, places: Sequence[Path], *, layered: bool = False) -> Video:
+    """Returns a video whose masks a file describes.
+
+    Args:
+        name: Its name.
+        video: What the file says of it.
+        source: The file.
+        places: Below which its frames may lie.
+        layered: See `DrawnObjects`.
+
+    Raises:
+        DataError: A frame is missing, or there is a mask of none.
+    """
+    base = _folder_of_frames(name, video.frames, source, places)
+    if (last := max(video.objects, default=0)) >= len(video.frames):
+        raise DataError(f"{source}: a mask of frame {last} of video {name!r}, which has {len(video.frames)} frames")
+    objects = number_objects(video.objects)
+    return Video(
+        name,
+        tuple(base / frame for frame in video.frames),
+        None,
+        dict.fromkeys(objects, source),
+        given="appearances",
+        drawn=DrawnObjects(source, video.size, objects, layered),
+    )
+
+
+def _folder_of_frames(name: str, frames: Sequence[str], source: Path, places: Sequence[Path]) -> Path:
+    """Returns below which folder the frames of a video lie: the first that has its first frame.
+
+    Raises:
+        DataError: A frame is missing.
+    """
+    base = next((place for place in places if frames and (place / frames[0]).is_file()), None)
+    missing = frames[:1] if base is None else [frame for frame in frames if not (base / frame).is_file()][:1]
+    if base is None or missing:
+        where = base or places[0]
+        raise DataError(f"{where}: missing frames of video {name!r}: {missing}, which {source} lists")
+    return base
+
+
+def number_objects(objects: Mapping[int, Mapping[Any, Any]]) -> dict[int, dict[int, Any]]:
+    """Returns what shows each object of each frame, with ids from 1 in the order of the objects' names."""
+    names = sorted({own for shown in objects.values() for own in shown}, key=_order)
+    number = {own: index for index, own in enumerate(names, 1)}
+    return {frame: {number[own]: drawn for own, drawn in shown.items()} for frame, shown in sorted(objects.items())}
 
 
 def _order(name: Any) -> tuple[int, int, str]:

@@ -16,8 +16,10 @@ from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.folders.burst import Burst
 from ovos_ray.data.folders.coco import Coco
 from ovos_ray.data.folders.cvat_masks import CvatMasks
+from ovos_ray.data.folders.cvat_xml import CvatXml
 from ovos_ray.data.folders.davis import Davis2016, Davis2017, Vost
 from ovos_ray.data.folders.description import DatasetDescription, described_names, find_description
+from ovos_ray.data.folders.label_studio import LabelStudio
 from ovos_ray.data.folders.plain_folder import PlainFolder
 from ovos_ray.data.folders.static_images import StaticImages
 from ovos_ray.data.folders.youtube_vis import YouTubeVIS
@@ -32,6 +34,7 @@ LAYOUTS: dict[str, type[DatasetFolder]] = {
     kind.layout: kind
     for kind in (
         *(Davis2017, Davis2016, YouTubeVOS, CvatMasks, Vost, YouTubeVIS, Coco, Burst),
+        *(CvatXml, LabelStudio),
         *(StaticImages, PlainFolder),
     )
 }
