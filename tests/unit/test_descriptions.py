@@ -47,6 +47,11 @@ def test_descriptions_are_found_by_name_file_and_layout(tmp_path: Path) -> None:
         ("DATASET = DatasetDescription(name='x', layout='folder', excluded=(3,))", "expected texts"),
         ("DATASET = DatasetDescription(name='x', colour='red')", "colour"),
         ("DATASET = (", "not a dataset description"),
+        (
+            "DATASET = DatasetDescription(name=" + "(" * 5000 + ")" * 5000 + ")",
+            "not a dataset description|cannot be read",
+        ),
+        ("DATASET = DatasetDescription(name='x', layout='folder', colours={{'#ff0000'}})", "cannot be read"),
         ("DATASET = DatasetDescription(name='x', layout='cubes')", "layout 'cubes'"),
     ],
 )

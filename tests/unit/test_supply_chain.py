@@ -61,6 +61,20 @@ def test_the_lock_pins_and_hashes_every_requirement_as_pyproject_admits_it() -> 
             )
 
 
+def test_security_names_the_bounds_that_hold() -> None:
+    """Of every direct dependency, and as pyproject.toml has them."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *(one for extra in project["optional-dependencies"].values() for one in extra)]
+    bounds = {(one.name, spec.version) for one in map(Requirement, wanted) for spec in one.specifier}
+    text = (REPOSITORY / "SECURITY.md").read_text().partition("## Dependencies")[2]
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    named = {(one[0], one[1]) for row in rows for one in re.findall(r"`([\w-]+)>=([\d.]+)`", row.split("|")[1])}
+    assert len(named) > 10
+    assert named <= bounds
+    for requirement in map(Requirement, project["dependencies"]):
+        assert f"`{requirement.name}" in text, f"{requirement.name}: what was read of it?"
+
+
 def test_the_lock_names_no_index_and_no_folder() -> None:
     text = LOCK.read_text()
     assert "://" not in text

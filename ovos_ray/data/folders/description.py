@@ -124,14 +124,14 @@ def _load(path: Path) -> DatasetDescription:
         tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such dataset description") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"{path}: not a dataset description ({error})") from error
     values = [node.value for node in tree.body if isinstance(node, ast.Assign) and _is_dataset(node.targets)]
     if len(values) != 1 or not (isinstance(values[0], ast.Call) and not values[0].args):
         raise DataError(f"{path}: defines no DATASET = DatasetDescription(…)")
     try:
         return DatasetDescription(**{str(key.arg): ast.literal_eval(key.value) for key in values[0].keywords})
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, RecursionError, MemoryError) as error:
         raise DataError(
             f"{path}: the dataset description cannot be read ({error})",
             "give texts, numbers and tuples of them: the file is read, not run",
