@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ovos_ray.errors import DataError
 from ovos_ray.paths import MARKER, require_replaceable, write_marker
 
 __all__ = [
@@ -225,12 +226,18 @@ def exclusive(
 
     Raises:
         TimeoutError: They are still inside after that time.
+        DataError: The file is a link.
     """
     import fcntl
 
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT, 0o644)
+    try:  # what a link leads to, in a folder of a stranger's, would be emptied
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if not target.is_symlink():
+            raise
+        raise DataError(f"{target}: is a link, and no lock", "remove it; look at who has made this folder") from error
     told, deadline = False, math.inf
     try:
         while True:
