@@ -118,6 +118,7 @@ class Sender:
         self._client: Any = None
         self._experiment_id = ""
         self._state = spool.sent
+        self._has_begun = False
         self._known: dict[str, dict[int, float]] = {}
         self._created_here = False
         self.asking_since: float | None = None
@@ -141,6 +142,8 @@ class Sender:
         Raises:
             Exception: Whatever the connection failed with; call again later, nothing is lost or doubled.
         """
+        if not self._has_begun:  # who had the spool before may have sent more since this one was made
+            self._state, self._has_begun = self._spool.sent, True
         try:
             self._connect()
             for batch in _batches(self._spool.records(self._state["offset"])):

@@ -18,7 +18,10 @@ from ovos_ray.run.request import RunRequest
 from ovos_ray.run.run_log import open_sink
 from ovos_ray.storage import Storage
 from ovos_ray.study.status import RunStatus, read_study
+from ovos_ray.track.records import RunIdentity
+from ovos_ray.track.sender import Sender
 from ovos_ray.track.sink import Sink
+from ovos_ray.track.spool import Spool
 from ovos_ray.train.run_folder import RunFolder
 
 
@@ -105,3 +108,19 @@ def test_who_lets_go_of_a_run_gives_the_server_what_was_logged(store: str, clien
     sink.close()
     run = the_run(client, "left", "one")
     assert (run.info.status, history(client, run, "train/loss")) == ("RUNNING", [(7, 0.25)])
+
+
+def test_who_goes_on_with_a_spool_sends_nothing_that_its_last_owner_has_sent(
+    store: str, client: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(tmp_path, RunIdentity(store, "handed on", "one", "x"))
+    place = spool.keep(b"content", "config.json")
+    spool.append("artifact", {"name": "config.json", "place": place})
+    spool.append("metrics", {"step": 1, "values": {"train/loss": 0.5}})
+    late, busy = Sender(spool), Sender(spool)  # made while the one before was still sending
+    busy.drain()
+    spool.append("metrics", {"step": 2, "values": {"train/loss": 0.25}})
+    late.drain()
+    assert late.complete
+    assert not caplog.records, "such as: was sent before, its copy is gone"
+    assert history(client, the_run(client, "handed on", "one"), "train/loss") == [(1, 0.5), (2, 0.25)]
