@@ -68,6 +68,9 @@ def state_dict_of(content: Any, name: str) -> dict[str, Tensor]:
     for key, tensor in content.items():
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
             raise WeightsError(f"{name}: {key} is not a dense tensor with values", "save plain tensors")
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            # One number in a file can stand for a billion; looking at them all would take the memory they say.
+            raise WeightsError(f"{name}: {key} has more values than are stored", "save contiguous tensors")
         if not torch.isfinite(tensor).all():
             raise WeightsError(
                 f"{name}: {key} holds NaN or infinity", "take an earlier checkpoint: this training has diverged"

@@ -26,6 +26,7 @@ __all__ = ["fetch_artifact", "load_study", "read_scores", "seen_and_unseen"]
 _log = logging.getLogger(__name__)
 _PAGE = 1000
 _READERS = 8
+_MOST_BYTES = 2**26  # of an artifact; scores and pictures are small
 
 
 def load_study(
@@ -186,9 +187,10 @@ def _fetch(client: Any, run_id: str, artifact_uri: str, name: str, folder: str) 
             # Without the client's copy; a URI spells a study's name in percent signs.
             is_path = artifact_uri.startswith("/")
             path = Path(artifact_uri if is_path else unquote(artifact_uri.removeprefix("file://"))) / name
-            return path if path.is_file() else None
+            return path if path.is_file() and path.stat().st_size <= _MOST_BYTES else None
         parent = name.rpartition("/")[0] or None
-        if not any(item.path == name for item in client.list_artifacts(run_id, parent)):
+        there = (item for item in client.list_artifacts(run_id, parent) if item.path == name)
+        if not any((item.file_size or 0) <= _MOST_BYTES for item in there):
             return None
         return Path(client.download_artifacts(run_id, name, folder))
     except Exception as error:

@@ -45,6 +45,14 @@ def test_a_single_value_that_is_no_number_is_refused(value: float, tmp_path: Pat
         load_network(saved(tmp_path / "w.pth", content), "stcn-tiny")
 
 
+def test_one_number_that_stands_for_ten_billion_is_refused(tmp_path: Path) -> None:
+    content = state()
+    key = next(iter(content))
+    content[key] = torch.ones(1).expand(10**5, 10**5)
+    with pytest.raises(WeightsError, match=f"{key} has more values than are stored"):
+        load_network(saved(tmp_path / "w.pth", content), "stcn-tiny")
+
+
 def finished_run(folder: Path) -> Path:
     """A run folder with its result, as a run leaves it."""
     folder.mkdir()
