@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig
@@ -34,7 +34,8 @@ def ending_failed(request: RunRequest) -> Iterator[None]:
     except HeldError:  # folder and MLflow run are those of another process, which goes on
         raise
     except Exception as error:
-        _end(request, error)
+        with suppress(OSError, OvosError):  # a full disk must not hide what went wrong
+            _end(request, error)
         raise
 
 

@@ -11,6 +11,7 @@ from tracked import history, the_run
 
 from ovos_ray.config import ExperimentConfig, PretrainConfig, override
 from ovos_ray.errors import DataError, OvosError
+from ovos_ray.run import failure
 from ovos_ray.run.lock import HeldError
 from ovos_ray.run.prepare import make_run, request_for
 from ovos_ray.run.pretraining import pin, pretraining_folder
@@ -74,6 +75,17 @@ def test_a_defect_is_a_failure_and_an_interruption_is_none(shards: Path, tmp_pat
     with pytest.raises(HeldError):  # whoever holds it goes on
         make_run(request_of(config), logs_then_raises(HeldError("another process makes it")))
     assert status_of(config).state == "interrupted"
+
+
+def test_a_disk_that_takes_no_reason_hides_no_error(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(failure, "note_failure", full)
+    with pytest.raises(DataError, match="shard 3"):
+        make_run(request_of(config_of(shards, tmp_path)), logs_then_raises(DataError("shard 3 is damaged")))
 
 
 def test_a_run_whose_pretraining_fails_has_failed(shards: Path, tmp_path: Path) -> None:
