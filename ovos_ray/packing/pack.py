@@ -34,6 +34,8 @@ from ovos_ray.storage import Storage, persistently
 __all__ = ["LabelFrame", "Labels", "Progress", "pack"]
 
 Progress: TypeAlias = Callable[[int, int], None]
+_Group: TypeAlias = tuple[tuple[str, ...], str]
+"""The videos of a part, and a digest of their files."""
 
 _KIND, _UNFINISHED = "shards", "unfinished shards"
 _UNMARKED = (INDEX_NAME, "frames-*.parquet")  # what shards of version 0.1 are known by
@@ -100,30 +102,16 @@ def pack(
     stated += [str(sorted(colours.items()))] if (colours := source.description.colours) else []
     groups, source_digest = _grouped(source, split, names, stated, shard_bytes)
     final = _storage(out)
-    if final.local:
-        restore_folder(Path(final.root).resolve(), _KIND, *_UNMARKED)
-    if not overwrite and (done := _already_packed(final, source_digest)) is not None:
-        if final.local and _beside(final).exists():
-            with suppress(DataError, OSError), _workplace(final):
-                pass  # what a killed process has left is cleared
+    if (done := _room_for(final, source_digest, overwrite=overwrite)) is not None:
         return done
-    if final.local:
-        require_replaceable(Path(final.root).resolve(), _KIND, *_UNMARKED)
-    elif INDEX_NAME in (names_there := _files(final)) and not fnmatch.filter(names_there, "frames-*.parquet"):
-        raise DataError(f"{final.folder}: its {INDEX_NAME} is not one of shards", "give another --out")
 
     options = Options(split, labels, label_frame, shortest_side, rows_per_group)
     threads = num_threads or max(1, min(8, (os.cpu_count() or 1) // num_workers))
-    pickled = pickle.dumps((source, uuid.uuid4().hex))  # another pack may find another listing
     if runner is None and num_workers > 1:
         runner = partial(in_processes, num_workers=num_workers)
     try:
         with _workplace(final) as place:
-            parts = []
-            for number, (videos, digest) in enumerate(groups):
-                # A bucket's old index stays good until the new one is there: no file takes another's name.
-                file = f"frames-{number:05d}.parquet" if final.local else f"frames-{number:05d}-{digest[:8]}.parquet"
-                parts.append(Part(number, file, pickled, options, videos, digest, place.folder, threads))
+            parts = _parts(source, groups, options, place, threads)
             _raise(_made(parts, runner, len(names), progress), source)
             _publish(_index(parts, source, options, source_digest, place), place, final)
     except StorageError:
@@ -131,6 +119,42 @@ def pack(
     except OSError as error:
         raise DataError(f"{out}: cannot be written ({error})", "free space there, or give another --out") from error
     return ShardIndex.load(final.folder)
+
+
+def _room_for(final: Storage, source_digest: str, *, overwrite: bool) -> ShardIndex | None:
+    """Makes sure that shards may be written there; returns those that are there, where they are the very same.
+
+    Raises:
+        DataError: Something else lies there, or other shards that are not to be replaced.
+    """
+    if not final.local:
+        if not overwrite and (done := _already_packed(final, source_digest)) is not None:
+            return done
+        if INDEX_NAME in (there := _files(final)) and not fnmatch.filter(there, "frames-*.parquet"):
+            raise DataError(f"{final.folder}: its {INDEX_NAME} is not one of shards", "give another --out")
+        return None
+    target = Path(final.root).resolve()
+    restore_folder(target, _KIND, *_UNMARKED)
+    if not overwrite and (done := _already_packed(final, source_digest)) is not None:
+        if _beside(final).exists():
+            with suppress(DataError, OSError), _workplace(final):
+                pass  # what a killed process has left is cleared
+        return done
+    require_replaceable(target, _KIND, *_UNMARKED)
+    return None
+
+
+def _parts(
+    source: DatasetFolder, groups: Sequence[_Group], options: Options, place: Storage, num_threads: int
+) -> list[Part]:
+    pickled = pickle.dumps((source, uuid.uuid4().hex))  # another pack may find another listing
+    parts = []
+    for number, (videos, digest) in enumerate(groups):
+        # A bucket's old index stays good until the new one is there: no file takes another's name.
+        suffix = "" if place.local else f"-{digest[:8]}"
+        file = f"frames-{number:05d}{suffix}.parquet"
+        parts.append(Part(number, file, pickled, options, videos, digest, place.folder, num_threads))
+    return parts
 
 
 def _index(
@@ -227,9 +251,9 @@ def _select(source: DatasetFolder, split: str, exclude: Collection[str], named: 
 
 def _grouped(
     source: DatasetFolder, split: str, names: list[str], options: list[Any], shard_bytes: int
-) -> tuple[list[tuple[tuple[str, ...], str]], str]:
+) -> tuple[list[_Group], str]:
     """Returns the videos of each part with a digest of its files, and the digest of all."""
-    groups: list[tuple[tuple[str, ...], str]] = []
+    groups: list[_Group] = []
     problems: list[str] = []
     own: list[str] = []
     num_bytes = 0

@@ -45,7 +45,7 @@ def test_looking_around_needs_no_torch(words: tuple[str, ...]) -> None:
 
 
 def test_the_facts_of_networks_are_those_of_the_networks() -> None:
-    assert list(NETWORKS) == networks.names()
+    assert set(NETWORKS) <= set(networks.names())
     for name, facts in NETWORKS.items():
         network = networks.build(name)
         found = (type(network).__name__, network.recurrent, networks.has_imagenet(network))
