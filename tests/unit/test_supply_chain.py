@@ -75,6 +75,19 @@ def test_security_names_the_bounds_that_hold() -> None:
         assert f"`{requirement.name}" in text, f"{requirement.name}: what was read of it?"
 
 
+def test_commands_that_write_secrets_let_nobody_else_read_them() -> None:
+    """A shell's redirection makes files that everybody may read, unless it is told otherwise."""
+    written = []
+    for path in [*REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("deploy/*")]:
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            if re.search(r">>? *\S*(token|\.env|secret)\b", line):
+                command = "\n".join(lines[max(0, number - 2) : number + 1])
+                assert "(umask 077 && " in command, f"{path.name}:{number + 1}: {line}"
+                written.append(path.name)
+    assert len(written) >= 4
+
+
 def test_the_lock_names_no_index_and_no_folder() -> None:
     text = LOCK.read_text()
     assert "://" not in text
