@@ -141,7 +141,7 @@ def _convert_group(value: Any, kind: type, key: str) -> Any:
     known = _field_types(kind)
     for name in value:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+            near = difflib.get_close_matches(str(name), known, 1)
             raise ConfigError(
                 f"unknown configuration key {f'{key}.{name}'.lstrip('.')!r}",
                 f"did you mean {near[0]}?" if near else None,

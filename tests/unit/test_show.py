@@ -90,6 +90,7 @@ def test_settings_of_a_users_own_file(tmp_path: Path) -> None:
     assert find_config(str(file)) == wanted
     for text, message in (
         ("train: {stpes: 7}", r"run\.yaml: unknown configuration key 'train\.stpes'\n.*train\.steps"),
+        ("config: {5: 7}", "unknown configuration key '5'"),
         ("- a", "holds a list, no settings"),
         ("a: [", "not a configuration"),
         ("!!python/object/apply:os.system ['true']", "not a configuration"),
