@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +20,15 @@ from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.infer.prediction import VideoReport, predict_dataset
 from ovos_ray.evaluate.infer.settings import InferenceSettings
-from ovos_ray.evaluate.score.scoring import evaluate_folders
-from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable, protocol_for
+from ovos_ray.evaluate.score.scoring import RowsOrProblem, score_videos
+from ovos_ray.evaluate.score.table import Protocol, ScoreTable, protocol_for
 from ovos_ray.evaluate.score.truth import require_truth, truth_of
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.storage import Storage
 
 __all__ = ["Benchmark", "benchmarks", "check_benchmarks", "evaluate_network", "open_scored"]
 
-_UPLOADS = 16  # at a time; one takes seven requests of some 20 ms each
+_UPLOADS = 4  # at a time; one takes seven requests of some 20 ms each
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,7 @@ def evaluate_network(
     out: Storage | None = None,
     rank: int = 0,
     world_size: int = 1,
+    scorers: Executor | None = None,
 ) -> ScoreTable:
     """Predicts the videos of a split and scores them; the ranks share the videos and get the same table.
 
@@ -131,9 +134,11 @@ def evaluate_network(
         protocol: How it is scored; None: as its layout suggests.
         shortest_side: Size frames are predicted at; None: the published one. Other settings are the network's own.
         num_videos: Only the first so many videos.
-        out: Where the predicted masks are kept; None: nowhere.
+        out: Where the predicted masks are kept, in a bucket as one ZIP a video; None: nowhere.
         rank: Which of the ranks this is.
         world_size: How many ranks call this together.
+        scorers: Score each video while the next one is predicted, so that a GPU waits for the last one alone; None:
+            this process scores all of them afterwards.
 
     Raises:
         DataError: The dataset cannot be read.
@@ -146,32 +151,46 @@ def evaluate_network(
     names = folder.video_names(split)[:num_videos]
     own = names[rank::world_size]
     training = network.training
-    rows: tuple[ObjectScore, ...] = ()
-    notes: tuple[str, ...] = ()
-    problem: EvaluationError | None = None
+    scored: list[Future[RowsOrProblem]] = []
     with _scratch("predictions") as scratch, _scratch("truth") as copies, _sent_to(out, scratch) as send:
         predictions = Path(out.path()) if out is not None and out.local else scratch
+
+        def score(videos: Sequence[str]) -> None:
+            scored.append(result := Future[RowsOrProblem]())
+            try:
+                truth = truth_of(folder, split, videos, copies)
+            except EvaluationError as error:
+                result.set_result(error)
+                return
+            if scorers is None:
+                result.set_result(score_videos(predictions, truth, chosen, videos))
+            else:
+                scored[-1] = scorers.submit(score_videos, predictions, truth, chosen, videos)
+
+        def predicted(video: VideoReport) -> None:
+            send(video)
+            if scorers is not None:
+                score([video.name])
+
         if own:
             network.eval()
             predict_dataset(
-                network, folder, split, predictions, videos=own, settings=settings, overwrite=True, progress=send
+                network, folder, split, predictions, videos=own, settings=settings, overwrite=True, progress=predicted
             )
             network.train(training)
-            try:
-                truth = truth_of(folder, split, own, copies)
-                table = evaluate_folders(predictions, truth, chosen, sequences=own, num_processes=1)
-                rows, notes = table.rows, table.notes
-            except EvaluationError as error:
-                problem = error
+            if scorers is None:
+                score(own)
+        found = [one.result() for one in scored]
     if world_size > 1:
         # Also what went wrong is shared: a rank that left alone would leave the others waiting for it.
-        gathered: list[tuple[tuple[ObjectScore, ...], EvaluationError | None]] = [((), None)] * world_size
-        torch.distributed.all_gather_object(gathered, (rows, problem))
-        rows = tuple(sorted((row for part, _ in gathered for row in part), key=lambda r: (r.sequence, r.object_id)))
-        problem = next((error for _, error in gathered if error is not None), None)
-    if problem is not None:
-        raise problem
-    return ScoreTable(chosen, rows, notes)
+        gathered: list[list[RowsOrProblem]] = [[]] * world_size
+        torch.distributed.all_gather_object(gathered, found)
+        found = [one for part in gathered for one in part]
+    for one in found:
+        if isinstance(one, EvaluationError):
+            raise one
+    rows = [row for one in found if not isinstance(one, EvaluationError) for row in one]
+    return ScoreTable(chosen, tuple(sorted(rows, key=lambda row: (row.sequence, row.object_id))))
 
 
 @contextmanager
@@ -188,10 +207,14 @@ def _sent_to(out: Storage | None, predictions: Path) -> Iterator[Callable[[Video
         return
     bucket, sent = out, list[Future[None]]()
 
-    def put(path: Path) -> None:
-        bucket.write(path.read_bytes(), *path.relative_to(predictions).parts)
+    def put(video: VideoReport) -> None:
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
+            for path in sorted((predictions / video.name).glob("*.png")):
+                file.write(path, f"{video.name}/{path.name}")
+        bucket.write(archive.getvalue(), f"{video.name}.zip")
 
     with ThreadPoolExecutor(_UPLOADS) as pool:
-        yield lambda video: sent.extend(pool.submit(put, path) for path in (predictions / video.name).glob("*.png"))
+        yield lambda video: sent.append(pool.submit(put, video))
         for one in sent:
             one.result()

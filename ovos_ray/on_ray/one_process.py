@@ -22,6 +22,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.on_ray.causes import lasting_cause, post_restart, was_killed
 from ovos_ray.on_ray.leaving import drained_nodes, leaving_nodes, this_node_id
 from ovos_ray.on_ray.room import processors, this_node
+from ovos_ray.on_ray.scoring import ScoringTasks
 from ovos_ray.on_ray.stream import RankStream, stream_spec
 from ovos_ray.run.loop import Report, train_run
 from ovos_ray.run.out_of_memory import killed_workers
@@ -55,8 +56,9 @@ def _loop(arguments: dict[str, Any]) -> None:
     _forget_earlier_runs(config, device)
     start, decoders = Start(config), decoders_of_worker(config.train, this_node())
     stream = RankStream(stream_spec(config), 0, 1, start.step, decoders, config.train.stall_timeout_s)
-    with leaving_nodes([this_node_id()]) as warning:
-        train_run(request, stream, device=device, report=arguments["report"], start=start, warning=warning)
+    with leaving_nodes([this_node_id()]) as warning, ScoringTasks(decoders) as scorers:
+        report = arguments["report"]
+        train_run(request, stream, device=device, report=report, start=start, warning=warning, scorers=scorers)
 
 
 def _forget_earlier_runs(config: ExperimentConfig, device: torch.device) -> None:

@@ -22,6 +22,7 @@ from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.on_ray.causes import lasting_cause, own_cause, post_restart, was_killed
 from ovos_ray.on_ray.leaving import leaving_nodes, this_node_id
 from ovos_ray.on_ray.room import processors, this_node
+from ovos_ray.on_ray.scoring import ScoringTasks
 from ovos_ray.on_ray.stream import RankStream, stream_spec
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.out_of_memory import killed_workers
@@ -157,7 +158,7 @@ def _train_worker(arguments: dict[str, Any]) -> None:
     start = Start(request.config) if rank == 0 else None
     try:
         stream = rank_stream(request.config, rank, world_size, start)
-        with leaving_nodes(_nodes_of_ranks(world_size)) as warning:
+        with leaving_nodes(_nodes_of_ranks(world_size)) as warning, ScoringTasks(stream.num_decoders) as scorers:
             train_run(
                 request,
                 stream,
@@ -167,6 +168,7 @@ def _train_worker(arguments: dict[str, Any]) -> None:
                 report=ray.train.report,
                 start=start,
                 warning=warning,
+                scorers=scorers,
             )
     except Exception as error:
         if (cause := own_cause(error)) is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Executor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Protocol
@@ -57,6 +58,7 @@ def train_run(
     report: Report | None = None,
     start: Start | None = None,
     warning: Callable[[], str] = str,
+    scorers: Executor | None = None,
 ) -> VOSNetwork:
     """Trains to the last step, scores (but a segment only where its run ends), and marks the run as finished.
 
@@ -70,6 +72,7 @@ def train_run(
         start: Where the stream begins, with the state read already; None: it is read here.
         warning: Says why this process may end soon, at once; empty while that is not known. What it has computed by
             then is written down, and again every few seconds.
+        scorers: Score videos beside the prediction; see `evaluate_network`.
 
     Returns:
         The network as it was scored.
@@ -119,7 +122,7 @@ def train_run(
             with meter.paused():
                 if due.snapshot:
                     log.snapshot(state.network, done)
-                scores = _validate(state, done, rank, world_size) if due.validation else {}
+                scores = _validate(state, done, rank, world_size, scorers) if due.validation else {}
                 if scores:
                     log.scores(done, scores)
             owes = False
@@ -136,7 +139,7 @@ def train_run(
                 log.cycle(state.network, batch, step)
             if scores:
                 report({"step": float(done), **scores})
-        final = finish_run(request, state, log, rank, world_size)
+        final = finish_run(request, state, log, rank, world_size, scorers)
         report({"step": float(stop), **{f"final/{name}": value for name, value in final.items()}})
         return state.network
 
@@ -184,7 +187,7 @@ def _timed(batches: Iterator[dict[str, Tensor]], steps: range) -> Iterator[tuple
         yield step, batch, waited_s
 
 
-def _validate(state: RunState, done: int, rank: int, world_size: int) -> dict[str, float]:
+def _validate(state: RunState, done: int, rank: int, world_size: int, scorers: Executor | None) -> dict[str, float]:
     """Scores the validation split; every rank gets the same scores, and keeps the same step as the best."""
     validation = state.config.validation
     table = evaluate_network(
@@ -195,6 +198,7 @@ def _validate(state: RunState, done: int, rank: int, world_size: int) -> dict[st
         num_videos=validation.num_videos,
         rank=rank,
         world_size=world_size,
+        scorers=scorers,
     )
     state.validation = table.headline()
     scores = {f"val/{name}": value for name, value in state.validation.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import safetensors.torch
@@ -31,7 +32,9 @@ class _Scores:
     """By dataset, why it could not be scored."""
 
 
-def finish_run(request: RunRequest, state: RunState, log: RunLog, rank: int, world_size: int) -> dict[str, float]:
+def finish_run(
+    request: RunRequest, state: RunState, log: RunLog, rank: int, world_size: int, scorers: Executor | None = None
+) -> dict[str, float]:
     """Scores the last weights, or the best where those are chosen, and marks the run as finished.
 
     Averaged weights are scored beside them, under names that begin with `ema/`.
@@ -42,22 +45,30 @@ def finish_run(request: RunRequest, state: RunState, log: RunLog, rank: int, wor
         log: Told of it.
         rank: Which of the ranks this is; they call this together.
         world_size: How many ranks there are.
+        scorers: Score videos beside the prediction; see `evaluate_network`.
 
     Returns:
         The final scores by name, in percent.
     """
     state.load_best()
     scores = _Scores()
-    _score(state, state.network, "", scores, log, rank, world_size)
+    _score(state, state.network, "", scores, log, rank, world_size, scorers)
     if (averaged := state.averaged_network) is not None:
-        _score(state, averaged, "ema", scores, log, rank, world_size)
+        _score(state, averaged, "ema", scores, log, rank, world_size, scorers)
     if rank == 0:
         _write(request, state, log, scores)
     return scores.values
 
 
 def _score(
-    state: RunState, network: VOSNetwork, name: str, scores: _Scores, log: RunLog, rank: int, world_size: int
+    state: RunState,
+    network: VOSNetwork,
+    name: str,
+    scores: _Scores,
+    log: RunLog,
+    rank: int,
+    world_size: int,
+    scorers: Executor | None,
 ) -> None:
     """Scores weights on every benchmark; `name` tells them from the run's result, whose name is empty."""
     config, stop = state.config, state.config.stop_step
@@ -76,6 +87,7 @@ def _score(
                 out=out,
                 rank=rank,
                 world_size=world_size,
+                scorers=scorers,
             )
         except EvaluationError as error:
             # What was trained is not lost for a score: YouTube-VOS keeps its annotations on a server.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,7 +150,9 @@ def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(
     run = Storage(f"{bucket}/run/runs/one")
     first = json.loads(run.read("result.json"))
     assert 0 <= first["scores"]["jf"] <= 100
-    assert run.exists("predictions", "val-000", "00000.png")
+    with zipfile.ZipFile(io.BytesIO(run.read("predictions", "val-000.zip"))) as masks:
+        names = [path.stem for path in (local / "dataset" / "JPEGImages" / "480p" / "val-000").iterdir()]
+        assert sorted(masks.namelist()) == sorted(f"val-000/{name}.png" for name in names)
     weights = run.read("network.safetensors")
 
     run.remove("result.json")

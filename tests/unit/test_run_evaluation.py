@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
 from runs import config_of
 from typer.testing import CliRunner
 
+from ovos_ray import networks
 from ovos_ray.cli.app import app
 from ovos_ray.config import (
     DataConfig,
@@ -29,14 +31,15 @@ from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.errors import ConfigError, DataError, OvosError
-from ovos_ray.evaluate.evaluation import check_benchmarks
+from ovos_ray.errors import ConfigError, DataError, EvaluationError, OvosError
+from ovos_ray.evaluate.evaluation import check_benchmarks, evaluate_network
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.score import score_run
+from ovos_ray.storage import Storage
 from ovos_ray.train.run_folder import RunFolder
 
 
@@ -89,6 +92,25 @@ def test_several_splits_are_scored_with_the_same_weights(root: Path, tmp_path: P
         assert result["scores"][f"{prefix}jf"] == expected.jf
         assert (tmp_path / "run" / f"scores{suffix}.csv").read_text() == expected.to_csv()
     assert result["scores"]["jf"] != result["scores"]["seen/jf"]
+
+
+def test_videos_that_are_scored_while_the_next_is_predicted_have_the_same_scores(root: Path, tmp_path: Path) -> None:
+    class Noting(ThreadPoolExecutor):
+        predicted: ClassVar[list[int]] = []
+
+        def submit(self, *args: Any, **more: Any) -> Any:
+            self.predicted.append(len(list((tmp_path / "beside").glob("train-*"))))
+            return super().submit(*args, **more)
+
+    network = networks.build("stcn-tiny", seed=0)
+    after = evaluate_network(network, root=str(root / "dataset"), split="train")
+    with Noting(2) as scorers:
+        out = Storage(str(tmp_path / "beside"))
+        beside = evaluate_network(network, root=str(root / "dataset"), split="train", out=out, scorers=scorers)
+    assert Noting.predicted == [1, 2], "each is handed out before the next one is predicted"
+    assert beside.to_csv() == after.to_csv()
+    with Noting(2) as scorers, pytest.raises(EvaluationError, match="more than one frame"):
+        evaluate_network(network, root=str(root / "youtube"), split="valid", scorers=scorers)
 
 
 def test_a_split_without_annotations_is_predicted_and_said_to_be_unscored(root: Path, tmp_path: Path) -> None:

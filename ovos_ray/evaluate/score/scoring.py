@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.metrics import statistics
 from ovos_ray.evaluate.score.frame_scores import chunks_of, score_chunks
 from ovos_ray.evaluate.score.pairs import SequencePlan, load_seen, plan_sequences
 from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable
 
-__all__ = ["evaluate_folders"]
+__all__ = ["RowsOrProblem", "evaluate_folders", "score_videos"]
+
+RowsOrProblem: TypeAlias = tuple[ObjectScore, ...] | EvaluationError
+"""The scores of some videos, or why they could not be scored: a value, which other processes can be told."""
 
 
 def evaluate_folders(
@@ -63,6 +68,21 @@ def evaluate_folders(
     if protocol == "youtube-vos":
         notes += _notes_on_categories(rows, seen is not None)
     return ScoreTable(protocol, rows, tuple(notes))
+
+
+def score_videos(predictions: Path, annotations: Path, protocol: Protocol, videos: Collection[str]) -> RowsOrProblem:
+    """Scores some of a folder's videos in this process, which may be another one than that which predicted them.
+
+    Args:
+        predictions: See `evaluate_folders`.
+        annotations: The same.
+        protocol: The same.
+        videos: Their names.
+    """
+    try:
+        return evaluate_folders(predictions, annotations, protocol, sequences=videos, num_processes=1).rows
+    except EvaluationError as error:
+        return error
 
 
 def _notes_on_categories(rows: Collection[ObjectScore], seen_is_known: bool) -> list[str]:
