@@ -88,10 +88,16 @@ def plain_loop(configs: list[Any]) -> dict[str, float]:
 class ProcessorTime:
     """Adds up the processor time of this process and all it starts, by kind; processes that end are not lost.
 
-    What a process uses after it was last looked at is: 0.2 s of wall time at most.
+    What a process uses after it was last looked at is: 0.2 s of wall time at most. Every 2 s their memory is looked at
+    too: proportional set sizes, in which a page that several processes share is counted once.
+
+    Attributes:
+        most: When the processes of trials, idle ones too, held most: their number and MiB, by kind.
     """
 
     def __init__(self) -> None:
+        self.most: dict[str, list[float]] = {}
+        self._looks = 0
         self._seen: dict[int, tuple[str, float]] = {}
         self._stop = threading.Event()
         self._look()
@@ -107,14 +113,20 @@ class ProcessorTime:
         import psutil
 
         me = psutil.Process()
+        held: dict[str, list[float]] = {}
+        self._looks += 1
         for process in [me, *me.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 name = "driver" if process == me else _kind(" ".join(process.cmdline()))
+                if self._looks % 10 == 0 and name not in ("driver", "Ray's own", "_AutoscalingCoordinatorActor"):
+                    number, mib = held.get(name, (0, 0.0))
+                    held[name] = [number + 1, mib + process.memory_full_info().pss / 2**20]
                 used = times.user + times.system
                 known = self._seen.get(process.pid, ("", 0.0))[0]
                 # A worker is idle before it is an actor and after; what it was in between counts.
                 self._seen[process.pid] = (known if name in ("", "idle") and known else name, used)
+        self.most = max(self.most, held, key=lambda kinds: sum(mib for _, mib in kinds.values()))
 
     def stop(self) -> dict[str, float]:
         """Returns seconds by kind of process, largest first."""
@@ -200,6 +212,7 @@ def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, An
         "after_last_run_s": ended - finished[-1],
         "processor_s_per_trial": sum(used.values()) / len(trials),
         "processor_s_per_trial_by_process": {name: value / len(trials) for name, value in used.items()},
+        "processes_and_mib_at_most": processors.most,
         "left_over": dict(left),
     }
 
@@ -207,6 +220,8 @@ def through_sweep(space: Any, trials: list[Any], at_a_time: int) -> dict[str, An
 def _rounded(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
     return round(value, 2) if isinstance(value, float) else value
 
 

@@ -26,7 +26,7 @@ from ovos_ray.errors import DataError
 from ovos_ray.on_ray.stall import patiently
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ovos_ray.data.clips.decode import ClipDecoder
 
@@ -144,11 +144,14 @@ class RankStream:
             steps=steps,
             steps_per_block=steps_per_block,
         )
+        # The numbers are made here, for `ray.data.range` makes them in tasks that wait for a free CPU.
+        blocks = ray.data.from_items([{"id": number} for number in range(num_blocks)], override_num_blocks=num_blocks)
+        return self._decoded(blocks, decode)
+
+    def _decoded(self, blocks: ray.data.Dataset, decode: Callable[..., dict[str, Any]]) -> ray.data.Dataset:
         # The tasks ask for no CPU: Ray Data deals those that are free by integer division, node by node, over all
         # executions of the cluster, so that with many ranks or trials each has a share of none and decodes one block
         # at a time, only while its worker is idle. It would also ask an autoscaler for nodes with GPUs to decode on.
-        # The numbers are made here for the same reason; `ray.data.range` makes them in tasks that wait for a CPU.
-        blocks = ray.data.from_items([{"id": number} for number in range(num_blocks)], override_num_blocks=num_blocks)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         return blocks.map_batches(
             decode, batch_size=None, num_cpus=0, concurrency=self.num_decoders, scheduling_strategy=here
