@@ -44,6 +44,7 @@ from trainables import one_shot, synthetic
 _WARM_UP = {"data.static_share": ((0.0, 1.0), (0.25, 0.0))}
 _AFFINE = {**one_shot.STATIC_CLIPS, "data.static_clips": "affine"}
 _LAYERS = {"data.static_clips": "layers"}
+_PASTED = {"data.static_clips": "pasted"}
 
 METHODS: dict[str, dict[str, Any]] = {
     "one-shot": {},
@@ -51,11 +52,15 @@ METHODS: dict[str, dict[str, Any]] = {
     "static-only": one_shot.STATIC_ONLY,
     "supervised-warm": {"method.name": "supervised", **_WARM_UP},
     "layers-only": {**one_shot.STATIC_ONLY, **_LAYERS},
+    "pasted-only": {**one_shot.STATIC_ONLY, **_PASTED},
     "layers-clips": one_shot.STATIC_CLIPS,
     "supervised-warm-layers": {"method.name": "supervised", **_WARM_UP, **_LAYERS},
     "supervised": {"method.name": "supervised"},
     "one-shot-warm": _WARM_UP,
     "supervised-warm-any": {"method.name": "supervised", "data.clip_start": "any", **_WARM_UP},
+    "supervised-warm-pasted": {"method.name": "supervised", **_WARM_UP, **_PASTED},
+    "pasted-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_PASTED},
+    "layers-trusted": {"method.smallest_confidence": 0.8, **one_shot.STATIC_CLIPS, **_LAYERS},
     "layers-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_LAYERS},
     "half-static": {"data.static_share": ((0.0, 1.0), (0.25, 0.5))},
     "long-warm": {"data.static_share": ((0.0, 1.0), (0.5, 0.25))},

@@ -95,9 +95,10 @@ class DataConfig:
     """A curriculum like `max_skip`: (fraction of training from which it holds, share of optimiser steps). These steps
     train supervised on clips synthesised from the run's own labelled frames, with the published augmentation of stage
     0; they read no label more. Empty: none, as in the paper."""
-    static_clips: Annotated[Literal["affine", "layers"], Computes, Added(before="affine")] = "affine"
-    """How a clip is synthesised from one labelled image: each frame under another affine map, as published, or every
-    object cut out and moved on a path of its own over a background that moves too (`data/clips/layered_clips.py`)."""
+    static_clips: Annotated[Literal["affine", "layers", "pasted"], Computes, Added(before="affine")] = "affine"
+    """How a clip is synthesised from labelled images: each frame one of them under another affine map, as published;
+    every object cut out and moved on a path of its own over a background that moves too
+    (`data/clips/layered_clips.py`); or objects of one pasted onto another (`data/clips/pasted_clips.py`)."""
     clip_length: Annotated[int, AtLeast(2), Computes, Priced] = 3
     """n, the frames of a clip, the labelled one included (paper section 4.1)."""
     clip_start: Annotated[Literal["label", "labels", "any"], Computes] = "label"

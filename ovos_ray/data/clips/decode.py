@@ -107,8 +107,7 @@ class ClipDecoder:
             others = self._readers[clip.merged.source].read(clip.merged.video, clip.merged.frames)
             other = self._augmented(clip.merged, others, np.empty_like(out))
             frames, labels = paste_objects(frames, labels, *other)
-            ids = np.unique(labels[0][labels[0] > 0])
-            order = tuple(seeding.generator(clip.seed, 0, "merged objects").permutation(ids).tolist())
+            order = _order_of_both(clip, labels)
         return self._sample(clip, order, frames, labels, out)
 
     def _rows(self, clip: Clip) -> list[FrameRow]:
@@ -149,18 +148,20 @@ class ClipDecoder:
         return dataclasses.replace(augmentation, frame_rotation=0.0, frame_shear=0.0)
 
     def _decode_static(self, clip: Clip, row: FrameRow, out: UInt8Array) -> Sample:
-        from ovos_ray.data.clips import layered_clips, static_clips
+        from ovos_ray.data.clips import layered_clips, pasted_clips, static_clips
 
-        layers = self.data.static_clips == "layers"
-        frames, labels = (layered_clips.synthesise_layers if layers else static_clips.synthesise)(
-            masks.decode_image(row.jpeg),
-            _label_of(row),
+        ways = {"affine": static_clips.synthesise, "layers": layered_clips.synthesise_layers}
+        rows = [row, *(self._rows(clip.merged) if clip.merged else ())]
+        pictures = [part for row in rows for part in (masks.decode_image(row.jpeg), _label_of(row))]
+        frames, labels = ways.get(self.data.static_clips, pasted_clips.synthesise_pasted)(
+            *pictures,
             num_frames=self.data.clip_length,
             crop_size=self.data.crop_size,
             seed=clip.seed,
             augmentation=self._augmentation(clip) if self.data.source == "static" else static_augmentation(),
         )
-        return self._sample(clip, clip.object_order, frames, labels[: self._num_labels], out)
+        order = _order_of_both(clip, labels) if clip.merged else clip.object_order
+        return self._sample(clip, order, frames, labels[: self._num_labels], out)
 
     def _sample(
         self, clip: Clip, order: Sequence[int], frames: UInt8Array, labels: UInt8Array, out: UInt8Array
@@ -180,6 +181,12 @@ class ClipDecoder:
             num_objects=len(kept),
             weight=1.0 if kept else 0.0,
         )
+
+
+def _order_of_both(clip: Clip, labels: UInt8Array) -> tuple[int, ...]:
+    """Returns the ids that the first frame of two clips in one shows, in a random order."""
+    ids = np.unique(labels[0][labels[0] > 0])
+    return tuple(seeding.generator(clip.seed, 0, "merged objects").permutation(ids).tolist())
 
 
 def _label_of(row: FrameRow) -> UInt8Array:

@@ -21,18 +21,35 @@ from ovos_ray.data.clips.augment import draw_colour, recolour, rotation_and_shea
 from ovos_ray.data.clips.static_clips import bend, draw_spline, synthesise, warp_pair
 from ovos_ray.seeding import generator
 
-__all__ = ["fill_holes", "synthesise_layers"]
+__all__ = ["Motion", "chained", "draw_path", "fill_holes", "synthesise_layers"]
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
 
-# Standard deviations for each frame of a path: way in shorter image sides, degrees, and the logarithm of the size. A
-# path is straight and even but for a tremor, so that what moves, goes on.
-_SPEED, _TURN, _GROWTH, _TREMOR = 0.08, 10.0, 0.05, 0.01
 _BACKGROUND_PACE = 0.6
 _CROP_TRIES = 20
 _FILL_TRIES = 60
 _HALO = np.ones((5, 5), np.uint8)  # the blurred edge of an object is not background
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Standard deviations for each frame of a path, which is straight and even but for a tremor: what moves, goes on.
+
+    Attributes:
+        speed: Way, in shorter image sides.
+        turn: Degrees.
+        growth: Of the logarithm of the size.
+        tremor: In shorter image sides.
+    """
+
+    speed: float = 0.08
+    turn: float = 10.0
+    growth: float = 0.05
+    tremor: float = 0.01
+
+
+_MOTION = Motion()
 
 
 @dataclass(frozen=True)
@@ -83,7 +100,7 @@ def synthesise_layers(
     crop = _draw_crop(label, crop_size, rng)
     height, width = label.shape
     layers = [_layer(label, int(object_id), num_frames, rng) for object_id in in_front]
-    ground = _draw_path((width / 2, height / 2), _BACKGROUND_PACE, min(height, width), num_frames, rng)
+    ground = draw_path((width / 2, height / 2), _BACKGROUND_PACE, min(height, width), num_frames, rng)
     frames, labels = [], []
     for t in range(num_frames):
         frame, mask = _compose(image, background, ground[t], layers, t, crop, crop_size)
@@ -128,16 +145,31 @@ def _draw_crop(label: UInt8Array, size: int, rng: np.random.Generator) -> FloatA
 
 def _layer(label: UInt8Array, object_id: int, num_frames: int, rng: np.random.Generator) -> _Layer:
     rows, columns = np.nonzero(label == object_id)
-    path = _draw_path((columns.mean(), rows.mean()), 1.0, min(label.shape), num_frames, rng)
+    path = draw_path((columns.mean(), rows.mean()), 1.0, min(label.shape), num_frames, rng)
     return _Layer(object_id, (label == object_id).astype(np.float32), path)
 
 
-def _draw_path(
-    centre: tuple[float, float], pace: float, side: int, num_frames: int, rng: np.random.Generator
+def draw_path(
+    centre: tuple[float, float],
+    pace: float,
+    side: int,
+    num_frames: int,
+    rng: np.random.Generator,
+    motion: Motion = _MOTION,
 ) -> FloatArray:
-    """Returns maps (T, 2, 3) that move, turn and grow what is around a centre (x, y); the first one changes nothing."""
-    velocity, turn, growth = rng.normal(0, pace * _SPEED * side, 2), rng.normal(0, pace * _TURN), rng.normal(0, _GROWTH)
-    tremor = rng.normal(0, pace * _TREMOR * side, (num_frames, 2))
+    """Returns maps (T, 2, 3) that move, turn and grow what is around a centre (x, y); the first one changes nothing.
+
+    Args:
+        centre: In pixels.
+        pace: By what speed, turn and tremor are multiplied.
+        side: The shorter side of the image in pixels.
+        num_frames: T.
+        rng: Of the clip.
+        motion: How much changes from frame to frame.
+    """
+    velocity, turn = rng.normal(0, pace * motion.speed * side, 2), rng.normal(0, pace * motion.turn)
+    growth = rng.normal(0, motion.growth)
+    tremor = rng.normal(0, pace * motion.tremor * side, (num_frames, 2))
     maps = []
     for t in range(num_frames):
         matrix = cv2.getRotationMatrix2D((float(centre[0]), float(centre[1])), turn * t, float(np.exp(growth * t)))
@@ -159,7 +191,7 @@ def _compose(
     frame = _warp(background, ground, crop, size).astype(np.float32)
     mask = np.zeros((size, size), np.uint8)
     for layer in layers:
-        alpha = cv2.warpAffine(layer.alpha, _after(layer.path[t], crop), (size, size))
+        alpha = cv2.warpAffine(layer.alpha, chained(layer.path[t], crop), (size, size))
         alpha = cv2.GaussianBlur(alpha, (3, 3), 0.7)
         frame += alpha[..., None] * (_warp(image, layer.path[t], crop, size) - frame)
         mask[alpha > 0.5] = layer.object_id
@@ -167,11 +199,11 @@ def _compose(
 
 
 def _warp(image: UInt8Array, matrix: FloatArray, crop: FloatArray, size: int) -> UInt8Array:
-    warped = cv2.warpAffine(image, _after(matrix, crop), (size, size), borderMode=cv2.BORDER_REFLECT_101)
+    warped = cv2.warpAffine(image, chained(matrix, crop), (size, size), borderMode=cv2.BORDER_REFLECT_101)
     return np.asarray(warped, np.uint8)
 
 
-def _after(first: FloatArray, second: FloatArray) -> FloatArray:
+def chained(first: FloatArray, second: FloatArray) -> FloatArray:
     """Returns one map (2, 3) that does what two do."""
     last = np.array([[0.0, 0.0, 1.0]])
     both: FloatArray = (np.vstack([second, last]) @ np.vstack([first, last]))[:2]

@@ -40,7 +40,8 @@ class Clip:
         object_order: The ids of the reference frame in a random order; objects are kept from the front.
         seed: Seed of the augmentation.
         frame_geometry: Whether frames are rotated and sheared on their own, as far as the augmentation does that.
-        merged: Another clip whose objects are pasted into this one, or None (`data.clip_merging`).
+        merged: Another clip whose objects are pasted into this one, or None (`data.clip_merging`); of a static clip,
+            the image onto which its own objects are pasted (`data.static_clips`).
         static: Whether its n frames are synthesised from the one of `frames`.
     """
 
@@ -205,6 +206,10 @@ class Plan:
         step = position // self.data.batch_size
         static = self.data.source == "static" or is_static_step(self.data.static_share, self.seed, step, self.steps)
         clip = self._draw(item, position, seeding.generator(self.seed, position, "clip"), "augmentation", static)
+        if static and self.data.static_clips == "pasted":
+            rng = seeding.generator(self.seed, position, "pasted clip")
+            other = self._item(int(rng.integers(len(self._items))))
+            return dataclasses.replace(clip, merged=self._draw(other, position, rng, "pasted augmentation", static))
         if not self.data.clip_merging or static:
             return clip
         rng = seeding.generator(self.seed, position, "merged clip")
