@@ -50,6 +50,7 @@ def davis2016() -> SearchSpace:
                 ("trainables.one_shot.with_static_clips", first),
                 ("trainables.one_shot.static_only", first),
                 ("trainables.one_shot.layers_only", first),
+                ("trainables.one_shot.pasted_only", first),
                 ("trainables.fully_supervised", every),
                 ("trainables.fully_supervised.with_static_clips", every),
             ),

@@ -86,6 +86,11 @@ def layers_only() -> ExperimentConfig:
     return override(static_only(), {"name": "layers-only-tiny", "data.static_clips": "layers"})
 
 
+def pasted_only() -> ExperimentConfig:
+    """The same with clips in which objects of one labelled frame move over another (docs/beyond.md)."""
+    return override(static_only(), {"name": "pasted-only-tiny", "data.static_clips": "pasted"})
+
+
 def stcn() -> ExperimentConfig:
     """STCN: n = 3, where T-step and 2-step are the same thing."""
     return ExperimentConfig(

@@ -53,3 +53,8 @@ def with_static_clips() -> ExperimentConfig:
 def static_only() -> ExperimentConfig:
     """Nothing but clips synthesised from the labelled frames: what one-shot training has to beat."""
     return override(synthetic(), {"name": "synthetic-static-only", **STATIC_ONLY})
+
+
+def pasted_only() -> ExperimentConfig:
+    """The same with clips in which objects of one labelled frame move over another, as in `one_shot.pasted_only`."""
+    return override(static_only(), {"name": "synthetic-pasted-only", "data.static_clips": "pasted"})
