@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ovos_ray.data import masks
-from ovos_ray.data.clips.augment import (
+from ovos_ray.pixels.augment import (
     apply_to_frame,
     apply_to_label,
     draw_parameters,

@@ -98,7 +98,7 @@ class DataConfig:
     static_clips: Annotated[Literal["affine", "layers", "pasted"], Computes, Added(before="affine")] = "affine"
     """How a clip is synthesised from labelled images: each frame one of them under another affine map, as published;
     every object cut out and moved on a path of its own over a background that moves too
-    (`data/clips/layered_clips.py`); or objects of one pasted onto another (`data/clips/pasted_clips.py`)."""
+    (`pixels/layered_clips.py`); or objects of one pasted onto another (`pixels/pasted_clips.py`)."""
     clip_length: Annotated[int, AtLeast(2), Computes, Priced] = 3
     """n, the frames of a clip, the labelled one included (paper section 4.1)."""
     clip_start: Annotated[Literal["label", "labels", "any"], Computes] = "label"

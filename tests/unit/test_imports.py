@@ -17,6 +17,7 @@ PACKAGE = Path(ovos_ray.__file__).parent
 FLOORS = (
     ("errors", "io", "paths", "seeding", "storage"),
     ("config",),
+    ("pixels",),
     ("data", "networks"),
     ("methods", "packing"),
     ("train",),
@@ -33,6 +34,7 @@ MAY_IMPORT = {
     "ray": ("on_ray", "cli"),
     "mlflow": ("track",),
     "torch": (
+        "pixels",
         "data",
         "networks",
         "methods",

@@ -12,7 +12,7 @@ from runs import config_of, local_stream, make_shards
 from ovos_ray.config import override
 from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.config.digest import digest
-from ovos_ray.data.clips.layered_clips import fill_holes, synthesise_layers
+from ovos_ray.pixels.layered_clips import fill_holes, synthesise_layers
 
 STILL = dataclasses.replace(
     static_augmentation(),

@@ -16,13 +16,13 @@ from test_plan import index, plan, video
 
 from ovos_ray.config import DataConfig, ExperimentConfig, override
 from ovos_ray.data.clips.decode import ClipDecoder
-from ovos_ray.data.clips.merging import paste_objects
 from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ConfigError
 from ovos_ray.packing.pack import pack
+from ovos_ray.pixels.merging import paste_objects
 from ovos_ray.run.checks import check_config
 
 Pixels = npt.NDArray[np.uint8]

@@ -12,10 +12,10 @@ from runs import config_of, local_stream, make_shards
 from ovos_ray.config import override
 from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.config.digest import digest
-from ovos_ray.data.clips import pasted_clips
-from ovos_ray.data.clips.pasted_clips import match_colours, synthesise_pasted
 from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.pixels import pasted_clips
+from ovos_ray.pixels.pasted_clips import match_colours, synthesise_pasted
 
 STILL = dataclasses.replace(
     static_augmentation(),

@@ -17,8 +17,8 @@ from torchvision.transforms.v2 import functional as F
 from torchvision.transforms.v2.functional import _geometry
 
 from ovos_ray.config import AugmentationConfig
-from ovos_ray.data.clips import augment, static_clips
-from ovos_ray.data.clips.augment import (
+from ovos_ray.pixels import augment, static_clips
+from ovos_ray.pixels.augment import (
     FILL,
     ClipParameters,
     Colour,

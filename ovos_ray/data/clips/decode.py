@@ -16,12 +16,12 @@ from ovos_ray import seeding
 from ovos_ray.config import AugmentationConfig, DataConfig
 from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.data import masks
-from ovos_ray.data.clips import augment as transforms
 from ovos_ray.data.clips.batches import NO_LABEL
-from ovos_ray.data.clips.merging import paste_objects
 from ovos_ray.data.clips.plan import Clip
 from ovos_ray.data.shards.reader import FrameRow, ShardReader
 from ovos_ray.errors import DataError
+from ovos_ray.pixels import augment as transforms
+from ovos_ray.pixels.merging import paste_objects
 
 __all__ = ["ClipDecoder", "Sample"]
 
@@ -148,7 +148,7 @@ class ClipDecoder:
         return dataclasses.replace(augmentation, frame_rotation=0.0, frame_shear=0.0)
 
     def _decode_static(self, clip: Clip, row: FrameRow, out: UInt8Array) -> Sample:
-        from ovos_ray.data.clips import layered_clips, pasted_clips, static_clips
+        from ovos_ray.pixels import layered_clips, pasted_clips, static_clips
 
         ways = {"affine": static_clips.synthesise, "layers": layered_clips.synthesise_layers}
         rows = [row, *(self._rows(clip.merged) if clip.merged else ())]

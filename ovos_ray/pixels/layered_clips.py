@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ovos_ray.config import AugmentationConfig
-from ovos_ray.data.clips.augment import draw_colour, recolour, rotation_and_shear
-from ovos_ray.data.clips.static_clips import bend, draw_spline, synthesise, warp_pair
+from ovos_ray.pixels.augment import draw_colour, recolour, rotation_and_shear
+from ovos_ray.pixels.static_clips import bend, draw_spline, synthesise, warp_pair
 from ovos_ray.seeding import generator
 
 __all__ = ["Motion", "chained", "draw_path", "fill_holes", "synthesise_layers"]

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ovos_ray.config import AugmentationConfig
-from ovos_ray.data.clips.augment import draw_colour, recolour
-from ovos_ray.data.clips.layered_clips import Motion, chained, draw_path
-from ovos_ray.data.clips.static_clips import synthesise
+from ovos_ray.pixels.augment import draw_colour, recolour
+from ovos_ray.pixels.layered_clips import Motion, chained, draw_path
+from ovos_ray.pixels.static_clips import synthesise
 from ovos_ray.seeding import generator
 
 __all__ = ["match_colours", "synthesise_pasted"]

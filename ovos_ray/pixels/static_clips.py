@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovos_ray.config import AugmentationConfig
-from ovos_ray.data.clips.augment import FILL, draw_colour, recolour, rotation_and_shear
+from ovos_ray.pixels.augment import FILL, draw_colour, recolour, rotation_and_shear
 from ovos_ray.seeding import generator
 
 __all__ = ["bend", "draw_spline", "synthesise", "thin_plate_spline", "warp_pair"]
