@@ -13,6 +13,7 @@ import pytest
 from davis_folder import FRAMES, HEIGHT, WIDTH, make_davis
 from PIL import Image
 
+from ovos_ray.data.folders.drawn_masks import LayerMasks
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError, OvosError
@@ -176,6 +177,24 @@ def test_what_cannot_be_is_a_named_error(tmp_path: Path, shapes: str, name: str,
     found = one_image(tmp_path, shapes, name)
     with pytest.raises(DataError, match=said):
         found.video("train", found.video_names("train")[0]).mask(0)
+
+
+def test_what_is_said_of_a_hidden_shape_is_said_of_no_other(tmp_path: Path) -> None:
+    named = '<attribute name="track_id">{}</attribute>'
+    shapes = [
+        shape(SMALL, outside=1, inside=named.format(7)),
+        shape(SMALL, inside=named.format(1)),
+        shape(SMALL, left=9, inside=named.format(2)),
+        shape(SMALL, left=9, outside=1, inside=named.format(1)),
+    ]
+    mask = one_image(tmp_path, "".join(shapes)).video("train", "v").mask(0)
+    assert set(np.unique(mask)) == {0, 1, 2}
+
+
+def test_more_objects_than_a_mask_can_tell_apart_are_a_named_error(tmp_path: Path) -> None:
+    Image.new("L", (WIDTH, HEIGHT), 255).save(tmp_path / "layer.png")
+    with pytest.raises(DataError, match="254 in a video"):
+        LayerMasks({0: {300: tmp_path / "layer.png"}})(0)
 
 
 def test_entities_are_refused_before_they_are_read(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class _File:
         self._path: list[str] = []
         self._text: dict[str, str] = {}
         self._track: str | None = None
-        self._is_track_id = False
+        self._is_track_id = self._is_shown = False
         parser = expat.ParserCreate()
         parser.buffer_text = True
         parser.StartDoctypeDeclHandler = self._refuse
@@ -108,7 +108,10 @@ class _File:
             self._images.append((given["name"], (int(given["height"]), int(given["width"]))))
         elif name == "track":
             self._track = given["id"]
-        elif name in ("mask", "polygon") and given.get("outside") != "1":
+        elif name in ("mask", "polygon") and given.get("outside") == "1":
+            self._is_shown = False
+        elif name in ("mask", "polygon"):
+            self._is_shown = True
             frame = len(self._images) - 1 if self._track is None else int(given["frame"])
             drawn = _outline(given) if name == "polygon" else _runs(given)
             self._shapes.append((frame, int(given.get("z_order", 0)), self._track, drawn))
@@ -117,7 +120,7 @@ class _File:
         self._is_track_id = name == "attribute" and given.get("name") == "track_id"
 
     def _characters(self, text: str) -> None:
-        if self._is_track_id and self._path[-2:-1] in (["mask"], ["polygon"]) and text.strip():
+        if self._is_track_id and self._is_shown and self._path[-2:-1] in (["mask"], ["polygon"]) and text.strip():
             frame, z_order, _, drawn = self._shapes[-1]
             self._shapes[-1] = frame, z_order, text.strip()[:100], drawn
         elif self._path[-2:-1] == ["original_size"]:

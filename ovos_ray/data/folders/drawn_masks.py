@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ovos_ray.data.masks import DAVIS_PALETTE, MAX_PIXELS, decode_binary_mask, decode_image
+from ovos_ray.data.masks import DAVIS_PALETTE, MAX_PIXELS, decode_binary_mask, decode_image, image_size
 from ovos_ray.errors import DataError, MissingExtraError
 
 __all__ = ["VOC_COLOURS", "BoxedRuns", "ColourMasks", "DrawnObjects", "LayerMasks", "read_colours"]
@@ -104,13 +104,14 @@ class LayerMasks:
             DataError: A file is damaged, or of another size than the others.
         """
         layers = sorted(self.layers[frame].items())
-        if len(layers) > _MOST_OBJECTS:
-            raise DataError(f"{layers[0][1]}: {len(layers)} objects in a frame, more than {_MOST_OBJECTS}")
-        drawn = [(object_id, path, decode_binary_mask(path)) for object_id, path in layers]
-        mask = np.zeros_like(drawn[0][2])
-        for object_id, path, layer in drawn:
+        first = layers[0][1]
+        if len(layers) > _MOST_OBJECTS or layers[-1][0] > 254:
+            raise DataError(f"{first}: {len(layers)} objects in a frame, at most {_MOST_OBJECTS}; 254 in a video")
+        mask = np.zeros(image_size(first), np.uint8)
+        for object_id, path in layers:  # one at a time: a stranger's may be large
+            layer = decode_binary_mask(path)
             if layer.shape != mask.shape:
-                raise DataError(f"{path}: another size than {drawn[0][1].name}, of the same frame")
+                raise DataError(f"{path}: another size than {first.name}, of the same frame")
             mask[layer > 0] = object_id
         return mask
 
