@@ -154,6 +154,16 @@ def test_what_lies_on_top_covers_and_the_parts_of_an_object_are_one(tmp_path: Pa
     np.testing.assert_array_equal(mask, expected)
 
 
+def test_the_images_of_a_projects_subset_are_found(tmp_path: Path) -> None:
+    one_image(tmp_path, shape(np.ones((4, 4), bool)))
+    (tmp_path / "images" / "v").rename(tmp_path / "away")
+    (tmp_path / "images" / "Train").mkdir()
+    (tmp_path / "away").rename(tmp_path / "images" / "Train" / "v")
+    video = open_dataset(tmp_path, layout="cvat-xml").video("train", "v")
+    assert video.frames == (tmp_path / "images" / "Train" / "v" / "00000.jpg",)
+    assert video.mask(0).sum() == 16
+
+
 SMALL = np.eye(4, dtype=bool)
 ENTITY = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b SYSTEM "file:///etc/passwd">]><annotations>&b;</annotations>'
 

@@ -69,7 +69,9 @@ class CvatXml(DatasetFolder):
         source, video = self._videos[name]
         for frame in video.frames:
             checked_name(frame, "frame", source, nested=True)
-        return drawn_video(name, video, source, [source.parent / part for part in FRAME_FOLDERS], layered=True)
+        places = [source.parent / part for part in FRAME_FOLDERS]
+        places += folders_in(source.parent / "images")  # of a project's subsets, which the names do not hold
+        return drawn_video(name, video, source, places, layered=True)
 
 
 def _exports(root: Path) -> list[Path]:
