@@ -59,11 +59,10 @@ def grabcut(image: Bytes, box: Box, clicks: Sequence[Click] = ()) -> Bools:
     if clicks:
         (a, b), (c, d), radius = place(x0, y0), place(x1, y1), max(1, round(_DOT * longer * scale))
         trimap[b:d, a:c][trimap[b:d, a:c] == cv2.GC_BGD] = cv2.GC_PR_BGD
-        clicked = np.zeros_like(trimap)
+        dots = np.full_like(trimap, cv2.GC_PR_BGD)
         for x, y, positive in clicks:
-            cv2.circle(trimap, place(x, y), radius, cv2.GC_FGD if positive else cv2.GC_BGD, cv2.FILLED)
-            cv2.circle(clicked, place(x, y), radius, 1, cv2.FILLED)
-        mask = _changed_at(clicked > 0, mask, _object(_cut(pixels, trimap)))
+            cv2.circle(dots, place(x, y), radius, cv2.GC_FGD if positive else cv2.GC_BGD, cv2.FILLED)
+        mask = _changed_at(dots != cv2.GC_PR_BGD, mask, _corrected(pixels, trimap, dots))
     found = np.zeros(image.shape[:2], bool)
     smooth = cv2.resize(mask * np.uint8(255), crop.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     found[top : y1 + margin, left : x1 + margin] = smooth > 127
@@ -81,6 +80,18 @@ def _in_box(pixels: Bytes, box: Box) -> Bytes:
     axes = int((x1 - x0) * _MIDDLE / 2), int((y1 - y0) * _MIDDLE / 2)
     cv2.ellipse(middle, ((x0 + x1) // 2, (y0 + y1) // 2), axes, 0, 0, 360, cv2.GC_FGD, cv2.FILLED)
     return max((_cut(pixels, colours), _cut(pixels, middle)), key=lambda trimap: _fills(_object(trimap), box))
+
+
+def _corrected(pixels: Bytes, trimap: Bytes, dots: Bytes) -> Bools:
+    """Returns the mask that clicks make of a box's trimap; `dots` is one where clicks are for and against."""
+    clicked = dots != cv2.GC_PR_BGD
+    middle, mask = trimap == cv2.GC_FGD, _object(trimap)
+    trimap = np.where(clicked, dots, trimap)
+    if (middle & (dots == cv2.GC_BGD)).any():  # it was no good guess, unless the object vanishes without it
+        other = _object(_cut(pixels, np.where(middle & ~clicked, np.uint8(cv2.GC_PR_FGD), trimap)))
+        if np.count_nonzero(other) > np.count_nonzero(mask) / 4:
+            return other
+    return _object(_cut(pixels, trimap))
 
 
 def _changed_at(clicked: Bools, mask: Bools, other: Bools) -> Bools:
