@@ -10,7 +10,7 @@ import typer
 
 from ovos_ray.cli.console import console, counted
 from ovos_ray.cli.models import fetched
-from ovos_ray.cli.options import Network
+from ovos_ray.cli.options import Network, PrompterName, PrompterWeights
 from ovos_ray.errors import ConfigError
 
 __all__ = ["label"]
@@ -30,17 +30,21 @@ def label(
     shortest_side: Annotated[
         int | None, typer.Option(help="Size of that preview (default: 480 on a GPU, 240 on a CPU).")
     ] = None,
+    prompter: PrompterName = "grabcut",
+    prompter_weights: PrompterWeights = None,
     port: Annotated[int, typer.Option(help="Where to listen, on this machine only; 0: any free port.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
     """Draws masks in the browser, and writes them where `pack --layout folder` reads them."""
     from ovos_ray.evaluate.infer.tracker import best_device
+    from ovos_ray.label.prompts import prompter_of
     from ovos_ray.label.server import LabelServer
     from ovos_ray.label.session import Session
     from ovos_ray.train.load_network import load_network
 
     loaded = None if checkpoint is None else load_network(fetched(checkpoint), network).to(best_device())
-    session = Session(path, loaded, shortest_side or (240 if best_device().type == "cpu" else 480))
+    made_by = prompter_of(prompter, prompter_weights)
+    session = Session(path, loaded, shortest_side or (240 if best_device().type == "cpu" else 480), made_by)
     try:
         server = LabelServer(session, port)
     except (OSError, OverflowError) as error:

@@ -20,6 +20,8 @@ __all__ = [
     "Network",
     "On",
     "Overrides",
+    "PrompterName",
+    "PrompterWeights",
     "Replace",
     "Verbose",
     "WaitForNodes",
@@ -52,6 +54,12 @@ Overrides = Annotated[
 Replace = Annotated[bool, typer.Option("--replace", help="Set aside what has this name and other settings.")]
 Again = Annotated[bool, typer.Option("--again", help="Train also where another finished run has computed the same.")]
 On = Annotated[str | None, typer.Option(help="With --dry-run: price for a GPU elsewhere: h100.")]
+PrompterName = Annotated[
+    str, typer.Option("--prompter", help="What makes masks of boxes: `grabcut`, or `sam` (needs ovos-ray[prompt]).")
+]
+PrompterWeights = Annotated[
+    str | None, typer.Option(help="With --prompter sam: a name of Hugging Face's hub, or a folder.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Ray's own log.")]
 WaitForNodes = Annotated[float, typer.Option(help="Minutes to wait for nodes of a cluster that may grow.")]
 

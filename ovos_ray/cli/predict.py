@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import typer
 
 from ovos_ray.cli.console import console, counted, progress_bar
 from ovos_ray.cli.models import fetched
-from ovos_ray.cli.options import LAYOUTS, Network, Verbose
+from ovos_ray.cli.options import LAYOUTS, Network, PrompterName, PrompterWeights, Verbose
 from ovos_ray.cli.prompts import keep_masks_of_boxes, one_video
 from ovos_ray.errors import ConfigError
 
@@ -46,6 +47,8 @@ def predict(
             help="Instead of a mask: 1:x0,y0,x1,y1 around object 1, or 42=1:x0,y0,x1,y1 in frame 42; may be repeated."
         ),
     ] = None,
+    prompter: PrompterName = "grabcut",
+    prompter_weights: PrompterWeights = None,
     direction: Annotated[
         str | None,
         typer.Option(
@@ -72,11 +75,15 @@ def predict(
     from ovos_ray.evaluate.infer.directions import Direction
     from ovos_ray.evaluate.infer.video_jobs import VideoJob, claim, fingerprint, plan_jobs
     from ovos_ray.evaluate.score.table import protocol_for
+    from ovos_ray.label.prompts import prompter_of
 
     if (root is None) == (frames is None):
         raise ConfigError(
             "give either --root or --frames", "--root for a dataset, --frames with --mask or --box for one video"
         )
+    if root is not None and (mask or box):
+        given = "--mask" if mask else "--box"
+        raise ConfigError(f"{given} is for one video, --root for a dataset with masks of its own", "use --frames")
     if evaluate and root is None:
         raise ConfigError("--evaluate needs the true masks of a dataset", "use --root, or `ovos-ray evaluate`")
     if num_workers < 1:
@@ -103,7 +110,8 @@ def predict(
         jobs = plan_jobs(folder, split, out, origin, soft=soft, overlay=overlay, direction=cast(Direction, way))
     else:
         with tempfile.TemporaryDirectory() as scratch:
-            video = one_video(frames, mask or [], box or [], Path(scratch))
+            made_by = functools.partial(prompter_of, prompter, prompter_weights)
+            video = one_video(frames, mask or [], box or [], made_by, Path(scratch))
             (job,) = claim(
                 out,
                 [VideoJob(video, out, soft, overlay, direction=cast(Direction, direction or "both"))],

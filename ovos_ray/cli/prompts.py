@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,19 +16,27 @@ from ovos_ray.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from ovos_ray.data.folders.video import Video
     from ovos_ray.evaluate.infer.video_jobs import VideoJob
+    from ovos_ray.label.prompts import Prompter
 
 __all__ = ["keep_masks_of_boxes", "one_video"]
 
 _KIND = "masks of boxes"
 
 
-def one_video(frames: Path | None, masks: Iterable[str], boxes: Iterable[str], scratch: Path) -> Video:
+def one_video(
+    frames: Path | None,
+    masks: Sequence[str],
+    boxes: Sequence[str],
+    prompter: Callable[[], Prompter],
+    scratch: Path,
+) -> Video:
     """Returns a video with the masks of some of its frames.
 
     Args:
         frames: A folder of frames, or a video file.
         masks: `MASK.png` of the first frame, or `FRAME=MASK.png`.
         boxes: `OBJECT:x0,y0,x1,y1` in the first frame, or `FRAME=OBJECT:x0,y0,x1,y1`.
+        prompter: Loads what makes masks of boxes; called where there are some.
         scratch: Where the masks of boxes are written.
 
     Raises:
@@ -56,10 +64,12 @@ def one_video(frames: Path | None, masks: Iterable[str], boxes: Iterable[str], s
             raise DataError(f"{frames} holds no images", "give a folder of frames, or a video file")
         video, names = Video(frames.name, images, None, {}, given="all"), [path.stem for path in images]
     found = _masks_by_frame(masks, names)
-    for index, objects in _boxes_by_frame(boxes, names).items():
-        if index in found:
-            raise ConfigError(f"frame {index} has both --mask and --box", "give one of them, or put both in one mask")
-        found[index] = _draw(video, index, objects, scratch)
+    objects = _boxes_by_frame(boxes, names)
+    if both := sorted(found.keys() & objects):
+        raise ConfigError(f"frame {both[0]} has both --mask and --box", "give one of them, or put both in one mask")
+    if objects:
+        draws = prompter()
+        found |= {index: _draw(video, index, ones, draws, scratch) for index, ones in objects.items()}
     return replace(video, masks=dict(sorted(found.items())))
 
 
@@ -135,7 +145,7 @@ def _frame_index(given: str, frame: str | None, names: list[str] | None) -> int:
     raise DataError(f"{given}: no frame {frame!r}", f"{there_are}; frames are numbered from 0")
 
 
-def _draw(video: Video, index: int, objects: dict[int, tuple[int, ...]], scratch: Path) -> Path:
+def _draw(video: Video, index: int, objects: dict[int, tuple[int, ...]], prompter: Prompter, scratch: Path) -> Path:
     """Writes the mask of a frame that boxes give; the later of two objects lies over the earlier one."""
     import numpy as np
 
@@ -150,7 +160,7 @@ def _draw(video: Video, index: int, objects: dict[int, tuple[int, ...]], scratch
         )
     mask = np.zeros(image.shape[:2], np.uint8)
     for object_id, box in objects.items():
-        mask[mask_from_box(image, box)] = object_id
+        mask[mask_from_box(image, box, prompter=prompter)] = object_id
     path = scratch / f"{index:05d}-box.png"
     path.write_bytes(encode_mask(mask))
     return path

@@ -1,6 +1,7 @@
 """A mask from a box and clicks, for whoever has not drawn one.
 
-What turns them into a mask is a prompter: any function of an image, a box and clicks. `grabcut` needs no weights.
+What turns them into a mask is a prompter: any function of an image, a box and clicks. `grabcut` needs no weights, `sam`
+is a network.
 
     mask = mask_from_box(frame, (10, 20, 200, 180), [Click(40, 60), Click(150, 90, positive=False)])
     tracker.add(mask)
@@ -14,13 +15,14 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ovos_ray.errors import DataError
+from ovos_ray.errors import ConfigError, DataError
 from ovos_ray.label.grabcut import grabcut
 
-__all__ = ["MOST_CLICKS", "Box", "Click", "Prompter", "grabcut", "mask_from_box"]
+__all__ = ["MOST_CLICKS", "PROMPTERS", "Box", "Click", "Prompter", "grabcut", "mask_from_box", "prompter_of"]
 
 Box: TypeAlias = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels: columns [x0, x1), rows [y0, y1)."""
+PROMPTERS = ("grabcut", "sam")
 MOST_CLICKS = 1000
 """More are refused: each is drawn, and nobody clicks so often."""
 
@@ -51,6 +53,30 @@ class Prompter(Protocol):
             clicks: They lie in the image, too.
         """
         ...
+
+
+def prompter_of(name: str, weights: str | None = None) -> Prompter:
+    """Returns the prompter of a name, on the best device there is.
+
+    Args:
+        name: `grabcut` or `sam`.
+        weights: Those of `sam`: a name of the hub, or a folder; None: the published ones.
+
+    Raises:
+        ConfigError: There is none of this name, or it takes no weights.
+        MissingExtraError: It needs a package that is not installed.
+        WeightsError: Its weights cannot be had.
+    """
+    if name not in PROMPTERS:
+        raise ConfigError(f"no prompter {name!r}", f"there are {', '.join(PROMPTERS)}")
+    if name == "grabcut":
+        if weights is not None:
+            raise ConfigError(f"--prompter-weights {weights}: grabcut has none", "add --prompter sam")
+        return grabcut
+    from ovos_ray.evaluate.infer.tracker import best_device
+    from ovos_ray.label.sam import DEFAULT_WEIGHTS, Sam
+
+    return Sam(weights or DEFAULT_WEIGHTS, best_device())
 
 
 def mask_from_box(
