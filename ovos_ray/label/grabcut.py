@@ -48,7 +48,8 @@ def grabcut(image: Bytes, box: Box, clicks: Sequence[Click] = ()) -> Bools:
     left, top = max(0, x0 - margin), max(0, y0 - margin)
     crop = image[top : y1 + margin, left : x1 + margin]
     scale = min(1.0, _SIDE / max(crop.shape[:2]))
-    small = cv2.resize(crop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else crop
+    size = [max(1, round(scale * side)) for side in crop.shape[1::-1]]
+    small = cv2.resize(crop, size, interpolation=cv2.INTER_AREA) if scale < 1 else crop
 
     def place(x: float, y: float) -> tuple[int, int]:
         return max(0, round((x - left) * scale)), max(0, round((y - top) * scale))

@@ -77,8 +77,17 @@ def test_any_box_gives_a_mask_or_says_what_to_do() -> None:
     image, truth = picture((80, 60, 40))
     assert similarity(mask_from_box(image, (-50, -50, 900, 900)), truth) > 0.9, "as wide as the frame"
     flat = np.full((50, 40, 3), 90, np.uint8)
-    for picked in (flat, flat[:1], flat[:, :1], image):
-        for box in ((3, 0, 4, 1), (0, 0, 1, 1), (0, 0, 40, 50), (0, 0, 2, 2), (39, 49, 99, 99), (5, 5, 35, 45)):
+    wide = np.random.default_rng(0).integers(0, 256, (1, 4000, 3)).astype(np.uint8)
+    for picked in (flat, flat[:1], flat[:, :1], image, wide, wide.transpose(1, 0, 2)):
+        for box in (
+            (0, 0, 4000, 4000),
+            (3, 0, 4, 1),
+            (0, 0, 1, 1),
+            (0, 0, 40, 50),
+            (0, 0, 2, 2),
+            (39, 49, 99, 99),
+            (5, 5, 35, 45),
+        ):
             with contextlib.suppress(DataError):
                 assert mask_from_box(picked, box).shape == picked.shape[:2]
     for box in ((10, 10, 10, 40), (50, 60, 40, 90), (500, 500, 600, 600), (-9, -9, 0, 0)):
