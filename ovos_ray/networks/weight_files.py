@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ovos_ray.errors import WeightsError
 
-__all__ = ["DIGEST_KEY", "read_weights_file", "state_dict_of"]
+__all__ = ["DIGEST_KEY", "read_weights_file", "refuse_expansion", "state_dict_of"]
 
 DIGEST_KEY = "weights_sha256"
 """Where a run's `result.json` keeps the SHA-256 of the weights beside it, by file name."""
@@ -129,20 +129,28 @@ def _check_archive(path: Path) -> None:
     """Refuses an archive that unpacks to far more than its own size, or whose checksums do not hold."""
     if not zipfile.is_zipfile(path):
         return  # the format of before torch 1.6, or no weights at all
-    size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-            if unpacked > _MOST_EXPANSION * size:
-                raise WeightsError(
-                    f"{path}: {size} bytes that unpack to {unpacked}, which no weights do",
-                    "only use weights from a source you trust",
-                )
+            refuse_expansion(archive, path.stat().st_size, str(path))
             whole = archive.testzip() is None
     except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, RuntimeError, ValueError) as error:
         raise _damaged(path) from error
     if not whole:
         raise _damaged(path)
+
+
+def refuse_expansion(archive: zipfile.ZipFile, size: int, name: str) -> None:
+    """Refuses what `torch.save` has written, or seems to have, where it unpacks to far more than its own size in bytes.
+
+    Raises:
+        WeightsError: It does.
+    """
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > _MOST_EXPANSION * size:
+        raise WeightsError(
+            f"{name}: {size} bytes that unpack to {unpacked}, which no weights do",
+            "only use weights from a source you trust",
+        )
 
 
 def _damaged(path: Path) -> WeightsError:

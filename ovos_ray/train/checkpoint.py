@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,7 +106,11 @@ class CheckpointStore:
     def _state(self, step: int, content: bytes) -> dict[str, Any]:
         import torch
 
+        from ovos_ray.networks.weight_files import refuse_expansion
+
         try:
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                refuse_expansion(archive, len(content), _folder(step))
             state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         except Exception as error:
             if "memory" in str(error):

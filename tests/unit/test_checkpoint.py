@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import CheckpointError
 from ovos_ray.storage import Storage
-from ovos_ray.train.checkpoint import CheckpointStore
+from ovos_ray.train.checkpoint import CheckpointStore, _marker
 from ovos_ray.train.run_folder import RunFolder
 
 
@@ -135,6 +137,22 @@ def test_a_malicious_checkpoint_is_not_executed(store: CheckpointStore) -> None:
     with pytest.raises(CheckpointError, match=r"step-00000010 was refused"):
         store.load(10)
     assert not Path("/tmp/ovos-should-not-exist").exists()
+
+
+def test_a_checkpoint_that_unpacks_to_far_more_than_it_is_is_refused(store: CheckpointStore) -> None:
+    store.save(10, state(10) | {"much": torch.zeros(2**22)})
+    packed = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(store.storage.read("step-00000010", "state.pt"))) as stored,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        for entry in stored.infolist():
+            archive.writestr(entry.filename, stored.read(entry))
+    assert len(packed.getvalue()) < 2**17
+    store.storage.write(packed.getvalue(), "step-00000010", "state.pt")
+    store.storage.write(_marker(10, packed.getvalue()), "step-00000010", "complete.json")
+    with pytest.raises(CheckpointError, match=r"step-00000010 was refused"):
+        store.load(10)
 
 
 def test_a_run_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
