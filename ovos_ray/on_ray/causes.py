@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, RayError, WorkerCrashedError
 
 from ovos_ray.errors import OvosError, StorageError
 from ovos_ray.on_ray.private import inner_errors
@@ -20,7 +20,9 @@ _LASTING = (TypeError, ValueError, LookupError, AttributeError, AssertionError, 
 
 def own_cause(error: BaseException | None) -> OvosError | None:
     """Returns the project's own error at the root of what Ray raised, or None."""
-    return next((e for e in _within(error) if isinstance(e, OvosError)), None)
+    own = [inner for inner in _within(error) if isinstance(inner, OvosError)]
+    # Ray's wrapper of one is one, too, by the name of `RayTaskError(DataError)`.
+    return next((inner for inner in own if not isinstance(inner, RayError)), own[0] if own else None)
 
 
 def lasting_cause(error: BaseException) -> BaseException | None:

@@ -136,3 +136,14 @@ def test_who_goes_on_with_a_spool_sends_nothing_that_its_last_owner_has_sent(
     assert late.complete
     assert not caplog.records, "such as: was sent before, its copy is gone"
     assert history(client, the_run(client, "handed on", "one"), "train/loss") == [(1, 0.5), (2, 0.25)]
+
+
+def test_what_ray_has_wrapped_is_told_by_its_own_name() -> None:
+    from ray.exceptions import RayTaskError
+
+    from ovos_ray.on_ray.causes import lasting_cause
+
+    inner = DataError("shard 3 is damaged", "pack it again")
+    wrapped = RayTaskError("train", "a long traceback", inner).as_instanceof_cause()
+    assert isinstance(wrapped, DataError), "by Ray's making"
+    assert lasting_cause(wrapped) is inner
