@@ -78,10 +78,6 @@ class MethodConfig:
     """Soft probabilities or one-hot argmax as the backward reference (open in the paper)."""
     allow_untrained_sensory: Annotated[bool, Computes, Live, Priced] = False
     """Permits 1-step on recurrent networks, which leaves their sensory update without gradient."""
-    smallest_confidence: Annotated[float, Fraction, Computes, Live, Added(before=0.0)] = 0.0
-    """Samples whose predicted reference is less confident have no part in the loss: the mean probability of the pixels
-    that it calls foreground, 0 where it finds none. Needs `data.static_share`, without which nothing may ever begin to
-    learn; 0: all take part, as in the paper."""
     vanished: Annotated[Literal["keep", "leave_out"], Computes, Live, Added(before="keep")] = "keep"
     """What becomes of an object that the forward mask of frame T does not show: `keep` compares it with the label of
     frame 0 all the same, as the paper does; `leave_out` counts it as right. That mask alone decides, since frame T has

@@ -78,19 +78,13 @@ def one_shot_loss(
         back_features, forward_features = _encode_once(network, clip, walked, order, numerics)
 
     described: dict[str, Tensor] = {}
-    weight = clip.weight
     if config.reference == "empty":
         reference = torch.zeros_like(clip.masks)
     elif config.reference == "true":
         reference = one_hot(_label_of_last(batch, clip), 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
     else:
         reference = _walk_forward(network, clip, forward_features, config, numerics)
-        confidence = mask_confidence(reference)
-        described = _describe_reference(reference, confidence, batch, clip)
-        if config.smallest_confidence:
-            trusted = confidence >= config.smallest_confidence
-            described["trusted_samples"] = clip.mean(trusted.float())
-            weight = weight * trusted
+        described = _describe_reference(reference, mask_confidence(reference), batch, clip)
 
     heads: list[AuxiliaryLogits] | None = [] if uses_auxiliary(config.loss) else None
     with numerics.for_gradient(clip.frames.device):
@@ -121,7 +115,7 @@ def one_shot_loss(
         auxiliary=auxiliary,
         generators=clip.draws.per_sample,
     )
-    loss, scalars = total_loss(parts, weight)
+    loss, scalars = total_loss(parts, clip.weight)
     return loss, scalars | _describe(backward[-1], reference, clip) | described
 
 

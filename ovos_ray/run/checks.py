@@ -42,7 +42,6 @@ def check_config(config: ExperimentConfig) -> None:
             "data.static_share mixes static clips into those of videos, and data.source=static has no others",
             "leave one of them out",
         )
-    _check_beyond(config)
     check_split(data.batch_size, config.train.num_workers)
     _check_elastic(config.train)
     needs_labels = [key for key in ("clip_merging", "time_reversal") if getattr(data, key)]
@@ -125,18 +124,6 @@ def _check_elastic(train: TrainConfig) -> None:
         raise ConfigError(
             f"train.min_workers = {train.min_workers} is out of range",
             f"give 1 to train.num_workers = {train.num_workers}, the most workers there will be",
-        )
-
-
-def _check_beyond(config: ExperimentConfig) -> None:
-    """Checks the settings that are not in the paper."""
-    method, data = config.method, config.data
-    soft = method.reference == "predicted" and method.reference_mask == "soft"
-    if method.smallest_confidence and not (data.static_share and soft):
-        raise ConfigError(
-            f"method.smallest_confidence = {method.smallest_confidence} lets a network learn only from what it "
-            "predicts well already",
-            "begin with static steps, such as data.static_share=[[0, 1], [0.25, 0.25]], and a soft predicted reference",
         )
 
 

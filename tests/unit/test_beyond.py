@@ -1,4 +1,4 @@
-"""What goes beyond the paper: averaged weights, the oracle reference, trusted references."""
+"""What goes beyond the paper: averaged weights, the oracle reference, what forward masks say."""
 
 from __future__ import annotations
 
@@ -139,27 +139,6 @@ def test_confidence_is_the_mean_probability_of_what_is_found() -> None:
     assert mask_confidence(masks).tolist() == pytest.approx([0.75, 0.4, 0.0])
 
 
-def test_samples_with_an_unsure_reference_have_no_part_in_the_loss() -> None:
-    network, batch = networks.build("stcn-tiny", seed=0), make_batch()
-    whole, scalars = one_shot_loss(network, batch, TWO_STEP, rng())
-    assert "trusted_samples" not in scalars
-    confidences = []
-    for sample in range(4):
-        weight = torch.zeros(4)
-        weight[sample] = 1
-        confidences.append(
-            float(one_shot_loss(network, {**batch, "weight": weight}, TWO_STEP, rng())[1]["reference_confidence"])
-        )
-    bar = sorted(confidences)[2]
-    trusting = override(TWO_STEP, {"smallest_confidence": bar - 1e-4})
-    found, scalars = one_shot_loss(network, batch, trusting, rng())
-    kept = torch.tensor([float(c >= bar - 1e-4) for c in confidences])
-    assert 1 <= kept.sum() < 4
-    assert torch.equal(found, one_shot_loss(network, {**batch, "weight": kept}, TWO_STEP, rng())[0])
-    assert float(scalars["trusted_samples"]) == kept.mean()
-    assert not torch.equal(found, whole)
-
-
 def test_labels_of_later_frames_are_shown_and_not_trained_on(shards: Path, all_labels: Path, tmp_path: Path) -> None:
     records: dict[str, list[dict[str, Any]]] = {"first": [], "all": []}
     weights = {}
@@ -179,7 +158,6 @@ def test_labels_of_later_frames_are_shown_and_not_trained_on(shards: Path, all_l
     ("changes", "message"),
     [
         ({"method.reference": "true"}, "method.reference = 'true' needs a label on every frame"),
-        ({"method.smallest_confidence": 0.7}, "begin with static steps"),
         ({"train.ema_decay": 1.5}, "train.ema_decay = 1.5 is out of range"),
     ],
 )

@@ -176,7 +176,7 @@ def test_a_setting_that_is_gone_neither_refuses_a_run_nor_changes_its_digest(mon
 def test_a_setting_that_came_and_went_leaves_no_trace() -> None:
     stored = to_store(ExperimentConfig())
     plain = json.loads(json.dumps(stored["config"]))
-    with_horizon = {**plain, "method": {**plain["method"], "horizon": []}}
+    with_horizon = {**plain, "method": {**plain["method"], "horizon": [], "smallest_confidence": 0.0}}
     assert read_stored(with_horizon, SCHEMA) == ExperimentConfig()
     with_horizon["method"]["horizon"] = [[0.0, 3]]
     with pytest.raises(ConfigError, match=r"method.horizon = .* no longer there"):
