@@ -28,6 +28,7 @@ from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.score import finished_runs, score_run
 from ovos_ray.storage import Storage
+from ovos_ray.track import sink as sink_module
 from ovos_ray.track.bucket import finish_and_keep, sync_bucket
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.checkpoint import CheckpointStore
@@ -229,8 +230,9 @@ def test_a_bucket_that_is_gone_is_named_and_the_data_is_not_blamed(
 
 
 def test_records_that_were_not_sent_outlive_the_machine_and_are_sent_from_another(
-    bucket: str, store: str, client: Any, tmp_path: Path, impatient: None
+    bucket: str, store: str, client: Any, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sink_module, "_PATIENCE_WHEN_AWAY_S", 0.5)
     storage = Storage(bucket) / "away" / "study"
     runs = {"sweep": None, "one": "sweep", "two": "sweep"}
     for name, parent in runs.items():
