@@ -8,15 +8,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import multiprocessing
+import os
 import pickle
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import TYPE_CHECKING, Any
 
 from ovos_ray.errors import ConfigError, OvosError, TrainingError
 from ovos_ray.run.failure import mark_failed
@@ -28,16 +29,20 @@ from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.study.summary import SweepResult
 from ovos_ray.train.run_folder import RunFolder
 
+if TYPE_CHECKING:  # Windows has no fork servers
+    from multiprocessing.context import ForkServerContext, SpawnContext
+
 __all__ = ["run_plain"]
 
 _Record = dict[str, Any]
 _ERROR = "error"
+_FOR_LOGS = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
 
 
 @dataclass
 class _Child:
     request: RunRequest
-    process: SpawnProcess
+    process: BaseProcess
     error: OvosError | None = None
 
 
@@ -108,20 +113,34 @@ def _run_all(_: SearchSpace, __: Sequence[Trial], todo: Mapping[str, RunRequest]
 
 
 def _start(request: RunRequest, index: int) -> tuple[Connection, _Child]:
-    # Spawned, not forked: torch's threads do not survive a fork.
-    context = get_context("spawn")
+    context = _context(logs=bool(request.config.tracking_uri))
     receiver, sender = context.Pipe(duplex=False)
     # Watchers stay here: they need not be picklable.
     stage = request.pretraining and dataclasses.replace(request.pretraining, watcher=None)
     unwatched = dataclasses.replace(request, watcher=None, pretraining=stage)
-    process = context.Process(target=_run_one, args=(unwatched, index, sender), name=request.config.name, daemon=True)
+    arguments = (unwatched, index, sender, dict(os.environ))
+    process = context.Process(target=_run_one, args=arguments, name=request.config.name, daemon=True)
     process.start()
     sender.close()  # the child's end closes with the child, however it ends
     return receiver, _Child(request, process)
 
 
-def _run_one(request: RunRequest, index: int, sender: Connection) -> None:
+def _context(*, logs: bool) -> SpawnContext | ForkServerContext:
+    """Returns how trials start: from a process that has imported what they need and computed nothing, so at once.
+
+    Not as copies of this process, as torch's threads do not survive that.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo", *(_FOR_LOGS if logs else ())])
+    return context
+
+
+def _run_one(request: RunRequest, index: int, sender: Connection, environment: Mapping[str, str]) -> None:
     """Runs one trial in a process of its own; if the parent is gone, its next record ends it."""
+    os.environ.clear()  # of when the first trial started
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says when to stop
     try:
         fit_here(dataclasses.replace(request, watcher=sender.send), index=index)

@@ -23,6 +23,7 @@ from ovos_ray.study.summary import summarise
 from ovos_ray.train.run_folder import RunFolder
 
 
+@pytest.mark.nightly
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")

@@ -256,3 +256,16 @@ def test_a_run_that_asks_for_a_gpu_is_refused_where_none_is(base: ExperimentConf
     config = change(base, {"name": "gpu", "train.gpus_per_worker": 0.5, "tracking_uri": "", "evaluation.root": None})
     with pytest.raises(ResourceError, match="no GPU that torch can use"):
         fit_here(RunRequest(config, "plain", "gpu"))
+
+
+def test_a_trial_has_the_environment_of_when_its_study_started(
+    base: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the process that trials are copied from is older."""
+    changes = {"network.name": "stcn", "network.init": "imagenet", "tracking_uri": "", "evaluation.root": None}
+    space = SearchSpace(name="environment", trainable="none", seeds=(0,), overrides=changes)
+    trials, _ = expand(space, base)
+    for folder in (str(tmp_path / "one"), str(tmp_path / "two")):
+        monkeypatch.setenv("OVOS_IMAGENET", folder)
+        (failure,) = run_plain(space, trials).failed
+        assert folder in failure.reason + failure.remedy
