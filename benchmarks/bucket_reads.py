@@ -1,92 +1,161 @@
-"""Requests and bytes that a clip takes from a bucket, and the seconds that follow from them.
+"""Requests, bytes and memory that clips take from shards: by row groups of 4, 2 and 1, and by the places in a footer.
 
     python benchmarks/bucket_reads.py
 
-Counted on a file that stands for a bucket's; a request is taken to last 20 ms and a stream to bring 100 MB/s, as S3
-does within a region. `Arrow alone` makes a request for each run of row groups.
+One shard file of noise in JPEGs of 146 kB, as 854x480 frames are: many videos of 27 frames (YouTube-VOS), and of 70
+(DAVIS). Clips are those of the recipes. Opening a file in a bucket counts as a request.
 """
 
 from __future__ import annotations
 
+import ctypes
+import dataclasses
 import itertools
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import psutil
+from pyarrow import fs
 
-from ovos_ray.data.shards.reader import SCHEMA, _extent
-from ovos_ray.storage import RemoteFile
+from ovos_ray.data.clips.plan import Clip, Plan
+from ovos_ray.data.folders.video import Video
+from ovos_ray.data.masks import ObjectBox
+from ovos_ray.data.shards import shard_file
+from ovos_ray.data.shards.index import LabelBudget, ShardFile, ShardIndex
+from ovos_ray.data.shards.places import Places
+from ovos_ray.data.shards.reader import ShardReader
+from ovos_ray.data.shards.shard_file import row_checksum
+from ovos_ray.packing.prepare import PackedRow
+from ovos_ray.packing.writer import ShardWriter
+from ovos_ray.storage import Storage
+from trainables import one_shot
 
-FRAMES, FRAME_BYTES, ROWS = 100, 60_000, 4
-CLIPS, CLIP_LENGTH = 200, 8
-REQUEST_S, BYTES_PER_S = 0.020, 100e6
+FRAME_BYTES, LABEL_BYTES = 146_000, 3000
+DATASETS = {"YouTube-VOS": (68, 27, 5), "DAVIS": (26, 70, 1)}  # videos of a file, frames of each, frame interval
+RECIPES = {"STCN": one_shot.stcn().data, "XMem": one_shot.xmem().data}
+CLIPS, COPIES = 150, 20
+
+
+class Bucket:
+    """A disk that is taken for a bucket, and counts what is asked of it."""
+
+    type_name = "counted"
+
+    def __init__(self) -> None:
+        self.requests = self.bytes = 0
+
+    def open_input_file(self, path: str) -> Any:
+        """Opens a file of it."""
+        self.requests += 1
+        return Counted(self, fs.LocalFileSystem().open_input_file(path))
 
 
 class Counted:
-    """A file that counts what is asked of it."""
+    """A file of it."""
 
-    def __init__(self, path: Path) -> None:
-        self.content, self.requests, self.bytes = path.read_bytes(), 0, 0
-
-    def open_input_file(self, _: str) -> Counted:
-        """Opens it."""
-        return self
-
-    def size(self) -> int:
-        """Returns its length in bytes."""
-        return len(self.content)
+    def __init__(self, bucket: Bucket, file: Any) -> None:
+        self.bucket, self.file, self.size = bucket, file, file.size
 
     def read_at(self, size: int, start: int) -> bytes:
         """Returns a part of it."""
-        self.requests, self.bytes = self.requests + 1, self.bytes + size
-        return self.content[start : start + size]
+        self.bucket.requests, self.bucket.bytes = self.bucket.requests + 1, self.bucket.bytes + size
+        content: bytes = self.file.read_at(size, start)
+        return content
 
 
-def write(path: Path, videos: int) -> None:
+def write(folder: Path, rows_per_group: int, videos: int, frames: int, interval: int) -> None:
     rng = np.random.default_rng(0)
-    with pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=False) as writer:
-        for first in range(0, videos * FRAMES, ROWS):
-            rows: list[dict[str, Any]] = [
-                {
-                    "dataset": "d", "video": f"v{row // FRAMES}", "frame": row % FRAMES, "name": f"{row % FRAMES:05d}",
-                    "jpeg": rng.bytes(int(FRAME_BYTES * rng.uniform(0.7, 1.3))),
-                    "label": rng.bytes(3000) if row % FRAMES == 0 else None,
-                    "height": 480, "width": 854, "checksum": "0" * 16,
-                }
-                for row in range(first, first + ROWS)
-            ]  # fmt: skip
-            writer.write_table(pa.Table.from_pylist(rows, SCHEMA), row_group_size=ROWS)
+    box = (ObjectBox(1, 0, 0, 50, 50, 9),)
+
+    def row(video: str, frame: int) -> PackedRow:
+        jpeg = rng.bytes(int(FRAME_BYTES * rng.uniform(0.7, 1.3)))
+        label = None if frame else rng.bytes(LABEL_BYTES)
+        checksum = row_checksum(video, frame, f"{frame:05d}", jpeg, label)
+        return PackedRow(frame, None, f"{frame:05d}", jpeg, label, 480, 854, () if frame else box, checksum=checksum)
+
+    with ShardWriter(folder / "frames-00000.parquet", "noise", 0, rows_per_group) as writer:
+        for number in range(videos):
+            video = Video(f"{number:010x}", (), None, {})
+            writer.add(video, (row(video.name, frame) for frame in range(frames)), one_frame_allowed=False)
+    ShardIndex(
+        dataset="noise", layout="davis2017", split="train", labels="first", frame_interval=interval, shortest_side=None,
+        num_reencoded=0, budget=LabelBudget(videos, videos * frames), digest="0" * 16, source_digest="0" * 16,
+        rows_per_group=rows_per_group, files=(ShardFile("frames-00000.parquet", writer.num_rows),),
+        videos=tuple(writer.videos),
+    ).save(Storage(str(folder)))  # fmt: skip
 
 
-def groups_of(draw: np.random.Generator, videos: int, max_skip: int) -> Sequence[int]:
-    first = int(draw.integers(videos)) * FRAMES
-    rows = first + np.concatenate([[0], np.cumsum(draw.integers(1, max_skip + 1, CLIP_LENGTH - 1))])
-    return [int(group) for group in np.unique(rows[rows < first + FRAMES] // ROWS)]
+def clips_of(folder: Path, recipe: str, max_skip: int | None) -> Sequence[Clip]:
+    """Clips of a whole training with one D, or with the recipe's own."""
+    data = dataclasses.replace(RECIPES[recipe], shards=(str(folder),), multipliers=())
+    if max_skip is not None:
+        data = dataclasses.replace(data, max_skip=((0.0, max_skip),))
+    plan = Plan.load(data, seed=0, steps=CLIPS)
+    return [plan.clip(step * data.batch_size) for step in range(CLIPS)]
+
+
+def from_bucket(reader: ShardReader, bucket: Bucket, clips: Sequence[Clip]) -> str:
+    """Requests a clip, and how many times what it wants it reads."""
+    bucket.requests = bucket.bytes = wanted = 0
+    for clip in clips:
+        wanted += sum(len(row.jpeg) + len(row.label or b"") for row in reader.read(clip.video, clip.frames))
+    return f"{bucket.requests / CLIPS:.1f}, {bucket.bytes / wanted:.2f}"
+
+
+def opening(folder: Path, bucket: Bucket) -> str:
+    """What a process pays for an open file."""
+    readers = [ShardReader(folder) for _ in range(COPIES)]
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    own, bucket.requests, bucket.bytes = psutil.Process().memory_full_info().uss, 0, 0
+    before = time.process_time()
+    for reader in readers:
+        reader._file(0)
+    taken = 1e3 * (time.process_time() - before) / COPIES
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    memory = (psutil.Process().memory_full_info().uss - own) / COPIES / 2**20
+    requests, size = bucket.requests / COPIES, bucket.bytes / COPIES / 1e3
+    return f"{requests:.0f} requests, {size:.0f} kB, {taken:.1f} ms of processor time, {memory:.2f} MiB kept"
+
+
+def on_disk(folder: Path, clips: Sequence[Clip]) -> str:
+    """Processor milliseconds of reading a clip that the page cache holds."""
+    reader, taken = ShardReader(folder), []
+    for _ in range(4):
+        before = time.process_time()
+        for clip in clips:
+            reader.read(clip.video, clip.frames)
+        taken.append(1e3 * (time.process_time() - before) / CLIPS)
+    return f"{min(taken):.2f}"
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        path, videos = Path(folder, "frames.parquet"), 10
-        write(path, videos)
-        ways = {"Arrow alone": None, "holes to 256 KiB": 1 << 18, "to 1 MiB": 1 << 20, "to 4 MiB": 1 << 22}
-        print(f"{'':20}{'D':>4}{'requests':>10}{'MB':>8}{'s':>8}   a clip of {CLIP_LENGTH} frames")
-        for max_skip, (name, hole) in itertools.product((5, 10, 25), ways.items()):
-            source, draw = Counted(path), np.random.default_rng(1)
-            remote = RemoteFile(source, "x", "s3://b/x")
-            parquet = pq.ParquetFile(pa.PythonFile(remote, mode="r"))
-            source.requests = source.bytes = 0
-            for _ in range(CLIPS):
-                groups = groups_of(draw, videos, max_skip)
-                if hole is not None:
-                    remote.keep((_extent(parquet, group) for group in groups), hole=hole)
-                parquet.read_row_groups(groups, columns=["video", "frame", "name", "jpeg", "label", "checksum"])
-            requests, size = source.requests / CLIPS, source.bytes / CLIPS
-            seconds = requests * REQUEST_S + size / BYTES_PER_S
-            print(f"{name:20}{max_skip:4}{requests:10.1f}{size / 1e6:8.2f}{seconds:8.3f}")
+    module: Any = shard_file
+    found_by, filesystem_of = Places.of, module.filesystem_of
+    for name, (rows_per_group, by_places) in itertools.product(
+        DATASETS, ((4, False), (2, False), (1, False), (4, True))
+    ):
+        with tempfile.TemporaryDirectory() as text:
+            folder, bucket = Path(text), Bucket()
+            write(folder, rows_per_group, *DATASETS[name])
+            Places.of = found_by if by_places else lambda *_: None  # type: ignore[method-assign]
+            in_bucket = lambda location, bucket=bucket: (bucket, str(location))  # noqa: E731
+            print(f"\n{name}, groups of {rows_per_group}, by {'places' if by_places else 'groups'}", flush=True)
+            module.filesystem_of = in_bucket
+            print(f"  a file opened in a bucket: {opening(folder, bucket)}")
+            print("  requests a clip, bytes read of bytes wanted, ms on a disk:")
+            for recipe, max_skip in itertools.product(RECIPES, (5, 15, 25, None)):
+                clips = clips_of(folder, recipe, max_skip)
+                module.filesystem_of = in_bucket
+                reader = ShardReader(folder)
+                reader._file(0)
+                far = from_bucket(reader, bucket, clips)
+                module.filesystem_of = filesystem_of
+                skip = "its own D" if max_skip is None else f"D = {max_skip}"
+                print(f"  {recipe}, {skip}: {far}, {on_disk(folder, clips)}", flush=True)
 
 
 if __name__ == "__main__":

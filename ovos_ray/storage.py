@@ -25,7 +25,7 @@ from ovos_ray.io import atomic_path
 if TYPE_CHECKING:
     from pyarrow import fs
 
-__all__ = ["RemoteFile", "Storage", "filesystem_of", "location_of", "persistently"]
+__all__ = ["RangedFile", "Storage", "filesystem_of", "location_of", "persistently"]
 
 PATIENCE_S = 120.0
 """How long a request that fails is made again."""
@@ -115,13 +115,18 @@ def persistently(location: str, request: Callable[[], _T]) -> _T:
         raise
 
 
-class RemoteFile:
-    """A file in a bucket, for Arrow to read from (`pyarrow.PythonFile`): each read is whole, or is made again.
+class RangedFile:
+    """A file in a bucket or on a disk, read in parts: each read is whole, or is made again.
+
+    Arrow can read from it, too (`pyarrow.PythonFile`).
 
     Args:
-        filesystem: Of the bucket.
+        filesystem: Of the bucket or disk.
         path: In it.
-        location: What messages call it, with its scheme.
+        location: What messages call it; in a bucket with its scheme.
+
+    Attributes:
+        size: In bytes.
 
     Raises:
         FileNotFoundError: There is none.
@@ -133,7 +138,7 @@ class RemoteFile:
     def __init__(self, filesystem: fs.FileSystem, path: str, location: str) -> None:
         self._location = location
         self._file = persistently(location, lambda: filesystem.open_input_file(path))
-        self._size = persistently(location, self._file.size)
+        self.size = persistently(location, self._file.size)
         self._at = 0
         self._kept: list[tuple[int, bytes]] = []
 
@@ -155,23 +160,27 @@ class RemoteFile:
 
     def keep_end(self, size: int) -> None:
         """Reads the last bytes, where Arrow looks first, in one request."""
-        self.keep([(max(self._size - size, 0), self._size)])
+        self.keep([(max(self.size - size, 0), self.size)])
 
     def read(self, size: int = -1) -> bytes:
         """Reads from the current place on, fewer bytes only where the file ends."""
-        start, end = self._at, self._size if size < 0 else min(self._at + size, self._size)
+        start, self._at = self._at, self.size if size < 0 else min(self._at + size, self.size)
+        return self.part(start, self._at)
+
+    def part(self, start: int, end: int) -> bytes:
+        """Returns the bytes from one place to another, of what is kept if they are there.
+
+        Raises:
+            OSError: The file ends before.
+        """
         for first, content in self._kept:
             if first <= start and end <= first + len(content):
-                found = content[start - first : end - first]
-                break
-        else:
-            found = self._range(start, max(end - start, 0))
-        self._at = end
-        return found
+                return content[start - first : end - first]
+        return self._range(start, max(end - start, 0))
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Goes to a place."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
         return self._at
 
     def tell(self) -> int:
@@ -183,6 +192,9 @@ class RemoteFile:
         self._kept, self.closed = [], True
 
     def _range(self, start: int, size: int) -> bytes:
+        if not 0 <= start <= start + size <= self.size:
+            raise OSError(f"bytes {start} to {start + size} of a file of {self.size}")
+
         def request() -> bytes:
             content = bytes(self._file.read_at(size, start))
             if len(content) != size:

@@ -24,7 +24,7 @@ from ovos_ray.data.masks import (
     require_upright,
     without_metadata,
 )
-from ovos_ray.data.shards.reader import row_checksum
+from ovos_ray.data.shards.shard_file import row_checksum
 from ovos_ray.errors import DataError
 from ovos_ray.packing.label_choice import LabelFrame, Labels, chosen_frames
 

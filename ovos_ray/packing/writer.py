@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import ObjectBox
-from ovos_ray.data.shards.reader import SCHEMA
+from ovos_ray.data.shards.places import PLACES_KEY, text_of
+from ovos_ray.data.shards.shard_file import SCHEMA
 from ovos_ray.data.shards.video_entry import VideoEntry
 from ovos_ray.packing.prepare import PackedRow
 
@@ -34,16 +35,22 @@ class ShardWriter:
         self.checksums: list[str] = []
         self.num_reencoded = self.num_rows = 0
         self._dataset, self._number, self._rows_per_group = dataset, number, rows_per_group
-        # JPEG and PNG do not compress further; statistics of binary columns would repeat whole images.
-        self._parquet = pq.ParquetWriter(path, SCHEMA, compression="none", use_dictionary=False, write_statistics=False)
+        # JPEG and PNG do not compress further; statistics of binary columns would repeat whole images. A column has one
+        # page in each row group, as `Places` takes it to be.
+        plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+        pages = {"write_batch_size": rows_per_group, "data_page_size": 2**30}
+        self._parquet = pq.ParquetWriter(path, SCHEMA, **plain, **pages)
+        self._places: list[tuple[int, int, str]] = []
         self._waiting: list[dict[str, Any]] = []
 
     def __enter__(self) -> ShardWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if error is None and self._waiting:
-            self._flush()
+        if error is None:
+            if self._waiting:
+                self._flush()
+            self._parquet.add_key_value_metadata({PLACES_KEY: text_of(self._places)})
         self._parquet.close()
 
     def add(self, video: Video, rows: Iterator[PackedRow], *, one_frame_allowed: bool) -> list[str]:
@@ -92,6 +99,7 @@ class ShardWriter:
             }
         )
         self.checksums.append(row.checksum)
+        self._places.append((len(row.jpeg), len(row.label or b""), row.checksum))
         self.num_reencoded += row.reencoded
         self.num_rows += 1
         if len(self._waiting) == self._rows_per_group:

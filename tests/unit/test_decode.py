@@ -192,7 +192,7 @@ def test_a_storage_out_of_reach_is_an_error_and_no_bad_row(folder: Path, monkeyp
         def opened(*_: object) -> None:
             raise error
 
-        monkeypatch.setattr("ovos_ray.data.shards.reader._open", opened)
+        monkeypatch.setattr("ovos_ray.data.shards.reader.open_shard", opened)
 
     answers(StorageError("s3://b: the storage cannot be reached"))
     with pytest.raises(StorageError):

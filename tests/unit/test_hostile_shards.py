@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.reader import SCHEMA, ShardReader, row_checksum
+from ovos_ray.data.shards.reader import ShardReader
+from ovos_ray.data.shards.shard_file import SCHEMA, row_checksum
 from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError

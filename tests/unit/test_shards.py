@@ -95,21 +95,6 @@ def test_frames_come_back_byte_for_byte(
     assert pickle.loads(pickle.dumps(reader)).read("v0", [1]) == reader.read("v0", [1])
 
 
-def test_only_the_row_groups_of_the_clip_are_read(
-    davis: DatasetFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pack(davis, tmp_path / "shards", rows_per_group=2)
-    read: list[int] = []
-    original = pq.ParquetFile.read_row_groups
-    monkeypatch.setattr(
-        pq.ParquetFile,
-        "read_row_groups",
-        lambda self, groups, **kw: (read.extend(groups), original(self, groups, **kw))[1],
-    )
-    ShardReader(tmp_path / "shards").read("v1", [1, 2])
-    assert read == [3, 4]
-
-
 def test_the_index_survives_a_round_trip_and_describes_the_labels(davis: DatasetFolder, tmp_path: Path) -> None:
     index = pack(davis, tmp_path / "shards")
     assert ShardIndex.load(tmp_path / "shards") == index

@@ -12,7 +12,7 @@ import pytest
 
 from ovos_ray import storage
 from ovos_ray.errors import OvosError, StorageError
-from ovos_ray.storage import RemoteFile, Storage, persistently
+from ovos_ray.storage import RangedFile, Storage, persistently
 
 TIMEOUT = "AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28, Timeout was reached"
 DENIED = "AWS Error ACCESS_DENIED during HeadObject operation: No response body."
@@ -103,7 +103,7 @@ class Bucket:
 def test_a_short_read_never_counts_and_what_is_kept_is_not_asked_for_again() -> None:
     content = bytes(range(256)) * 100
     bucket = Bucket(content, cut_every=2)
-    file: Any = RemoteFile(bucket, "x", "s3://b/x")  # type: ignore[arg-type]
+    file: Any = RangedFile(bucket, "x", "s3://b/x")  # type: ignore[arg-type]
     file.keep([(100, 200), (250, 300), (9000, 9100)], hole=64)
     assert bucket.asked[:2] == [(100, 200), (9000, 100)]
     asked = len(bucket.asked)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.io import atomic_path, exclusive
-from ovos_ray.storage import RemoteFile
+from ovos_ray.storage import RangedFile
 
 __all__ = ["cached_path", "is_cached"]
 
@@ -29,7 +29,7 @@ def cached_path(cache: str, folder: str, index: ShardIndex, shard: int) -> Path:
     return Path(cache, hashlib.sha256(parts.encode()).hexdigest()[:16], index.files[shard].name)
 
 
-def is_cached(path: Path, opened: Callable[[], RemoteFile]) -> bool:
+def is_cached(path: Path, opened: Callable[[], RangedFile]) -> bool:
     """Whether a file of a bucket is on this disk now: it is fetched if there is room for it and a gigabyte more.
 
     Raises:

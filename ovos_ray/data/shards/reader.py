@@ -1,51 +1,27 @@
-"""One row per frame: the columns of a shard, and a reader that touches only the row groups a clip needs."""
+"""A reader of shards that touches only what a clip needs."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.data.shards.node_cache import cached_path, is_cached
+from ovos_ray.data.shards.node_cache import cached_path
+from ovos_ray.data.shards.shard_file import REMEDY, OpenShard, extent, open_shard, require_plain, row_checksum
+from ovos_ray.data.shards.video_entry import VideoEntry
 from ovos_ray.errors import DataError, StorageError
-from ovos_ray.storage import RemoteFile, filesystem_of, persistently
 
-__all__ = ["SCHEMA", "FrameRow", "ShardReader", "open_shard", "require_plain", "row_checksum"]
+__all__ = ["FrameRow", "ShardReader"]
 
-SCHEMA = pa.schema(
-    [
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("video", pa.string(), nullable=False),
-        pa.field("frame", pa.int32(), nullable=False),
-        pa.field("name", pa.string(), nullable=False),
-        pa.field("jpeg", pa.binary(), nullable=False),
-        pa.field("label", pa.binary()),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("checksum", pa.string(), nullable=False),
-    ]
-)
-_PLAIN = frozenset({"PLAIN", "RLE"})  # RLE: which labels are there
 _log = logging.getLogger(__name__)
 _MOST_OPEN = 64  # files of one folder, per process
-_FOOTER_BYTES = 1 << 16
 _READ = ["video", "frame", "name", "jpeg", "label", "checksum"]
-
-
-def row_checksum(video: str, frame: int, name: str, jpeg: bytes, label: bytes | None) -> str:
-    """Returns 16 hex digits that tie a frame's bytes and its label's to their place."""
-    state = hashlib.blake2b(f"{video}\n{frame}\n{name}\n{len(jpeg)}\n".encode(), digest_size=8)
-    state.update(jpeg)
-    state.update(b"no label" if label is None else label)
-    return state.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -56,74 +32,6 @@ class FrameRow:
     name: str
     jpeg: bytes
     label: bytes | None
-
-
-def open_shard(folder: str | Path, name: str) -> pq.ParquetFile:
-    """Opens one file of a shard folder; local files are memory-mapped.
-
-    Raises:
-        DataError: The file is missing, or its footer cannot be read.
-        StorageError: The bucket cannot be reached.
-    """
-    return _open(folder, name)[0]
-
-
-def _open(folder: str | Path, name: str, kept_at: Path | None = None) -> tuple[pq.ParquetFile, RemoteFile | None]:
-    """Opens a file; of a bucket, with what reads from there, unless it is kept on this disk."""
-    filesystem, root = filesystem_of(folder)
-    path = str(PurePosixPath(root) / name)
-    location = f"{str(folder).rstrip('/')}/{name}"
-    try:
-        if filesystem.type_name == "local":
-            return persistently(path, lambda: _of_frames(pq.ParquetFile(path, memory_map=True))), None
-        if kept_at is not None and is_cached(kept_at, lambda: RemoteFile(filesystem, path, location)):
-            return _of_frames(pq.ParquetFile(kept_at, memory_map=True)), None
-        remote = RemoteFile(filesystem, path, location)
-        remote.keep_end(_FOOTER_BYTES)
-        return _of_frames(pq.ParquetFile(pa.PythonFile(remote, mode="r"))), remote
-    except StorageError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: shard file is missing", "pack the dataset again, or copy the whole folder") from error
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path}: unreadable shard file ({error})", "pack the dataset again with --overwrite"
-        ) from error
-
-
-def _of_frames(parquet: pq.ParquetFile) -> pq.ParquetFile:
-    """Makes sure that a file has the columns of `SCHEMA`: others may hold a billion absent values in a few bytes."""
-    if not parquet.schema_arrow.equals(SCHEMA):
-        raise pa.ArrowInvalid(f"columns {parquet.schema_arrow.names} or their types, expected {SCHEMA.names}")
-    return parquet
-
-
-def require_plain(parquet: pq.ParquetFile, group: int, file: str) -> None:
-    """Makes sure that a row group is no larger in memory than in its file: stored plainly, as all that `pack` writes.
-
-    Raises:
-        DataError: It is compressed, or says once what it repeats.
-    """
-    rows = parquet.metadata.row_group(group)
-    for position in range(rows.num_columns):
-        column = rows.column(position)
-        if column.compression != "UNCOMPRESSED" or not _PLAIN.issuperset(column.encodings):
-            raise DataError(
-                f"{file}: row group {group} is stored as {column.compression} {', '.join(column.encodings)}, which may "
-                "take any memory; `pack` writes plain rows",
-                _REMEDY,
-            )
-
-
-def _extent(parquet: pq.ParquetFile, group: int) -> tuple[int, int]:
-    """Returns where in its file a row group begins and ends."""
-    rows = parquet.metadata.row_group(group)
-    columns = [rows.column(position) for position in range(rows.num_columns)]
-    starts = [
-        column.data_page_offset if column.dictionary_page_offset is None else column.dictionary_page_offset
-        for column in columns
-    ]
-    return min(starts), max(s + column.total_compressed_size for s, column in zip(starts, columns, strict=True))
 
 
 class ShardReader:
@@ -142,21 +50,27 @@ class ShardReader:
         self.cache = cache if "://" in self.folder else None
         self.index = ShardIndex.load(folder)
         self._uncached: set[int] = set()
-        self._files: OrderedDict[int, tuple[pq.ParquetFile, RemoteFile | None]] = OrderedDict()
+        self._files: OrderedDict[int, OpenShard] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": OrderedDict()}
 
-    def _file(self, shard: int) -> tuple[pq.ParquetFile, RemoteFile | None]:
-        """Opens a file, or takes it from the few that were used last: each holds a footer and a descriptor."""
-        if shard not in self._files:
+    def _file(self, shard: int, *, by_places: bool = True) -> OpenShard:
+        """Opens a file, or takes it from the few that were used last: each has a descriptor, and memory of its own."""
+        opened = self._files.get(shard)
+        if opened is None or (opened.parquet is None and not by_places):
             cached = self.cache is not None and shard not in self._uncached
             kept_at = cached_path(str(self.cache), self.folder, self.index, shard) if cached else None
-            self._files[shard] = _open(self.folder, self.index.files[shard].name, kept_at)
+            opened = open_shard(self.folder, self.index.files[shard].name, kept_at)
+            if not by_places:
+                opened.places = None
+            elif opened.places is not None:
+                opened.parquet = None  # a footer takes 3 MiB in memory, places a fiftieth of that
+            self._files[shard] = opened
             if len(self._files) > _MOST_OPEN:
                 self._files.popitem(last=False)
         self._files.move_to_end(shard)
-        return self._files[shard]
+        return opened
 
     def read(self, video: str, frames: Sequence[int]) -> list[FrameRow]:
         """Returns the rows of `frames` (indices in the video), in the order asked for.
@@ -185,23 +99,57 @@ class ShardReader:
         outside = [frame for frame in frames if not 0 <= frame < entry.num_frames]
         if outside:
             raise DataError(f"video {video!r} has frames 0 … {entry.num_frames - 1}, not {outside}")
-        size = self.index.rows_per_group
+        if (found := self._by_places(entry, frames)) is not None:
+            return found
+        return self._by_groups(entry, frames)
+
+    def _by_places(self, entry: VideoEntry, frames: Sequence[int]) -> list[FrameRow] | None:
+        """Reads frames where the file says that they lie; None where it does not say so, or is wrong."""
+        opened = self._file(entry.shard)
+        places, file = opened.places, opened.file
+        if places is None or entry.first_row + max(frames, default=0) >= len(places):
+            return None
+        spans = [places.spans(entry.first_row + frame) for frame in frames]
+        found = []
+        try:
+            if opened.in_bucket:  # which takes long for a request, and little longer for more bytes
+                file.keep(sorted(span for both in spans for span in both if span is not None))
+            for frame, (jpeg_at, label_at) in zip(frames, spans, strict=True):
+                jpeg, label = file.part(*jpeg_at), None if label_at is None else file.part(*label_at)
+                row = FrameRow(frame, entry.frame_names[frame], jpeg, label)
+                checksum = row_checksum(entry.name, frame, row.name, jpeg, label)
+                if checksum != places.checksum(entry.first_row + frame):
+                    return None
+                found.append(row)
+        except StorageError:
+            raise
+        except OSError:
+            return None
+        finally:
+            if opened.in_bucket:
+                file.keep(())
+        return found
+
+    def _by_groups(self, entry: VideoEntry, frames: Sequence[int]) -> list[FrameRow]:
+        """Reads frames with the row groups that they are in."""
+        size, video = self.index.rows_per_group, entry.name
         rows = [entry.first_row + frame for frame in frames]
         groups = sorted({row // size for row in rows})
         name = self.index.files[entry.shard].name
-        parquet, remote = self._file(entry.shard)
+        opened = self._file(entry.shard, by_places=False)
+        assert opened.parquet is not None
         try:
             for group in groups:
-                require_plain(parquet, group, f"{self.folder}/{name}")
-            if remote is not None:  # Arrow makes one request for each run of groups; one for all is faster
-                remote.keep(_extent(parquet, group) for group in groups)
-            table = parquet.read_row_groups(groups, columns=_READ, use_threads=False)
+                require_plain(opened.parquet, group, f"{self.folder}/{name}")
+            if opened.in_bucket:  # Arrow makes one request for each run of groups; one for all is faster
+                opened.file.keep(extent(opened.parquet, group) for group in groups)
+            table = opened.parquet.read_row_groups(groups, columns=_READ, use_threads=False)
             start = {group: position * size for position, group in enumerate(groups)}
             found = [table.slice(start[row // size] + row % size, 1).to_pylist()[0] for row in rows]
         except StorageError:
             raise
         except (OSError, IndexError, ValueError, pa.ArrowException) as error:
-            raise DataError(f"{self.folder}/{name}: cannot read video {video!r} ({error})", _REMEDY) from error
+            raise DataError(f"{self.folder}/{name}: cannot read video {video!r} ({error})", REMEDY) from error
         return [self._checked(row, video, frame, name) for row, frame in zip(found, frames, strict=True)]
 
     def _checked(self, row: dict[str, Any], video: str, frame: int, file: str) -> FrameRow:
@@ -209,13 +157,10 @@ class ShardReader:
             raise DataError(
                 f"{self.folder}/{file}: found frame {row['frame']} of {row['video']!r} where the index has frame "
                 f"{frame} of {video!r}",
-                _REMEDY,
+                REMEDY,
             )
         if row["checksum"] != row_checksum(video, frame, row["name"], row["jpeg"], row["label"]):
             raise DataError(
-                f"{self.folder}/{file}: frame {frame} of video {video!r} is damaged (its checksum differs)", _REMEDY
+                f"{self.folder}/{file}: frame {frame} of video {video!r} is damaged (its checksum differs)", REMEDY
             )
         return FrameRow(frame, row["name"], row["jpeg"], row["label"])
-
-
-_REMEDY = "see what else is wrong: ovos-ray verify SHARDS; then pack the dataset again"

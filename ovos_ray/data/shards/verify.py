@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from ovos_ray.data.masks import boxes, decode_mask, jpeg_size
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry, content_digest
-from ovos_ray.data.shards.reader import open_shard, require_plain, row_checksum
+from ovos_ray.data.shards.places import PLACES_KEY, Places
+from ovos_ray.data.shards.shard_file import extent, open_shard, require_plain, row_checksum
 from ovos_ray.errors import DataError
+from ovos_ray.storage import RangedFile
 
 __all__ = ["Problem", "verify"]
 
@@ -74,11 +76,15 @@ def _check_file(
     folder: str, name: str, expected: list[tuple[VideoEntry, int]], index: ShardIndex, checksums: list[str]
 ) -> Iterator[Problem]:
     try:
-        parquet = open_shard(folder, name)
+        opened = open_shard(folder, name)
     except DataError as error:
         yield Problem(name, error.message)
         return
+    assert opened.parquet is not None
+    parquet, places = opened.parquet, opened.places
     metadata = parquet.metadata
+    if places is None and PLACES_KEY in (metadata.metadata or {}):
+        yield Problem(name, f"its footer does not say where its frames lie ({PLACES_KEY.decode()})")
     if metadata.num_rows != len(expected):
         yield Problem(name, f"{metadata.num_rows} rows, the index has {len(expected)}")
     row = 0
@@ -88,6 +94,7 @@ def _check_file(
             yield Problem(name, f"row group {group} has {num_rows} rows, the index has {index.rows_per_group}", row)
         try:
             require_plain(parquet, group, f"{folder}/{name}")
+            opened.file.keep([extent(parquet, group)])
             rows = parquet.read_row_group(group).to_pylist()
         except DataError as error:
             yield Problem(name, error.message, row)
@@ -101,7 +108,18 @@ def _check_file(
                 checksums.append(found["checksum"])
                 for what in _check_row(found, video, frame, index.dataset):
                     yield Problem(name, what, row + offset, video.name, frame)
+            if places is not None and not _lies(found, places, row + offset, opened.file):
+                yield Problem(name, "does not lie where the file's footer says", row + offset)
         row += num_rows
+
+
+def _lies(row: dict[str, Any], places: Places, number: int, file: RangedFile) -> bool:
+    """Whether a row is where its file says."""
+    try:
+        found = [None if span is None else file.part(*span) for span in places.spans(number)]
+    except OSError:
+        return False
+    return found == [row["jpeg"], row["label"]] and places.checksum(number) == row["checksum"]
 
 
 def _check_row(row: dict[str, Any], video: VideoEntry, frame: int, dataset: str) -> Iterator[str]:
