@@ -14,58 +14,28 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray
-import ray.data
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests" / "support")]
 
-from runs import config_of, make_shards  # noqa: E402 - after the path is set
+from nine_ranks import ClusterWide, connect, many, start  # noqa: E402 - after the path is set
+from runs import make_shards  # noqa: E402
 
-from ovos_ray.on_ray.stream import RankStream, stream_spec  # noqa: E402
-from ovos_ray.run.resources import decoders_of_worker  # noqa: E402
+from ovos_ray.on_ray.stream import RankStream  # noqa: E402
 
-RANKS, CPUS, CLIPS = 9, 8, 4
 FIRST_S = 180.0
 """How long ranks are waited for that have no batch yet."""
 
 
-class ClusterWide(RankStream):
-    """Each block in a task that asks for one of the cluster's CPUs."""
-
-    def _decoded(self, blocks: ray.data.Dataset, decode: Callable[..., dict[str, Any]]) -> ray.data.Dataset:
-        return blocks.map_batches(decode, batch_size=None)
-
-
-class Rank:
-    """One rank, which takes batches as fast as they come, and notes when."""
-
-    def __init__(self, config: Any, rank: int, kind: type[RankStream]) -> None:
-        decoders = decoders_of_worker(config.train, {"CPU": CPUS, "GPU": RANKS})
-        self._batches = kind(stream_spec(config), rank, RANKS, 0, decoders).batches()
-        self._arrived: list[float] = []
-        threading.Thread(target=self._take, daemon=True).start()
-
-    def _take(self) -> None:
-        for _ in self._batches:
-            self._arrived.append(time.time())
-
-    def arrived(self) -> list[float]:
-        """Returns when its batches came, in seconds since 1970."""
-        return self._arrived
-
-
 def clips_per_second(config: Any, kind: type[RankStream], seconds: float) -> dict[str, Any]:
     """Counts what each rank gets, from when all have had a batch."""
-    actor = ray.remote(Rank).options(num_cpus=config.train.cpus_per_worker)
-    ranks = [actor.remote(config, rank, kind) for rank in range(RANKS)]
+    ranks, clips = start(config, kind), config.data.batch_size / config.train.num_workers
     began = time.time()
 
     def arrived() -> list[list[float]]:
@@ -76,7 +46,7 @@ def clips_per_second(config: Any, kind: type[RankStream], seconds: float) -> dic
         time.sleep(1)
     since = time.time() + 5
     time.sleep(seconds + 5)
-    speeds = [sum(since <= at < since + seconds for at in times) * CLIPS / seconds for times in arrived()]
+    speeds = [sum(since <= at < since + seconds for at in times) * clips / seconds for times in arrived()]
     for rank in ranks:
         ray.kill(rank)
     mean = sum(speeds) / len(speeds)
@@ -95,13 +65,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        shards = make_shards(Path(name))
-        changes = {"data.batch_size": CLIPS * RANKS, "train.num_workers": RANKS, "train.steps": 100_000}
-        shares = {"train.cpus_per_worker": 0.25, "train.gpus_per_worker": 1.0}
-        config = config_of(shards, Path(name) / "runs", **changes, **shares)
-        variables = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-        options = {"include_dashboard": False, "object_store_memory": 500 * 2**20, "log_to_driver": False}
-        ray.init("local", num_cpus=CPUS, runtime_env={"env_vars": variables}, **options)
+        make_shards(Path(name))
+        config = many(Path(name))
+        connect()
         for turn in range(arguments.turns):
             for title, kind in (("own", RankStream), ("the cluster's", ClusterWide)):
                 load = round(os.getloadavg()[0], 1)
