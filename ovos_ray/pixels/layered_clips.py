@@ -16,9 +16,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ovos_ray.config import AugmentationConfig
 from ovos_ray.pixels.augment import draw_colour, recolour, rotation_and_shear
-from ovos_ray.pixels.static_clips import bend, draw_spline, synthesise, warp_pair
+from ovos_ray.pixels.static_clips import ClipSpec, bend, draw_spline, synthesise, warp_pair
 from ovos_ray.seeding import generator
 
 __all__ = ["Motion", "chained", "draw_path", "fill_holes", "synthesise_layers"]
@@ -61,34 +60,12 @@ class _Layer:
     path: FloatArray
 
 
-def synthesise_layers(
-    image: UInt8Array,
-    label: UInt8Array,
-    *,
-    num_frames: int,
-    crop_size: int,
-    seed: int,
-    augmentation: AugmentationConfig | None,
-) -> tuple[UInt8Array, UInt8Array]:
-    """Makes a clip from an image and its label.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        label: (H, W) uint8 object indices.
-        num_frames: T.
-        crop_size: S.
-        seed: Decides everything.
-        augmentation: Zoom, mirror and colours of the clip, colours and splines of each frame; angles are those of the
-            paths. None repeats the resized image.
-
-    Returns:
-        Frames (T, 3, S, S) and labels (T, S, S), uint8.
-    """
+def synthesise_layers(image: UInt8Array, label: UInt8Array, *, spec: ClipSpec) -> tuple[UInt8Array, UInt8Array]:
+    """Makes a clip as `synthesise` does; of the augmentation it takes all but angles, which are those of the paths."""
+    augmentation, crop_size = spec.augmentation, spec.crop_size
     if augmentation is None:
-        return synthesise(
-            image, label, num_frames=num_frames, crop_size=crop_size, seed=seed, augmentation=augmentation
-        )
-    rng = generator(seed, 0, "layers")
+        return synthesise(image, label, spec=spec)
+    rng = generator(spec.seed, 0, "layers")
     image, label = warp_pair(
         image, label, rotation_and_shear(rng, 0.0, 0.0, label.shape, augmentation.clip_scale), cv2.INTER_NEAREST
     )
@@ -99,12 +76,12 @@ def synthesise_layers(
     background = fill_holes(image, label > 0, rng)
     crop = _draw_crop(label, crop_size, rng)
     height, width = label.shape
-    layers = [_layer(label, int(object_id), num_frames, rng) for object_id in in_front]
-    ground = draw_path((width / 2, height / 2), _BACKGROUND_PACE, min(height, width), num_frames, rng)
+    layers = [_layer(label, int(object_id), spec.num_frames, rng) for object_id in in_front]
+    ground = draw_path((width / 2, height / 2), _BACKGROUND_PACE, min(height, width), spec.num_frames, rng)
     frames, labels = [], []
-    for t in range(num_frames):
+    for t in range(spec.num_frames):
         frame, mask = _compose(image, background, ground[t], layers, t, crop, crop_size)
-        frame_rng = generator(seed, t, "layered frame")
+        frame_rng = generator(spec.seed, t, "layered frame")
         frame = recolour(frame, draw_colour(frame_rng, augmentation.frame_jitter))
         if frame_rng.random() < augmentation.spline:
             frame, mask = bend(frame, mask, draw_spline(frame_rng, crop_size), cv2.BORDER_REFLECT_101)

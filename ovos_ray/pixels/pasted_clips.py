@@ -16,10 +16,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ovos_ray.config import AugmentationConfig
 from ovos_ray.pixels.augment import draw_colour, recolour
 from ovos_ray.pixels.layered_clips import Motion, chained, draw_path
-from ovos_ray.pixels.static_clips import synthesise
+from ovos_ray.pixels.static_clips import ClipSpec, synthesise
 from ovos_ray.seeding import generator
 
 __all__ = ["match_colours", "synthesise_pasted"]
@@ -43,15 +42,7 @@ class _CutOut:
 
 
 def synthesise_pasted(
-    image: UInt8Array,
-    label: UInt8Array,
-    ground: UInt8Array,
-    ground_label: UInt8Array,
-    *,
-    num_frames: int,
-    crop_size: int,
-    seed: int,
-    augmentation: AugmentationConfig | None,
+    image: UInt8Array, label: UInt8Array, ground: UInt8Array, ground_label: UInt8Array, *, spec: ClipSpec
 ) -> tuple[UInt8Array, UInt8Array]:
     """Makes a clip from two images and their labels.
 
@@ -60,20 +51,16 @@ def synthesise_pasted(
         label: (H, W) uint8 object indices.
         ground: (H', W', 3), what they move over.
         ground_label: (H', W').
-        num_frames: T.
-        crop_size: S.
-        seed: Decides everything.
-        augmentation: Mirror and colours of the clip, colours of each frame; zooms and angles are those of the paths,
-            and nothing is bent. None repeats the first image, resized.
+        spec: What is wanted. Of the augmentation it takes mirror and colours; zooms and angles are those of the paths,
+            and nothing is bent.
 
     Returns:
         Frames (T, 3, S, S) and labels (T, S, S), uint8: pasted objects come first, in the order of what lies in front.
     """
+    augmentation, crop_size, num_frames = spec.augmentation, spec.crop_size, spec.num_frames
     if augmentation is None:
-        return synthesise(
-            image, label, num_frames=num_frames, crop_size=crop_size, seed=seed, augmentation=augmentation
-        )
-    rng = generator(seed, 0, "pasted clip")
+        return synthesise(image, label, spec=spec)
+    rng = generator(spec.seed, 0, "pasted clip")
     image, label = _shrink(image, label, crop_size)
     ground, ground_label = _shrink(ground, ground_label, crop_size)
     ground = recolour(ground, draw_colour(rng, augmentation.clip_jitter, augmentation.grayscale))
@@ -92,7 +79,7 @@ def synthesise_pasted(
             alpha = cv2.GaussianBlur(alpha, (3, 3), 0.7)  # an edge one pixel soft, as those of the image beneath
             frame += alpha[..., None] * (_warp(image, cut_out.path[t], crop_size) - frame)
             mask[alpha > 0.5] = object_id
-        colour = draw_colour(generator(seed, t, "pasted frame"), augmentation.frame_jitter)
+        colour = draw_colour(generator(spec.seed, t, "pasted frame"), augmentation.frame_jitter)
         frames.append(recolour(np.rint(frame).clip(0, 255).astype(np.uint8), colour).transpose(2, 0, 1))
         labels.append(mask)
     return np.ascontiguousarray(np.stack(frames)), np.stack(labels)

@@ -9,6 +9,8 @@ whose object a zoom has moved out of frame 0 has no weight, where the published 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,7 @@ from ovos_ray.config import AugmentationConfig
 from ovos_ray.pixels.augment import FILL, draw_colour, recolour, rotation_and_shear
 from ovos_ray.seeding import generator
 
-__all__ = ["bend", "draw_spline", "synthesise", "thin_plate_spline", "warp_pair"]
+__all__ = ["ClipSpec", "bend", "draw_spline", "synthesise", "thin_plate_spline", "warp_pair"]
 
 UInt8Array = npt.NDArray[np.uint8]
 FloatArray = npt.NDArray[np.float64]
@@ -26,29 +28,35 @@ _NUM_CONTROL_POINTS = 12
 _CONTROL_POINT_NOISE = 0.02
 
 
-def synthesise(
-    image: UInt8Array,
-    label: UInt8Array,
-    *,
-    num_frames: int,
-    crop_size: int,
-    seed: int,
-    augmentation: AugmentationConfig | None,
-) -> tuple[UInt8Array, UInt8Array]:
-    """Makes a clip from an image and its label.
+@dataclass(frozen=True)
+class ClipSpec:
+    """What is wanted of a clip that is made from labelled images.
+
+    Attributes:
+        num_frames: T.
+        crop_size: S.
+        seed: Decides everything.
+        augmentation: How frames differ, as far as the kind of clip asks it; None repeats the image, resized.
+    """
+
+    num_frames: int
+    crop_size: int
+    seed: int
+    augmentation: AugmentationConfig | None
+
+
+def synthesise(image: UInt8Array, label: UInt8Array, *, spec: ClipSpec) -> tuple[UInt8Array, UInt8Array]:
+    """Makes a clip from an image and its label; all of the augmentation is used.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         label: (H, W) uint8 object indices.
-        num_frames: T.
-        crop_size: S.
-        seed: Decides everything.
-        augmentation: Angles, zooms, splines, colours and interpolation; None repeats the resized image.
+        spec: What is wanted.
 
     Returns:
         Frames (T, 3, S, S) and labels (T, S, S), uint8.
     """
-    rng = generator(seed, 0, "static clip")
+    augmentation, rng = spec.augmentation, generator(spec.seed, 0, "static clip")
     if augmentation is not None:
         matrix = rotation_and_shear(rng, 0.0, 0.0, label.shape, augmentation.clip_scale)
         image, label = warp_pair(image, label, matrix, cv2.INTER_NEAREST)
@@ -58,8 +66,8 @@ def synthesise(
             np.ascontiguousarray(image), draw_colour(rng, augmentation.clip_jitter, augmentation.grayscale)
         )
     pairs = [
-        _synthesise_frame(image, label, generator(seed, t, "static frame"), crop_size, augmentation)
-        for t in range(num_frames)
+        _synthesise_frame(image, label, generator(spec.seed, t, "static frame"), spec.crop_size, augmentation)
+        for t in range(spec.num_frames)
     ]
     frames = np.stack([np.ascontiguousarray(frame.transpose(2, 0, 1)) for frame, _ in pairs])
     return frames, np.stack([mask for _, mask in pairs])

@@ -13,6 +13,7 @@ from ovos_ray.config import override
 from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.config.digest import digest
 from ovos_ray.pixels.layered_clips import fill_holes, synthesise_layers
+from ovos_ray.pixels.static_clips import ClipSpec
 
 STILL = dataclasses.replace(
     static_augmentation(),
@@ -36,7 +37,9 @@ def scene() -> tuple[np.ndarray, np.ndarray]:
 def clip(seed: int, **changes: object) -> tuple[np.ndarray, np.ndarray]:
     image, label = scene()
     augmentation = dataclasses.replace(STILL, **changes)  # type: ignore[arg-type]
-    return synthesise_layers(image, label, num_frames=6, crop_size=64, seed=seed, augmentation=augmentation)
+    return synthesise_layers(
+        image, label, spec=ClipSpec(num_frames=6, crop_size=64, seed=seed, augmentation=augmentation)
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -72,8 +75,8 @@ def test_objects_move_against_each_other_and_go_on_as_they_began() -> None:
 
 def test_a_clip_follows_from_its_seed() -> None:
     image, label = scene()
-    kept = {"num_frames": 4, "crop_size": 32, "augmentation": static_augmentation()}
-    first, again, other = (synthesise_layers(image, label, seed=seed, **kept) for seed in (1, 1, 2))  # type: ignore[arg-type]
+    specs = (ClipSpec(4, 32, seed, static_augmentation()) for seed in (1, 1, 2))
+    first, again, other = (synthesise_layers(image, label, spec=spec) for spec in specs)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0])
 

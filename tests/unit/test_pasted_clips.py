@@ -16,6 +16,7 @@ from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.pixels import pasted_clips
 from ovos_ray.pixels.pasted_clips import match_colours, synthesise_pasted
+from ovos_ray.pixels.static_clips import ClipSpec
 
 STILL = dataclasses.replace(
     static_augmentation(),
@@ -38,7 +39,7 @@ def scene(first: int) -> tuple[np.ndarray, np.ndarray]:
 def clip(seed: int, size: int = 64) -> tuple[np.ndarray, np.ndarray]:
     (image, label), (ground, ground_label) = scene(0), scene(2)
     return synthesise_pasted(
-        image, label, ground, ground_label, num_frames=6, crop_size=size, seed=seed, augmentation=STILL
+        image, label, ground, ground_label, spec=ClipSpec(num_frames=6, crop_size=size, seed=seed, augmentation=STILL)
     )
 
 
@@ -85,14 +86,14 @@ def test_colours_are_those_of_the_other_image() -> None:
 
 def test_a_clip_follows_from_its_seed_whatever_the_sizes() -> None:
     (image, label), (ground, ground_label) = scene(0), scene(2)
-    kept = {"num_frames": 4, "crop_size": 32, "augmentation": static_augmentation()}
+    specs = [ClipSpec(4, 32, seed, static_augmentation()) for seed in (1, 1, 2)]
     bigger = np.kron(ground, np.ones((4, 4, 1), np.uint8)), np.kron(ground_label, np.ones((4, 4), np.uint8))
-    first, again, other = (synthesise_pasted(image, label, *bigger, seed=seed, **kept) for seed in (1, 1, 2))  # type: ignore[arg-type]
+    first, again, other = (synthesise_pasted(image, label, *bigger, spec=spec) for spec in specs)
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     assert not np.array_equal(first[0], other[0])
-    empty = synthesise_pasted(image, np.zeros_like(label), ground, ground_label, seed=1, **kept)  # type: ignore[arg-type]
+    empty = synthesise_pasted(image, np.zeros_like(label), ground, ground_label, spec=specs[0])
     assert set(np.unique(empty[1])) <= {0, 1, 2}
-    full = synthesise_pasted(image, label, ground, np.full_like(ground_label, 255), seed=1, **kept)  # type: ignore[arg-type]
+    full = synthesise_pasted(image, label, ground, np.full_like(ground_label, 255), spec=specs[0])
     assert full[1].max() <= 2, "an id without room is background"
 
 

@@ -220,7 +220,9 @@ def test_static_clips_are_seeded_and_consistent(made: AugmentationConfig) -> Non
     augmentation = dataclasses.replace(made, grayscale=0.0)
 
     def clip(seed: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        return static_clips.synthesise(image, label, num_frames=3, crop_size=64, seed=seed, augmentation=augmentation)
+        return static_clips.synthesise(
+            image, label, spec=static_clips.ClipSpec(num_frames=3, crop_size=64, seed=seed, augmentation=augmentation)
+        )
 
     frames, labels = clip(1)
     assert frames.shape == (3, 3, 64, 64)
@@ -242,7 +244,9 @@ def zooms(made: AugmentationConfig) -> tuple[list[float], list[float]]:
     only_clip = dataclasses.replace(no_spline, frame_scale=(1.0, 1.0))
 
     def sides(augmentation: AugmentationConfig, seed: int) -> npt.NDArray[np.float64]:
-        clip = static_clips.synthesise(image, label, num_frames=3, crop_size=400, seed=seed, augmentation=augmentation)
+        clip = static_clips.synthesise(
+            image, label, spec=static_clips.ClipSpec(num_frames=3, crop_size=400, seed=seed, augmentation=augmentation)
+        )
         areas: npt.NDArray[np.float64] = (clip[1] > 0).sum((1, 2))
         return np.sqrt(areas / (label > 0).sum())
 
@@ -290,7 +294,9 @@ def test_masks_follow_a_bicubic_warp_and_are_cut_at_one_half() -> None:
 
 def test_static_clip_without_augmentation_repeats_the_image() -> None:
     image, label = smooth_image(), np.ones((HEIGHT, WIDTH), np.uint8)
-    frames, labels = static_clips.synthesise(image, label, num_frames=2, crop_size=64, seed=0, augmentation=None)
+    frames, labels = static_clips.synthesise(
+        image, label, spec=static_clips.ClipSpec(num_frames=2, crop_size=64, seed=0, augmentation=None)
+    )
     assert frames.shape == (2, 3, 64, 64)
     assert (labels == 1).all()
 

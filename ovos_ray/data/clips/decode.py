@@ -153,13 +153,9 @@ class ClipDecoder:
         ways = {"affine": static_clips.synthesise, "layers": layered_clips.synthesise_layers}
         rows = [row, *(self._rows(clip.merged) if clip.merged else ())]
         pictures = [part for row in rows for part in (masks.decode_image(row.jpeg), _label_of(row))]
-        frames, labels = ways.get(self.data.static_clips, pasted_clips.synthesise_pasted)(
-            *pictures,
-            num_frames=self.data.clip_length,
-            crop_size=self.data.crop_size,
-            seed=clip.seed,
-            augmentation=self._augmentation(clip) if self.data.source == "static" else static_augmentation(),
-        )
+        augmentation = self._augmentation(clip) if self.data.source == "static" else static_augmentation()
+        spec = static_clips.ClipSpec(self.data.clip_length, self.data.crop_size, clip.seed, augmentation)
+        frames, labels = ways.get(self.data.static_clips, pasted_clips.synthesise_pasted)(*pictures, spec=spec)
         order = _order_of_both(clip, labels) if clip.merged else clip.object_order
         return self._sample(clip, order, frames, labels[: self._num_labels], out)
 
