@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-__all__ = ["Plain", "console", "counted", "errors", "printable", "progress_bar", "tell"]
+__all__ = ["Plain", "console", "counted", "duration", "errors", "printable", "progress_bar", "tell"]
 
 # Control characters but line ends and tabs, text that reads otherwise than it is, halves of characters.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -42,6 +42,13 @@ errors: Console = Plain(stderr=True)
 def counted(number: int, noun: str) -> str:
     """Returns `1 trial`, `2 trials`."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def duration(seconds: float) -> str:
+    """Returns `40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"
 
 
 def tell(head: str, text: object, *, style: str, where: Console = console) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,10 +23,9 @@ __all__ = [
     "Replace",
     "Verbose",
     "WaitForNodes",
-    "command_tag",
-    "location",
     "patience_s",
     "require_dry_run",
+    "trial_tags",
 ]
 
 LAYOUTS = (
@@ -79,11 +76,8 @@ def patience_s(minutes: float) -> float:
     return 60 * minutes if "RAY_ADDRESS" in os.environ else 0.0
 
 
-def location(path: Path) -> str:
-    """Returns a folder or bucket as it was written: as a path, s3://bucket has lost a slash."""
-    return re.sub(r"^([a-z0-9]{2,}):/(?!/)", r"\1://", str(path))
+def trial_tags() -> dict[str, str]:
+    """Returns the MLflow tags of a run: where it comes from, and what was typed: pasted, it makes or continues it."""
+    from ovos_ray.track.provenance import provenance_tags
 
-
-def command_tag() -> dict[str, str]:
-    """Returns the MLflow tag that says what was typed: pasted, it makes or continues the run."""
-    return {"ovos.command": shlex.join(["ovos-ray", *sys.argv[1:]])[:5000]}
+    return {**provenance_tags(kind="trial"), "ovos.command": shlex.join(["ovos-ray", *sys.argv[1:]])[:5000]}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ovos_ray.cli.console import console, counted, progress_bar
-from ovos_ray.cli.options import LAYOUTS, location
+from ovos_ray.cli.options import LAYOUTS
 from ovos_ray.errors import ConfigError
 from ovos_ray.io import read_json
 
@@ -59,6 +59,7 @@ def pack(
     from ovos_ray.data.folders.drawn_masks import read_colours
     from ovos_ray.data.folders.open import open_dataset
     from ovos_ray.packing.pack import pack as pack_folder
+    from ovos_ray.storage import location_of
 
     chosen = _labels(labels)
     if label_frame != "first" and not label_frame.isdecimal():
@@ -80,7 +81,7 @@ def pack(
         task = bar.add_task(f"packing {source.description.name} {split}", total=None)
         index = pack_folder(
             source,
-            location(out),
+            location_of(out),
             labels=chosen,
             split=split,
             shortest_side=shortest_side,
@@ -94,7 +95,7 @@ def pack(
         )
     frames = sum(video.num_frames for video in index.videos)
     console.print(
-        f"{location(out)}: {counted(len(index.videos), 'video')}, {counted(frames, 'frame')}, "
+        f"{location_of(out)}: {counted(len(index.videos), 'video')}, {counted(frames, 'frame')}, "
         f"in {time.perf_counter() - began:.1f} s"
     )
     console.print(f"label budget: {index.budget}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ovos_ray.config import ExperimentConfig
-    from ovos_ray.study.space import SearchSpace, Trial
+    from ovos_ray.study.space import SearchSpace
 
 __all__ = ["print_config", "show"]
 
@@ -77,14 +77,11 @@ def _show_study(made: SearchSpace, overrides: Sequence[str], *, explain: bool, f
     check_settings(trials[0].config)
     if form != "text":
         refuse_secrets(trials[0].config.tracking_uri)
-        _print_data({"study": space.name, "trials": [_trial(trial) for trial in trials]}, form)
+        shown = [{"name": one.name, "digest": one.key, **_storable(one.config)} for one in trials]
+        _print_data({"study": space.name, "trials": shown}, form)
         return
     print_study(space, group_trials(trials), skipped)
     print_config(trials[0].config, explained=explain)
-
-
-def _trial(trial: Trial) -> dict[str, Any]:
-    return {"name": trial.name, "digest": trial.key, **_storable(trial.config)}
 
 
 def _storable(config: ExperimentConfig) -> dict[str, Any]:

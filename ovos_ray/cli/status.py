@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Column, Table
 from rich.text import Text
 
-from ovos_ray.cli.console import console, printable
+from ovos_ray.cli.console import console, duration, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -104,7 +104,7 @@ def _row(run: RunStatus, width: int) -> Sequence[RenderableType]:
         "" if run.state == "waiting" else f"{run.step:,}/{run.steps:,}",
         f"{sparkline(loss, width)} {loss[-1]:.3f}" if loss else "",
         f"{curve} {score}".strip(),
-        "" if run.left_s is None else _duration(run.left_s),
+        "" if run.left_s is None else duration(run.left_s),
         f"{run.processors * run.seconds / 3600:.2f}" if run.seconds else "",
     )
 
@@ -116,7 +116,7 @@ def _headline(study: StudyStatus) -> str:
         parts.append(f"best so far {best.name} with {best.score:.1f}")
     parts += [f"{hours:,.2f} {unit}-hours so far" for unit, hours in study.hours.items() if hours]
     if study.left_s is not None:
-        parts.append(f"about {_duration(study.left_s)} left, {study.count('running')} at a time")
+        parts.append(f"about {duration(study.left_s)} left, {study.count('running')} at a time")
     return printable("; ".join(parts))
 
 
@@ -136,9 +136,3 @@ def sparkline(values: Sequence[float], width: int = 16) -> str:
     low, span = min(finite), max(finite) - min(finite)
     heights = [round((mean - low) / span * (len(_BARS) - 1)) if span and mean in finite else 0 for mean in means]
     return "".join(_BARS[height] if mean in finite else " " for mean, height in zip(means, heights, strict=True))
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Column, Table
 from rich.text import Text
 
-from ovos_ray.cli.console import console, counted, printable, tell
+from ovos_ray.cli.console import console, counted, duration, printable, tell
 from ovos_ray.errors import OvosError
 from ovos_ray.run.resources import check_gpu, max_concurrent
 from ovos_ray.study.population import generation_ends
@@ -122,7 +122,7 @@ def print_cost(space: SearchSpace, groups: Sequence[Group], on: str | None = Non
             table.add_row(kind.name + more, "not stored", "–", str(kind.num_trials))
             continue
         memory = "–" if math.isnan(kind.cost.memory_gib) else f"{kind.cost.memory_gib:.1f}"
-        table.add_row(kind.name + more, _duration(kind.cost.seconds), memory, str(kind.num_trials))
+        table.add_row(kind.name + more, duration(kind.cost.seconds), memory, str(kind.num_trials))
     console.print(table)
     num_trials = sum(kind.num_trials for kind in cost.kinds)
     if on is not None:
@@ -145,7 +145,7 @@ def print_cost(space: SearchSpace, groups: Sequence[Group], on: str | None = Non
     at_a_time = min(max_concurrent([group.config.train for group in groups], resources), num_trials)
     console.print(
         f"trials at a time on {where} ({resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs): "
-        f"{at_a_time}, in all {at_most or 'about '}{_duration(3600 * cost.trial_hours / at_a_time)}",
+        f"{at_a_time}, in all {at_most or 'about '}{duration(3600 * cost.trial_hours / at_a_time)}",
     )
 
 
@@ -205,7 +205,7 @@ def print_results(
             *scores,
             seeds,
             f"{row.label_percent:.1f} %",
-            _duration(row.seconds),
+            duration(row.seconds),
         )
     console.print(table)
     if any(row.num_finished > 1 for row in rows):
@@ -214,10 +214,7 @@ def print_results(
 
 def print_failures(failures: Sequence[Failure], command: str) -> None:
     """Prints every failed trial with the reason and what to do, equal reasons together."""
-    by_reason: dict[tuple[str, str], list[str]] = {}
-    for failure in failures:
-        by_reason.setdefault((failure.reason, failure.remedy), []).append(failure.name)
-    for (reason, remedy), names in by_reason.items():
+    for (reason, remedy), names in _by_reason(failures).items():
         tell("failed:", ", ".join(names), style="bold red")
         console.print(f"  {reason}")
         if remedy:
@@ -252,15 +249,9 @@ def dry_run_problems(groups: Sequence[Group], on: str | None) -> list[OvosError]
     return list(problems.values())
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:,.1f} h"
-
-
-def _by_reason(skipped: Sequence[Skipped]) -> dict[tuple[str, str | None], list[str]]:
-    """Names the combinations by why they are left out, so that every reason is said once."""
+def _by_reason(ones: Sequence[Skipped | Failure]) -> dict[tuple[str, str | None], list[str]]:
+    """Names what was not run, or failed, by the reason and what to do, so that each is said once."""
     by_reason: dict[tuple[str, str | None], list[str]] = {}
-    for one in skipped:
+    for one in ones:
         by_reason.setdefault((one.reason, one.remedy), []).append(one.name)
     return by_reason

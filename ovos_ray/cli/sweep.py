@@ -16,9 +16,9 @@ from ovos_ray.cli.options import (
     Replace,
     Verbose,
     WaitForNodes,
-    command_tag,
     patience_s,
     require_dry_run,
+    trial_tags,
 )
 from ovos_ray.errors import ResourceError
 
@@ -103,19 +103,15 @@ def sweep(
 def _run_here(space: SearchSpace, trials: list[Trial], num_processes: int, **options: bool) -> SweepResult:
     from ovos_ray.run.progress import print_record
     from ovos_ray.study.here import run_plain
-    from ovos_ray.track.provenance import provenance_tags
 
     printer = functools.partial(print_record, console, show_run=True)
-    tags = provenance_tags(kind="trial") | command_tag()
-    return run_plain(space, trials, tags=tags, watcher=printer, num_processes=num_processes, **options)
+    return run_plain(space, trials, tags=trial_tags(), watcher=printer, num_processes=num_processes, **options)
 
 
 def _run_on_ray(space: SearchSpace, trials: list[Trial], several: bool, verbose: bool, **options: Any) -> SweepResult:
     from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
     from ovos_ray.on_ray.study import run_sweep
-    from ovos_ray.track.provenance import provenance_tags
 
     with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=True) as watcher:
         mention_idle_gpus(console, [trial.config for trial in trials])
-        tags = provenance_tags(kind="trial") | command_tag()
-        return run_sweep(space, trials, tags=tags, watcher=watcher, **options)
+        return run_sweep(space, trials, tags=trial_tags(), watcher=watcher, **options)

@@ -17,9 +17,9 @@ from ovos_ray.cli.options import (
     Replace,
     Verbose,
     WaitForNodes,
-    command_tag,
     patience_s,
     require_dry_run,
+    trial_tags,
 )
 from ovos_ray.errors import ConfigError
 
@@ -150,12 +150,10 @@ def _fit(
     from ovos_ray.on_ray.fit import fit
     from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
     from ovos_ray.run.prepare import request_for
-    from ovos_ray.track.provenance import provenance_tags
 
     with ray_session(verbose=verbose, several_workers=several), watching(console, show_run=False) as watcher:
         mention_idle_gpus(console, [config])
-        tags = provenance_tags(kind="trial") | command_tag()
-        request = request_for(config, trainable, tags=tags, watcher=watcher, **options)
+        request = request_for(config, trainable, tags=trial_tags(), watcher=watcher, **options)
         return fit(request, wait_s=patience_s(wait_for_nodes))
 
 
@@ -163,8 +161,6 @@ def _fit_here(trainable: str, config: ExperimentConfig, **options: bool) -> RunR
     from ovos_ray.run.here import fit_here
     from ovos_ray.run.prepare import request_for
     from ovos_ray.run.progress import print_record
-    from ovos_ray.track.provenance import provenance_tags
 
     watcher = functools.partial(print_record, console, show_run=False)
-    tags = provenance_tags(kind="trial") | command_tag()
-    return fit_here(request_for(config, trainable, tags=tags, watcher=watcher, **options))
+    return fit_here(request_for(config, trainable, tags=trial_tags(), watcher=watcher, **options))

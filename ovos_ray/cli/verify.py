@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from ovos_ray.cli.console import console
-from ovos_ray.cli.options import location
 
 __all__ = ["verify"]
 
@@ -18,8 +17,9 @@ EXAMPLE = "ovos-ray verify shards/davis"
 def verify(shards: Annotated[Path, typer.Argument(help="A folder or s3://… written by `ovos-ray pack`.")]) -> None:
     """Checks every row of a shard folder; exits with 1 if anything is wrong."""
     from ovos_ray.data.shards.verify import verify as check
+    from ovos_ray.storage import location_of
 
-    where = location(shards)
+    where = location_of(shards)
     problems = check(where)
     for problem in problems:
         console.print(str(problem))

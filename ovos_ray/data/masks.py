@@ -270,9 +270,9 @@ def decode_mask(source: ImageSource, name: str | None = None, *, void: bool = Fa
     return mask
 
 
-def decode_binary_mask(source: ImageSource, name: str | None = None) -> npt.NDArray[np.uint8]:
+def decode_binary_mask(source: ImageSource) -> npt.NDArray[np.uint8]:
     """Returns a saliency or alpha mask as (H, W) uint8 of 0 and 1: grey value above one half (static images only)."""
-    name = _named(source, name)
+    name = _named(source, None)
     with _open(source, name) as image:
         _load(image, name)
         grey: npt.NDArray[np.uint8] = np.array(image.convert("L"))

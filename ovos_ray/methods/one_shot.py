@@ -81,10 +81,16 @@ def one_shot_loss(
     if config.reference == "empty":
         reference = torch.zeros_like(clip.masks)
     elif config.reference == "true":
-        reference = one_hot(_label_of_last(batch, clip), 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
+        label = _label_of_last(batch, clip)
+        if label is None:
+            raise ConfigError(
+                "method.reference='true' starts from the label of the last frame, which these clips do not have",
+                "pack with --labels all, or train with method.reference=predicted",
+            )
+        reference = one_hot(label, 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
     else:
         reference = _walk_forward(network, clip, forward_features, config, numerics)
-        described = _describe_reference(reference, mask_confidence(reference), batch, clip)
+        described = _describe_reference(reference, batch, clip)
 
     heads: list[AuxiliaryLogits] | None = [] if uses_auxiliary(config.loss) else None
     with numerics.for_gradient(clip.frames.device):
@@ -234,30 +240,23 @@ def _gone(reference: Tensor) -> Tensor:
     return ~one_hot(likeliest, 1 + reference.shape[1])[:, 1:].flatten(2).any(2)
 
 
-def _label_of_last(batch: Mapping[str, Tensor], clip: ClipBatch) -> Tensor:
+def _label_of_last(batch: Mapping[str, Tensor], clip: ClipBatch) -> Tensor | None:
     labels = batch.get("labels")
-    if labels is None or labels.shape[1] != clip.num_frames:
-        raise ConfigError(
-            "method.reference='true' starts from the label of the last frame, which these clips do not have",
-            "pack with --labels all, or train with method.reference=predicted",
-        )
-    return labels[:, -1]
+    return None if labels is None or labels.shape[1] != clip.num_frames else labels[:, -1]
 
 
 @torch.no_grad()
-def _describe_reference(
-    reference: Tensor, confidence: Tensor, batch: Mapping[str, Tensor], clip: ClipBatch
-) -> dict[str, Tensor]:
+def _describe_reference(reference: Tensor, batch: Mapping[str, Tensor], clip: ClipBatch) -> dict[str, Tensor]:
     """What the forward mask says: how sure it is and, where frame T has a label, how right.
 
     `reference_iou` compares it with that label. `reference_identity` is the share of the labelled foreground, as far as
     the mask calls it foreground too, that has the right object; 0 where there is none.
     """
-    described = {"reference_confidence": clip.mean(confidence)}
-    labels = batch.get("labels")
-    if labels is None or labels.shape[1] != clip.num_frames:
+    described = {"reference_confidence": clip.mean(mask_confidence(reference))}
+    wanted = _label_of_last(batch, clip)
+    if wanted is None:
         return described
-    probabilities, wanted = torch.cat([1 - reference.sum(1, keepdim=True), reference], 1), labels[:, -1]
+    probabilities = torch.cat([1 - reference.sum(1, keepdim=True), reference], 1)
     found = probabilities.max(1).indices
     both = (found > 0) & (wanted > 0)
     right = (both & (found == wanted)).sum((1, 2)) / both.sum((1, 2)).clamp(min=1)

@@ -169,9 +169,9 @@ class FusingResBlock(nn.Module):
 
 
 class _ChannelGate(nn.Module):
-    def __init__(self, channels: int, reduction: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        hidden = max(1, channels // reduction)
+        hidden = max(1, channels // 16)
         self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,9 +198,9 @@ class _SpatialGate(nn.Module):
 class CBAM(nn.Module):
     """Channel, then spatial attention (Woo et al. 2018), with the parameter names of the published networks."""
 
-    def __init__(self, channels: int, reduction: int = 16) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.ChannelGate = _ChannelGate(channels, reduction)
+        self.ChannelGate = _ChannelGate(channels)
         self.SpatialGate = _SpatialGate()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from ovos_ray.networks.blocks import (
 from ovos_ray.networks.convolutions import PointwiseConv2d, add_shared
 from ovos_ray.networks.object_transformer import ObjectSummarizer, ObjectTransformer
 from ovos_ray.networks.precision import full_precision
-from ovos_ray.networks.resnet import RESNET18, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
+from ovos_ray.networks.resnet import RESNET18, RESNET50, TINY, EncoderConfig, ImageEncoder, MaskEncoder
 from ovos_ray.networks.sensory import DecoderUpdate, DeepUpdate
 
 __all__ = ["CONFIGS", "Cutie", "CutieConfig"]
@@ -64,8 +64,8 @@ CONFIGS = {
     "cutie-base": CutieConfig(),
     "cutie-small": CutieConfig(image_encoder=RESNET18),
     "cutie-tiny": CutieConfig(
-        image_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
-        mask_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
+        image_encoder=TINY,
+        mask_encoder=TINY,
         key_dim=32,
         dim=48,
         sensory_dim=16,
@@ -182,16 +182,12 @@ class ProjectedKey(KeyProjection):
 
 
 class ValueEncoder(MaskEncoder):
-    """Image, mask and other masks to a memory value per object; holds the deep update."""
+    """A `MaskEncoder` that holds the deep update, and fuses by addition."""
 
     def __init__(self, config: CutieConfig) -> None:
         super().__init__(config.mask_encoder)
         self.fuser = AdditiveFusion(config.dim, config.mask_encoder.channels[-1], config.dim)
         self.sensory_update = DeepUpdate(config.dim, config.sensory_dim)
-
-    def forward(self, image: Tensor, pixel: Tensor, masks: Tensor) -> Tensor:
-        """Takes (B, 3, H, W), (B, C, h, w) and (B·N, 2, H, W); returns (B·N, Cv, h, w)."""
-        return self.fuser(pixel, self.backbone(image, masks))  # type: ignore[no-any-return]
 
 
 class PixelFuser(nn.Module):

@@ -16,23 +16,23 @@ from ovos_ray.networks.precision import full_precision
 
 __all__ = ["ObjectSummarizer", "ObjectTransformer", "PositionalEncoding"]
 
+_SCALE = 32.0  # coordinate of the last row and column
+_TEMPERATURE = 128.0  # base of the geometric series of frequencies
+
 
 class PositionalEncoding(nn.Module):
     """Sines and cosines of the relative position in the image, x in the first half of the channels and y in the other.
 
     Args:
         dim: Channels, a multiple of 4.
-        scale: Value of the last row's and column's coordinate.
-        temperature: Base of the geometric series of frequencies.
     """
 
     inv_freq: Tensor
 
-    def __init__(self, dim: int, scale: float = 32.0, temperature: float = 128.0) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         half = dim // 2
-        self.scale = scale
-        self.register_buffer("inv_freq", temperature ** (-torch.arange(0, half, 2).float() / half))
+        self.register_buffer("inv_freq", _TEMPERATURE ** (-torch.arange(0, half, 2).float() / half))
 
     def forward(self, height: int, width: int) -> Tensor:
         """Returns (height, width, dim), float32."""
@@ -43,7 +43,7 @@ class PositionalEncoding(nn.Module):
     def _encode(self, length: int) -> Tensor:
         frequencies = full_precision(self.inv_freq)
         positions = torch.arange(length, device=frequencies.device, dtype=frequencies.dtype)
-        angles = torch.outer(positions / (length - 1 + 1e-6) * self.scale, frequencies)
+        angles = torch.outer(positions / (length - 1 + 1e-6) * _SCALE, frequencies)
         return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
 
 
@@ -69,7 +69,7 @@ class ObjectSummarizer(nn.Module):
         Returns:
             (B·N, Q, C+1): sums over positions of weight times feature, and of the weights; float32.
         """
-        x = self.input_proj(value.flatten(2).transpose(1, 2))
+        x = self.input_proj(_tokens(value))
         with torch.autocast(value.device.type, enabled=False):
             x = full_precision(x) + self.pos_enc(*value.shape[-2:]).flatten(0, 1)
             own = full_precision(masks).flatten(1)[:, :, None]
@@ -147,8 +147,7 @@ class _PixelFeedForward(nn.Module):
         self.conv = CAResBlock(dim)
 
     def forward(self, tokens: Tensor, height: int) -> Tensor:
-        maps = tokens.transpose(1, 2).unflatten(-1, (height, -1))  # type: ignore[no-untyped-call]
-        return self.conv(maps).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        return _tokens(self.conv(_maps(tokens, height)))
 
 
 class _Block(nn.Module):

@@ -18,6 +18,7 @@ __all__ = [
     "RESNET18",
     "RESNET18_WITH_BIAS",
     "RESNET50",
+    "TINY",
     "EncoderConfig",
     "FrozenBatchNorm2d",
     "ImageEncoder",
@@ -53,6 +54,7 @@ class EncoderConfig:
 RESNET50 = EncoderConfig("bottleneck", (3, 4, 6))
 RESNET18 = EncoderConfig("basic", (2, 2, 2))
 RESNET18_WITH_BIAS = EncoderConfig("basic", (2, 2, 2), bias=True)
+TINY = EncoderConfig("basic", (1, 1, 1), width=16, norm="group")
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
@@ -166,7 +168,12 @@ class ImageEncoder(nn.Module):
 
 
 class MaskEncoder(nn.Module):
-    """Images and (mask, other masks) to a feature map per object at stride 16; published stage names `layer1` …."""
+    """Image, mask and other masks to a memory value per object; published stage names `layer1` ….
+
+    Each family fuses its feature map of an object, at stride 16, with that of the image in a way of its own, `fuser`.
+    """
+
+    fuser: nn.Module
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -181,7 +188,7 @@ class MaskEncoder(nn.Module):
         with torch.no_grad():  # the published initialisation of the channels that ImageNet weights do not have
             nn.init.orthogonal_(self.conv1.weight[:, 3:])
 
-    def backbone(self, image: Tensor, masks: Tensor) -> Tensor:
-        """Images (B, 3, H, W) and masks (B·N, 2, H, W) to (B·N, C, h, w)."""
+    def forward(self, image: Tensor, shared: Tensor, masks: Tensor) -> Tensor:
+        """Takes (B, 3, H, W), the image's feature (B, C, h, w) and (B·N, 2, H, W); returns (B·N, Cv, h, w)."""
         x = self.maxpool(torch.relu_(self.bn1(self.conv1(image, masks))))
-        return self.layer3(self.layer2(self.layer1(x)))  # type: ignore[no-any-return]
+        return self.fuser(shared, self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]

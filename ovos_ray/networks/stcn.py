@@ -7,7 +7,7 @@ memory values whose keys are nearest to its own, and a decoder turns them into a
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from ovos_ray.networks.blocks import (
     unfold,
     upsample,
 )
-from ovos_ray.networks.resnet import RESNET18_WITH_BIAS, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
+from ovos_ray.networks.resnet import RESNET18_WITH_BIAS, RESNET50, TINY, EncoderConfig, ImageEncoder, MaskEncoder
 
 __all__ = ["CONFIGS", "STCN", "STCNConfig"]
 
@@ -52,8 +52,8 @@ class STCNConfig:
 CONFIGS = {
     "stcn": STCNConfig(),
     "stcn-tiny": STCNConfig(
-        image_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
-        mask_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group", bias=True),
+        image_encoder=TINY,
+        mask_encoder=replace(TINY, bias=True),
         key_dim=32,
         value_dim=48,
         decoder_dim=32,
@@ -119,16 +119,12 @@ class STCN(VOSNetwork):
 
 
 class ValueEncoder(MaskEncoder):
-    """Image, mask and other masks to a memory value per object."""
+    """A `MaskEncoder` whose fusion is STCN's."""
 
     def __init__(self, config: STCNConfig) -> None:
         super().__init__(config.mask_encoder)
         own, shared = config.mask_encoder.channels[-1], config.image_encoder.channels[-1]
         self.fuser = ConcatFusion(shared, own, config.value_dim, shared_first=False)
-
-    def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
-        """Takes (B, 3, H, W), (B, C, h, w) and (B·N, 2, H, W); returns (B·N, Cv, h, w)."""
-        return self.fuser(f16, self.backbone(image, masks))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import warnings
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ovos_ray.errors import WeightsError
+from ovos_ray.networks.remote_weights import sha256_of
 
 __all__ = ["DIGEST_KEY", "read_weights_file", "refuse_expansion", "state_dict_of"]
 
@@ -25,7 +25,6 @@ DIGEST_KEY = "weights_sha256"
 # Where training checkpoints hold their state dict: those of STCN, XMem and this project, and those of Cutie.
 _CHECKPOINT_KEYS = ("network", "weights")
 _MOST_EXPANSION = 2  # weights hardly compress; torch itself does not try
-_CHUNK_BYTES = 1 << 20
 
 
 def read_weights_file(path: Path) -> Mapping[Any, Any]:
@@ -95,11 +94,7 @@ def _compare_digest(path: Path) -> None:
         expected = json.loads((path.parent / "result.json").read_bytes())[DIGEST_KEY][path.name]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    if (found := digest.hexdigest()) != expected:
+    if (found := sha256_of(path)) != expected:
         raise WeightsError(
             f"{path} is not what its run wrote: SHA-256 {found[:12]}…, {str(expected)[:12]}… in result.json",
             "copy it again, or take the run's last checkpoint",

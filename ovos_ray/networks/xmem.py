@@ -32,7 +32,7 @@ from ovos_ray.networks.blocks import (
     unfold,
     upsample,
 )
-from ovos_ray.networks.resnet import RESNET18, RESNET50, EncoderConfig, ImageEncoder, MaskEncoder
+from ovos_ray.networks.resnet import RESNET18, RESNET50, TINY, EncoderConfig, ImageEncoder, MaskEncoder
 from ovos_ray.networks.sensory import DecoderUpdate, DeepUpdate
 
 __all__ = ["CONFIGS", "XMem", "XMemConfig"]
@@ -55,8 +55,8 @@ class XMemConfig:
 CONFIGS = {
     "xmem": XMemConfig(),
     "xmem-tiny": XMemConfig(
-        image_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
-        mask_encoder=EncoderConfig("basic", (1, 1, 1), width=16, norm="group"),
+        image_encoder=TINY,
+        mask_encoder=TINY,
         key_dim=32,
         value_dim=48,
         hidden_dim=16,
@@ -132,7 +132,7 @@ class XMem(VOSNetwork):
 
 
 class ValueEncoder(MaskEncoder):
-    """Image, mask and other masks to a memory value per object; holds the deep update."""
+    """A `MaskEncoder` that holds the deep update."""
 
     def __init__(self, config: XMemConfig) -> None:
         super().__init__(config.mask_encoder)
@@ -140,10 +140,6 @@ class ValueEncoder(MaskEncoder):
         self.fuser = ConcatFusion(shared, own, config.value_dim, shared_first=True)
         if config.hidden_dim:
             self.hidden_reinforce = DeepUpdate(config.value_dim, config.hidden_dim)
-
-    def forward(self, image: Tensor, f16: Tensor, masks: Tensor) -> Tensor:
-        """Takes (B, 3, H, W), (B, C, h, w) and (B·N, 2, H, W); returns (B·N, Cv, h, w)."""
-        return self.fuser(f16, self.backbone(image, masks))  # type: ignore[no-any-return]
 
 
 class Decoder(nn.Module):

@@ -15,21 +15,11 @@ __all__ = ["code_versions", "git_environment", "provenance_tags"]
 _PACKAGES = ("ovos-ray", "torch", "ray", "mlflow", "numpy")
 
 
-def provenance_tags(
-    *,
-    kind: str,
-    ray_job_id: str | None = None,
-    label_percent: float | None = None,
-    dataset_digest: str | None = None,
-    root: Path | None = None,
-) -> dict[str, str]:
+def provenance_tags(*, kind: str, root: Path | None = None) -> dict[str, str]:
     """Returns the tags that say where a run comes from.
 
     Args:
         kind: `sweep`, `trial`, `baseline` or `pretraining`: what the report treats the run as.
-        ray_job_id: Id of the Ray job; None: the one this process was submitted as, if it was.
-        label_percent: Labelled frames in percent of all frames, validation labels used for choices included.
-        dataset_digest: Digest of the shards.
         root: Folder of the code; the installed package's by default. A Ray job's working directory has no history,
             so `OVOS_GIT_COMMIT` and `OVOS_GIT_DIRTY`, where set, come first.
     """
@@ -41,9 +31,7 @@ def provenance_tags(
         "mlflow.source.git.commit": commit,
         "ovos.host": platform.node(),
         "ovos.python": platform.python_version(),
-        "ovos.ray_job_id": ray_job_id or _submission_id(),
-        "ovos.label_percent": None if label_percent is None else f"{label_percent:.4g}",
-        "ovos.dataset_digest": dataset_digest,
+        "ovos.ray_job_id": _submission_id(),
     }
     tags.update({f"ovos.version.{name}": _version(name) for name in _PACKAGES})
     return {key: value for key, value in tags.items() if value}

@@ -126,41 +126,31 @@ class Sink:
         if self._spool is not None and (place := self._keep(source, name)) is not None:
             self._append("artifact", {"name": name, "place": place})
 
-    def log_model(self, weights: Path | bytes, *, network: str, name: str = "model", **settings: Any) -> None:
-        """Logs a network as an MLflow model (frames and first mask to masks).
+    def log_model(self, weights: Path | bytes, *, network: str, **settings: Any) -> None:
+        """Logs a network as an MLflow model (frames and first mask to masks), the artifact `model`.
 
         Args:
             weights: Weights as a safetensors or checkpoint file, or the content of a safetensors file.
             network: Name known to `ovos_ray.networks.build`.
-            name: Artifact folder.
             settings: JSON values passed to `ovos_ray.track.model.save_model`.
         """
         file = "network.safetensors" if isinstance(weights, bytes) else weights.name
         if self._spool is not None and (place := self._keep(weights, file)) is not None:
-            self._append("model", {"name": name, "settings": {"network": network, **settings}, "place": place})
+            self._append("model", {"name": "model", "settings": {"network": network, **settings}, "place": place})
 
-    def log_dataset(
-        self,
-        name: str,
-        digest: str,
-        *,
-        source: str,
-        context: str = "training",
-        profile: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Logs which data the run used, as MLflow's dataset input.
+    def log_dataset(self, name: str, digest: str, *, source: str, profile: Mapping[str, Any]) -> None:
+        """Logs which data the run was trained on, as MLflow's dataset input.
 
         Args:
             name: Name of the dataset.
             digest: Digest of its content (at most 36 characters are shown).
             source: Where it lies, a folder or bucket URI.
-            context: `training`, `selection` or `test`.
             profile: Counts, such as the label budget.
         """
         scheme = source.partition("://")[0]
         kind = scheme if scheme in ("s3", "gs") else "local"  # names that `mlflow.data.get_source` knows
         data = {"name": name, "digest": digest[:36], "source_type": kind, "source": json.dumps({"uri": source})}
-        self._append("dataset", {**data, "profile": json.dumps(profile or {}), "context": context})
+        self._append("dataset", {**data, "profile": json.dumps(profile), "context": "training"})
 
     def set_tags(self, tags: Mapping[str, Any]) -> None:
         """Sets tags; later values win."""

@@ -26,22 +26,9 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"})
 # addresses, and decoders that few have looked at. What cameras, phones and video tools write is all that is read.
 _FORMATS = ("avi", "matroska", "mov")
 _CODECS = (
-    *(
-        "h264",
-        "hevc",
-        "vvc",
-        "libdav1d",
-        "libaom-av1",
-        "av1",
-        "vp8",
-        "libvpx",
-        "vp9",
-        "libvpx-vp9",
-        "mpeg4",
-        "msmpeg4v3",
-    ),
-    *("mpeg1video", "mpeg2video", "h263", "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "png", "rawvideo"),
-)
+    "h264", "hevc", "vvc", "libdav1d", "libaom-av1", "av1", "vp8", "libvpx", "vp9", "libvpx-vp9", "mpeg4", "msmpeg4v3",
+    "mpeg1video", "mpeg2video", "h263", "mjpeg", "prores", "dnxhd", "ffv1", "huffyuv", "png", "rawvideo",
+)  # fmt: skip
 _MAX_PIXELS = MAX_PIXELS // 2  # 8K; decoders hold several frames
 _DECODED = {"codec_whitelist": ",".join(_CODECS), "max_pixels": str(_MAX_PIXELS)}  # whatever the container says
 _ALLOWED = {"format_whitelist": ",".join(_FORMATS), "codec_whitelist": ",".join(_CODECS), "protocol_whitelist": "file"}

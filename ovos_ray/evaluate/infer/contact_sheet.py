@@ -16,39 +16,28 @@ from ovos_ray.io import atomic_path
 __all__ = ["write_contact_sheet"]
 
 _CELL_WIDTH, _CAPTION, _GAP = 320, 26, 6
+_NUM_VIDEOS = 4
+_MOMENT = 0.7  # which frame, as a fraction of the video
 
 
-def write_contact_sheet(
-    folder: DatasetFolder,
-    split: str,
-    predictions: Mapping[str, Path],
-    out: Path,
-    *,
-    num_videos: int = 4,
-    moment: float = 0.7,
-) -> None:
-    """Writes a PNG that shows one frame of each video as the truth and each method see it.
+def write_contact_sheet(folder: DatasetFolder, split: str, predictions: Mapping[str, Path], out: Path) -> None:
+    """Writes a PNG that shows one frame of each of the first videos as the truth and each method see it.
 
     Args:
         folder: The dataset.
         split: Its split.
         predictions: Folders of predicted masks by caption.
         out: The PNG.
-        num_videos: Videos shown, from the first on.
-        moment: Which frame, as a fraction of the video.
     """
     rows = []
-    for video in islice(folder.videos(split), num_videos):
-        t = round(moment * (video.num_frames - 1))
+    for video in islice(folder.videos(split), _NUM_VIDEOS):
+        t = round(_MOMENT * (video.num_frames - 1))
         image = next(islice(video.images(), t, None))
         masks = [decode_mask(path / video.name / f"{video.frame_names[t]}.png") for path in predictions.values()]
         rows.append([overlay(image, mask) for mask in (video.mask(t), *masks)])
     height = round(_CELL_WIDTH * rows[0][0].shape[0] / rows[0][0].shape[1])
     captions = ["truth", *predictions]
-    size = (
-        len(captions) * (_CELL_WIDTH + _GAP) - _GAP,
-        _CAPTION + len(rows) * (height + _GAP) - _GAP,
-    )
+    size = len(captions) * (_CELL_WIDTH + _GAP) - _GAP, _CAPTION + len(rows) * (height + _GAP) - _GAP
     sheet = Image.new("RGB", size, "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(16)
     for column, caption in enumerate(captions):

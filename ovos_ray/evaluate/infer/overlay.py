@@ -24,7 +24,7 @@ _GAP = 4
 
 
 def overlay(
-    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE, opacity: float = 0.5
+    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE
 ) -> npt.NDArray[np.uint8]:
     """Returns a frame with its objects tinted and outlined.
 
@@ -32,11 +32,10 @@ def overlay(
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) uint8 object ids.
         palette: 256 RGB colours.
-        opacity: Of the tint, 0 to 1.
     """
     colours = np.frombuffer(palette, np.uint8).reshape(256, 3)
     picture, inside = image.copy(), mask > 0
-    picture[inside] = ((1 - opacity) * image[inside] + opacity * colours[mask[inside]]).astype(np.uint8)
+    picture[inside] = (0.5 * image[inside] + 0.5 * colours[mask[inside]]).astype(np.uint8)
     edges = (cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0) & inside
     picture[edges] = colours[mask[edges]]
     return picture

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ovos_ray.report.numbers.comparison import STRATEGY, axis_label
-from ovos_ray.report.numbers.intervals import holm
+from ovos_ray.report.numbers.intervals import holm, statistical_tests
 from ovos_ray.report.numbers.rows import Comparison, Row
 from ovos_ray.track.strategy import SUPERVISED
 
@@ -150,6 +150,4 @@ def _ranked(scores: Mapping[str, Mapping[tuple[object, ...], float]]) -> tuple[V
 def _t_test(pairs: Sequence[float]) -> float | None:
     if len(pairs) < 3 or len(set(pairs)) == 1:
         return None
-    from scipy.stats import ttest_1samp
-
-    return float(ttest_1samp(pairs, 0.0).pvalue)
+    return float(statistical_tests().ttest_1samp(pairs, 0.0).pvalue)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ovos_ray.errors import MissingExtraError
 
-__all__ = ["Interval", "holm", "interval"]
+__all__ = ["Interval", "holm", "interval", "statistical_tests"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class Interval:
 
     def half_width(self, p: float) -> float:
         """Returns half the width of the interval that misses the truth with probability p."""
-        t = _student()
+        t = statistical_tests().t
         return math.sqrt(sum(float(t.isf(p / 2, degrees)) ** 2 * variance for variance, degrees in self.parts))
 
     def p(self, bound: float = 0.0) -> float:
@@ -95,9 +95,14 @@ def holm(values: list[float]) -> list[float]:
     return corrected
 
 
-def _student() -> Any:
+def statistical_tests() -> Any:
+    """Returns `scipy.stats`.
+
+    Raises:
+        MissingExtraError: scipy is not installed.
+    """
     try:
-        from scipy.stats import t
+        import scipy.stats
     except ImportError as error:
         raise MissingExtraError("scipy", "report", "testing differences") from error
-    return t
+    return scipy.stats

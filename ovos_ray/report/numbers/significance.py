@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ovos_ray.errors import MissingExtraError
 from ovos_ray.evaluate.metrics import PRIMARY
-from ovos_ray.report.numbers.intervals import holm, interval
+from ovos_ray.report.numbers.intervals import holm, interval, statistical_tests
 from ovos_ray.report.numbers.rows import Comparison, Row
 from ovos_ray.report.runs import Run
 
@@ -108,11 +107,7 @@ def paired(first: Row, second: Row) -> Paired | None:
 
 
 def _wilcoxon(differences: np.ndarray) -> float:
-    try:
-        from scipy.stats import wilcoxon
-    except ImportError as error:
-        raise MissingExtraError("scipy", "report", "testing differences") from error
-    return float(wilcoxon(differences).pvalue) if np.any(differences) else 1.0
+    return float(statistical_tests().wilcoxon(differences).pvalue) if np.any(differences) else 1.0
 
 
 def against_best(comparison: Comparison) -> dict[str, Paired]:

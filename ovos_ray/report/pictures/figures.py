@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+_TOLD_APART = len(COLOURS)
 _MARKERS = "osD^vPX*"
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)))
 INK, FAINT, PAPER = "#010203", "#040506", "#070809"
@@ -120,17 +121,16 @@ def draw(paint: Callable[[Any], None], *, width: float = 6.4, height: float = 3.
 
 
 def curve_figure(
-    rows: Sequence[Row], palette: Palette, metric: str, label: str, *, by_loss_frames: bool = False, most: int = 6
+    rows: Sequence[Row], palette: Palette, metric: str, label: str, *, by_loss_frames: bool = False
 ) -> str | None:
     """Draws a metric over optimiser steps, one line a configuration, a band of ± one deviation over seeds.
 
     Args:
-        rows: Configurations, best first; those beyond `most` are drawn faintly.
+        rows: Configurations, best first; those beyond the colours are drawn faintly.
         palette: What they look like.
         metric: Which curve.
         label: The axis label.
         by_loss_frames: Draw over the frames that had a loss instead of over steps.
-        most: How many are told apart.
 
     Returns:
         SVG, or None if no run has the metric at two steps.
@@ -148,9 +148,9 @@ def curve_figure(
     def paint(axes: Any) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        for _, (steps, mean, _) in drawn[most:]:
+        for _, (steps, mean, _) in drawn[_TOLD_APART:]:
             axes.plot(steps, mean, color=FAINT, linewidth=0.8, zorder=1)
-        for row, (steps, mean, std) in drawn[:most]:
+        for row, (steps, mean, std) in drawn[:_TOLD_APART]:
             style = palette.style(row.label)
             axes.plot(steps, mean, label=row.label, markevery=max(1, len(steps) // 8), markersize=4, **style)
             if np.any(std > 0):
@@ -160,10 +160,10 @@ def curve_figure(
         axes.set_ylabel(label)
         _legend(axes)
 
-    return draw(paint, height=3.6 + 0.1 * min(len(drawn), most))
+    return draw(paint, height=3.6 + 0.1 * min(len(drawn), _TOLD_APART))
 
 
-def budget_figure(rows: Sequence[Row], palette: Palette, *, most: int = 6) -> str | None:
+def budget_figure(rows: Sequence[Row], palette: Palette) -> str | None:
     """Draws J&F against label budget, a point a configuration, the first ones named; None unless two budgets occur."""
     points = [
         (row, budget, score)
@@ -179,8 +179,8 @@ def budget_figure(rows: Sequence[Row], palette: Palette, *, most: int = 6) -> st
 
         faint = {"color": FAINT, "marker": "o", "markersize": 4}
         for number, (row, budget, score) in reversed(list(enumerate(points))):
-            style = {**(palette.style(row.label) if number < most else faint), "linestyle": "none"}
-            label = row.label if number < most else None
+            style = {**(palette.style(row.label) if number < _TOLD_APART else faint), "linestyle": "none"}
+            label = row.label if number < _TOLD_APART else None
             axes.errorbar(budget, score.mean, yerr=score.std or None, label=label, capsize=2, **style)
         axes.set_xscale("log")
         if len(budgets) <= 6:
@@ -192,7 +192,7 @@ def budget_figure(rows: Sequence[Row], palette: Palette, *, most: int = 6) -> st
         handles = axes.get_legend_handles_labels()[0]
         _legend(axes, handles[::-1])
 
-    return draw(paint, height=3.6 + 0.1 * min(len(points), most))
+    return draw(paint, height=3.6 + 0.1 * min(len(points), _TOLD_APART))
 
 
 def sequence_figure(rows: Sequence[Row], palette: Palette) -> str | None:

@@ -69,19 +69,16 @@ def choose_sequences(stored: Sequence[Stored], wanted: Sequence[str] = ()) -> di
     return chosen
 
 
-def overlay_galleries(stored: Sequence[Stored], chosen: Mapping[str, str], *, films: int = 1) -> tuple[Gallery, ...]:
-    """Makes the overlays of some sequences: the truth, then all predictions at hand.
+def overlay_galleries(stored: Sequence[Stored], chosen: Mapping[str, str]) -> tuple[Gallery, ...]:
+    """Makes the overlays of some sequences: the truth, then all predictions at hand; the first sequence also moves.
 
     Args:
         stored: The predictions.
         chosen: Sequences, with the reason each was chosen for.
-        films: Number of sequences that also get an animated overlay per strip.
     """
     made = []
     for number, (sequence, why) in enumerate(chosen.items()):
-        strips = or_nothing(
-            functools.partial(_strips, sequence, stored, film=number < films), f"pictures of {sequence}"
-        )
+        strips = or_nothing(functools.partial(_strips, sequence, stored, film=number == 0), f"pictures of {sequence}")
         made += [] if strips is None else [Gallery(sequence, why, strips)]
     return tuple(made)
 
