@@ -170,9 +170,7 @@ def _is_running(process: int) -> bool:
 def make_folder(folder: Path, mode: int = 0o777) -> None:
     """Makes a folder and those above it; they too survive a power cut, else what is in them does not.
 
-    Args:
-        folder: The folder; there is no harm if it exists.
-        mode: Its permissions, less the process's umask.
+    There is no harm if it exists; `mode` less the umask are the permissions of new ones.
     """
     if folder.is_dir():
         return

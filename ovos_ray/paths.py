@@ -105,10 +105,6 @@ def cache_folder() -> Path:
 def below(folder: str | os.PathLike[str], *parts: str) -> Path:
     """Returns a path in a folder, and makes sure that it lies there, wherever links on the way lead.
 
-    Args:
-        folder: The folder.
-        parts: Names of what lies in it, from the outside in.
-
     Raises:
         DataError: The path leads out of the folder, or is the folder itself.
     """
@@ -127,10 +123,7 @@ def require_disjoint(
 ) -> None:
     """Makes sure that what is written is none of what is read: no source is the target, in it, or around it.
 
-    Args:
-        target: What is going to be written or replaced.
-        sources: Files and folders that are read.
-        setting: Where the user chose the target; for the message.
+    `setting` is where the user chose the target; for the message.
 
     Raises:
         DataError: They overlap, links considered.

@@ -105,11 +105,7 @@ def _print_data(values: dict[str, Any], form: str) -> None:
 
 
 def print_config(config: ExperimentConfig, *, explained: bool = False) -> None:
-    """Prints every setting by its dotted key, a line each.
-
-    Args:
-        config: The configuration.
-        explained: Whether to say what each means, too.
+    """Prints every setting by its dotted key, a line each; `explained`, with what it means.
 
     Raises:
         ConfigError: One of them is a secret.

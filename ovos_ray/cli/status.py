@@ -121,12 +121,7 @@ def _headline(study: StudyStatus) -> str:
 
 
 def sparkline(values: Sequence[float], width: int = 16) -> str:
-    """Draws values as a row of bars, the lowest to the highest; more values than bars are averaged.
-
-    Args:
-        values: In order; what is no finite number leaves a gap.
-        width: Most bars.
-    """
+    """Draws values as a row of bars; more values than bars (`width`) are averaged, and no number leaves a gap."""
     size = max(1, -(-len(values) // width))
     groups = [values[start : start + size] for start in range(0, len(values), size)]
     means = [sum(group) / len(group) for group in groups]

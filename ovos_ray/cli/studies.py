@@ -177,11 +177,7 @@ def print_results(
 ) -> None:
     """Prints the results by configuration, the best first: mean and standard deviation over seeds.
 
-    Args:
-        space: The study.
-        trials: Its trials.
-        results: `result.json` by trial name.
-        names: What to call configurations instead.
+    `results` holds `result.json` by trial name, `names` what to call some configurations instead.
     """
     from ovos_ray.evaluate.metrics import COMPARED
 

@@ -20,14 +20,9 @@ __all__ = ["submit_slurm"]
 def submit_slurm(
     verb: str, arguments: list[str], parameters: dict[str, Any], *, show: bool, options: dict[str, Any]
 ) -> None:
-    """Queues a verb, or prints the script that would be queued.
+    """Queues a verb, or prints the script that would be queued (`show`).
 
-    Args:
-        verb: The verb.
-        arguments: Its arguments as they were given.
-        parameters: The same as the verb parses them.
-        show: Print the script, and queue nothing.
-        options: Fields of `SlurmJob`.
+    `parameters` are the verb's `arguments` as it parses them, `options` fields of `SlurmJob`.
 
     Raises:
         ConfigError: The verb trains in processes of one machine.

@@ -97,12 +97,7 @@ def _last_parts(value: Any) -> Any:
 
 
 def resolve_paths(config: ExperimentConfig, base: Path) -> ExperimentConfig:
-    """Returns the configuration with paths made absolute, since workers run in other folders. URIs stay as they are.
-
-    Args:
-        config: As written by the user.
-        base: The folder relative paths start from.
-    """
+    """Returns the configuration with relative paths taken from `base`: workers run in other folders. URIs stay."""
 
     def absolute(path: str) -> str:
         return path if "://" in path else str((base / Path(path).expanduser()).resolve())

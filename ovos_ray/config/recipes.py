@@ -100,10 +100,6 @@ def make(path: str, kind: type[Made]) -> Made:
 def require_shipped(path: str, source: str) -> None:
     """Makes sure that a recipe that a file names came with this program: a file is data, and chooses no code to run.
 
-    Args:
-        path: As it stands in the file.
-        source: The file.
-
     Raises:
         ConfigError: It is another module, or one of that name lies in the current folder.
     """

@@ -195,11 +195,7 @@ def _setting(name: str, marks: list[Any]) -> Setting:
 
 
 def check_ranges(tree: type, values: Mapping[str, Any]) -> None:
-    """Checks every value that has a range.
-
-    Args:
-        tree: The configuration's class.
-        values: From `flatten`.
+    """Checks every value, as `flatten` names them, that has a range.
 
     Raises:
         ConfigError: One is out of range.

@@ -54,9 +54,7 @@ _Answer = tuple[str, bytes, dict[str, str]]
 class LabelServer(ThreadingHTTPServer):
     """Serves the page of a session; `with LabelServer(session) as server: server.serve_forever()`.
 
-    Args:
-        session: What is labelled.
-        port: Where to listen; 0: any free port.
+    It listens on any free port where `port` is 0.
     """
 
     daemon_threads = True

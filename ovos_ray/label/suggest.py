@@ -32,11 +32,7 @@ def look_at(image: npt.NDArray[np.uint8]) -> Look:
 
 
 def suggested_frame(looks: Sequence[Look]) -> int:
-    """Returns the index of the frame to label.
-
-    Args:
-        looks: Of all frames, in order; at least one.
-    """
+    """Returns the index of the frame to label; `looks` are those of all frames in order, at least one."""
     # Of long videos every second, third … frame is compared: neighbours look alike.
     compared = range(0, len(looks), -(-len(looks) // _MOST_COMPARED))
     colours = np.stack([looks[t] for t in compared])

@@ -51,12 +51,7 @@ def find_videos(path: Path) -> tuple[PlainFolder, list[str]]:
 
 
 class Labels:
-    """The masks of one video on disk.
-
-    Args:
-        folder: The folder that holds the video.
-        name: The video's name.
-    """
+    """The masks of one video on disk."""
 
     def __init__(self, folder: PlainFolder, name: str) -> None:
         self.folder, self.name = folder, checked_name(name, "video", folder.root)

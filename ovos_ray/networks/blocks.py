@@ -131,10 +131,7 @@ class KeyProjection(nn.Module):
 class ResBlock(nn.Module):
     """Pre-activation residual block; where channels change, the shortcut is a convolution of the raw input.
 
-    Args:
-        in_channels: Input channels.
-        out_channels: Output channels.
-        shortcut: Kernel size of that convolution: 3 in STCN and XMem, 1 in Cutie.
+    `shortcut` is its kernel size: 3 in STCN and XMem, 1 in Cutie.
     """
 
     def __init__(self, in_channels: int, out_channels: int, shortcut: int = 3) -> None:

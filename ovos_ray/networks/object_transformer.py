@@ -169,15 +169,7 @@ class _Block(nn.Module):
 
 
 class ObjectTransformer(nn.Module):
-    """Lets the pixels of the readout and the object summaries inform each other.
-
-    Args:
-        dim: Channels.
-        num_queries: Q.
-        num_blocks: Transformer blocks.
-        heads: Attention heads.
-        hidden: Channels inside the feed-forward layers.
-    """
+    """Lets the pixels of the readout and the object summaries inform each other."""
 
     def __init__(self, dim: int, num_queries: int, num_blocks: int, heads: int, hidden: int) -> None:
         super().__init__()

@@ -29,12 +29,7 @@ def _step(gates: Tensor, sensory: Tensor) -> Tensor:
 
 
 class DeepUpdate(nn.Module):
-    """Updates the sensory memory from a memory value.
-
-    Args:
-        in_channels: Cv.
-        channels: Cs.
-    """
+    """Updates the sensory memory (`channels`: Cs) from a memory value (`in_channels`: Cv)."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()

@@ -20,12 +20,7 @@ __all__ = ["render_report"]
 
 
 def render_report(comparison: Comparison, stage_0: Sequence[str] = ()) -> Iterator[RenderableType]:
-    """Yields what `ovos-ray report --terminal` prints, top to bottom.
-
-    Args:
-        comparison: With per-sequence scores; curves are not needed.
-        stage_0: As for `paper_tables`.
-    """
+    """Yields what `ovos-ray report --terminal` prints, top to bottom; for `stage_0` see `paper_tables`."""
     words = verdict(comparison, against_best(comparison), axis_effects(comparison))
     yield Text(words.headline, style="bold")
     for sentence in filter(None, (words.certainty, words.supervision)):

@@ -34,12 +34,6 @@ def cycle_strip(
 ) -> tuple[bytes, str] | None:
     """Propagates the first real clip of a batch once more, with the draws that the step had for it.
 
-    Args:
-        network: On its device, trained by the step.
-        batch: As the step got it.
-        config: Of the run.
-        step: Its number.
-
     Returns:
         The picture (WebP) and its words; None for other methods than one-shot, and where the batch shows no object.
     """

@@ -53,11 +53,7 @@ class Labels:
 
 
 def count_labels(config: ExperimentConfig, pretraining: ExperimentConfig | None = None) -> Labels:
-    """Counts the labels of a run.
-
-    Args:
-        config: Of the run.
-        pretraining: Of the stage it starts from.
+    """Counts the labels of a run, and of the pretraining that it starts from.
 
     Raises:
         DataError: Shards or the validation split cannot be read.

@@ -24,10 +24,7 @@ _TOLD = {
 def model_card(run: Path, file: str, sha256: str) -> str:
     """Returns the card as Markdown, with the front matter that the Hugging Face Hub reads.
 
-    Args:
-        run: The folder of a finished run.
-        file: The name of its exported weights.
-        sha256: Of that file.
+    `run` is the folder of a finished run, `file` the name of its exported weights.
 
     Raises:
         WeightsError: The run has no result.

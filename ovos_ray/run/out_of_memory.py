@@ -23,9 +23,6 @@ _LESS = (
 def naming_what_to_lower(config: ExperimentConfig) -> Iterator[None]:
     """Turns torch's errors of running out of memory, on a GPU or a CPU, into one that names the settings to lower.
 
-    Args:
-        config: Of the run.
-
     Raises:
         ResourceError: Memory ran out.
     """
@@ -40,12 +37,7 @@ def naming_what_to_lower(config: ExperimentConfig) -> Iterator[None]:
 
 
 def out_of_memory(config: ExperimentConfig, details: str) -> ResourceError:
-    """Returns the error that names the settings to lower.
-
-    Args:
-        config: Of the run.
-        details: What was seen; its first line is quoted.
-    """
+    """Returns the error that names the settings to lower, and quotes the first line of what was seen."""
     quoted = (details.strip().splitlines() or ["no details"])[0]
     return ResourceError(f"out of memory with {_size(config)} ({quoted})", _LESS)
 
@@ -53,9 +45,7 @@ def out_of_memory(config: ExperimentConfig, details: str) -> ResourceError:
 def killed_workers(config: ExperimentConfig, step: int) -> ResourceError:
     """Returns the error for workers that were killed from outside again and again, which says nothing of the reason.
 
-    Args:
-        config: Of the run.
-        step: Of the newest checkpoint.
+    `step` is that of the newest checkpoint.
     """
     times = config.train.max_failures + 1
     return ResourceError(

@@ -22,9 +22,7 @@ Record = dict[str, Any]
 class IntervalMeter:
     """Averages the scalars of a logging interval without waiting for the device at every step.
 
-    Args:
-        batch_size: Global batch, for clips per second.
-        steps: Steps of the whole run, for the remaining time.
+    `batch_size` is the global one, `steps` are those of the whole run.
     """
 
     batch_size: int

@@ -14,9 +14,7 @@ __all__ = ["check_fits", "check_gpu", "decoders_of_worker", "max_concurrent", "w
 def check_fits(train: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> None:
     """Checks that a cluster as it is can run this configuration, with the fewest workers that it allows.
 
-    Args:
-        train: What is asked for.
-        nodes: `CPU` and `GPU` of each living node.
+    `nodes` are `CPU` and `GPU` of each living one.
 
     Raises:
         ResourceError: It cannot; the message shows the arithmetic.
@@ -60,9 +58,7 @@ def check_gpu(train: TrainConfig) -> None:
 def max_concurrent(trains: Sequence[TrainConfig], resources: Mapping[str, float]) -> int:
     """Returns how many runs fit at a time if each is as large as the largest.
 
-    Args:
-        trains: The runs; sizes may differ.
-        resources: Of the cluster, such as `ray.cluster_resources()`.
+    `resources` are the cluster's, such as `ray.cluster_resources()`.
     """
     # Of a run with several workers, the process that Tune starts takes a little beside them.
     cpus = max(train.num_workers * train.cpus_per_worker + 0.01 * (train.num_workers > 1) for train in trains)

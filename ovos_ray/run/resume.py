@@ -16,9 +16,6 @@ __all__ = ["Start", "check_segment", "marked_step", "resume_state", "resume_step
 class Start:
     """Where a run goes on, and its state there: looked for, checked and read in one go.
 
-    Args:
-        config: Of the run, begun or not.
-
     Attributes:
         step: Optimiser steps done.
     """
@@ -45,11 +42,7 @@ def marked_step(config: ExperimentConfig) -> int:
 
 
 def resume_state(config: ExperimentConfig, step: int) -> dict[str, Any]:
-    """Loads the checkpoint from which a run goes on, onto the CPU.
-
-    Args:
-        config: Of the run.
-        step: From `resume_step`, above 0.
+    """Loads the checkpoint from which a run goes on at a step above 0, onto the CPU.
 
     Raises:
         CheckpointError: It is absent or damaged, or the parent has computed something else than the segment was made

@@ -46,11 +46,7 @@ def open_sink(request: RunRequest, tags: Mapping[str, Any] | None = None) -> Sin
 class RunLog:
     """Tells of a run and keeps its checkpoints and snapshots; on ranks other than the first all of it is left undone.
 
-    Args:
-        request: The run.
-        rank: Which of its ranks this is.
-        start_step: Where this launch begins; the first one logs configuration and data.
-        device: The device trained on.
+    A launch that begins at the first step also logs configuration and data.
     """
 
     def __init__(self, request: RunRequest, *, rank: int, start_step: int, device: torch.device) -> None:

@@ -82,10 +82,6 @@ def _for_a_server(result: Mapping[str, Any]) -> set[str]:
 def take_over(request: RunRequest, source: RunFolder) -> dict[str, Any]:
     """Makes the result of a finished run that of another one of the same digest, in its folder and in MLflow.
 
-    Args:
-        request: The run that is not trained.
-        source: From `same_run`.
-
     Returns:
         Content of its `result.json`; `taken_over` says from where.
     """

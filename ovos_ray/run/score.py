@@ -103,10 +103,7 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
 def enter_scores(folder: RunFolder, answer: ServerScores, say: Callable[[str], None]) -> dict[str, float]:
     """Enters what a benchmark's server has answered, into the run's `result.json` and its MLflow run.
 
-    Args:
-        folder: Of the finished run whose masks were submitted.
-        answer: From `read_server_scores`.
-        say: Told where something else stood before.
+    `say` is told where something else stood before.
 
     Returns:
         The scores by name, in percent.

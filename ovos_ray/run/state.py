@@ -59,11 +59,7 @@ class RunState:
     ) -> RunState:
         """Returns the state after a number of steps: as initialised after none, else from that step's checkpoint.
 
-        Args:
-            config: Of the run.
-            step: Optimiser steps done.
-            device: What to train on.
-            stored: That checkpoint, where it has been read already.
+        `stored` is that checkpoint, where it has been read already.
 
         Raises:
             WeightsError: Weights to start from cannot be had, or do not fit.

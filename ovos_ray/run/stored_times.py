@@ -37,10 +37,6 @@ def describe_stored(gpu: str) -> str:
 def stored_cost(config: ExperimentConfig, gpu: str) -> Cost | None:
     """Returns the price of a run on a GPU, or None where no step of its network and method is stored.
 
-    Args:
-        config: The run.
-        gpu: One of `GPUS`.
-
     Raises:
         ConfigError: There are no times of this GPU, or the run does not ask for one.
     """

@@ -22,11 +22,6 @@ def log_best_network(parent: Sink, trials: Sequence[Trial], results: Mapping[str
 
     The models of the other trials stay in their run folders: hundreds of megabytes each.
 
-    Args:
-        parent: The sweep's run.
-        trials: All trials.
-        results: `result.json` of the finished ones, by name.
-
     Returns:
         The name of the best trial, or None where nothing was scored.
     """

@@ -15,11 +15,7 @@ __all__ = ["check_earlier", "differing"]
 
 
 def check_earlier(space: SearchSpace, trials: Sequence[Trial]) -> None:
-    """Checks that what lies in the folders of the trials was made with their settings.
-
-    Args:
-        space: The study.
-        trials: Its trials, their data and weights pinned.
+    """Checks that what lies in the folders of the trials was made with their settings, data and weights pinned.
 
     Raises:
         CheckpointError: Some were made with others; says with which.

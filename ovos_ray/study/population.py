@@ -212,10 +212,6 @@ def _tell(
 def describe_members(space: SearchSpace, members: Sequence[Trial]) -> dict[str, str]:
     """Returns what each member's weights have been through: `member 02: T-step → 2-step, learning_rate 0.001 → 0.0008`.
 
-    Args:
-        space: The study.
-        members: Its trials.
-
     Returns:
         By the name of the configuration that the member began with; none of members that did not come to the end.
     """

@@ -132,12 +132,7 @@ class StudyStatus:
 def write_plan(storage: Storage, name: str, metric: str, trials: Mapping[str, str], stages: Sequence[str] = ()) -> None:
     """Writes down what a study is to make, so that its state can be told from its folder.
 
-    Args:
-        storage: The study's folder.
-        name: The study.
-        metric: What its trials are compared by.
-        trials: By name, the folder of each trial below the study's.
-        stages: Folders of its pretrainings.
+    `trials` are their folders below the study's by name, `stages` the folders of its pretrainings.
     """
     plan = {"name": name, "metric": metric, "trials": dict(trials), "pretrainings": list(stages)}
     storage.write(json.dumps(plan, indent=2).encode(), PLAN)
@@ -178,12 +173,7 @@ def read_study(folder: str) -> StudyStatus:
 
 
 def read_run(storage: Storage, name: str | None = None) -> RunStatus:
-    """Reads how the run in a folder stands; one that is not there yet is waiting.
-
-    Args:
-        storage: Its folder.
-        name: What it is called.
-    """
+    """Reads how the run in a folder stands; one that is not there yet is waiting."""
     name = name or _name_of(storage)
     try:
         return _status_of(storage, name) if storage.exists("config.json") else RunStatus(name, "waiting")

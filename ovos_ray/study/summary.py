@@ -85,13 +85,7 @@ class SweepResult:
 def summarise(
     space: SearchSpace, trials: Sequence[Trial], results: Mapping[str, Mapping[str, Any]]
 ) -> list[SummaryRow]:
-    """Returns one row per configuration with a result, best first by the study's metric.
-
-    Args:
-        space: Its metric decides the order (`final/jf` is the score `jf`).
-        trials: Of the study.
-        results: `result.json` by trial name.
-    """
+    """Returns one row per configuration with a result, best first by the study's metric. `results` are by trial."""
     rows = []
     for group in group_trials(trials):
         found = [results[trial.name] for trial in group.trials if trial.name in results]

@@ -42,10 +42,7 @@ def sync_bucket(
 ) -> list[Unsent]:
     """Sends the spools found anywhere in a bucket folder; those that were sent are removed from it.
 
-    Args:
-        storage: The bucket folder.
-        tracking_uri: See `leftovers.sync`.
-        confirm: See `leftovers.sync`.
+    `leftovers.sync` says what `tracking_uri` and `confirm` are.
 
     Returns:
         One entry for each run that is still incomplete on its server, with the reason.

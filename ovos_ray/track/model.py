@@ -54,11 +54,7 @@ def save_model(path: Path, weights: Path, *, network: str, **settings: Any) -> N
 
 
 class Predictor:
-    """What `mlflow.pyfunc` calls.
-
-    Args:
-        folder: The model's data: `network.json` and the weights.
-    """
+    """What `mlflow.pyfunc` calls; `folder` holds `network.json` and the weights."""
 
     def __init__(self, folder: Path) -> None:
         from ovos_ray.networks import build, load_weights

@@ -107,11 +107,7 @@ def run_of(tracking_uri: str, run_id: str | None) -> tuple[str, str] | None:
 
 
 class Sender:
-    """Sends one spool.
-
-    Args:
-        spool: What to send.
-    """
+    """Sends one spool."""
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool

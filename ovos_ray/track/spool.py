@@ -37,11 +37,7 @@ _MAX_LINE = 16 << 20
 
 
 class Spool:
-    """The append-only record of one run.
-
-    Args:
-        root: Folder that holds the spools of all runs.
-        identity: The run.
+    """The append-only record of one run, in a folder below `root`.
 
     Raises:
         TrackingError: The folder cannot be written.

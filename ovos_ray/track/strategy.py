@@ -11,11 +11,6 @@ EMPTY = "empty reference"
 def strategy_name(method: str, reference: str, backward: str) -> str:
     """Returns how a network was trained, in the paper's words.
 
-    Args:
-        method: `method.name` of the configuration.
-        reference: `method.reference`.
-        backward: `method.backward`.
-
     Returns:
         `fully supervised`, `empty reference`, or the backward strategy, such as `T-step`; it says so where the
         reference is the true mask.

@@ -19,10 +19,6 @@ _SMALL_BYTES = 32 * 2**20
 class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own. A process that ends waits for the one under way.
 
-    Args:
-        store: Where they go.
-        step: Optimiser steps of the one that the run begins at.
-
     Attributes:
         step: Of the last one that was started.
     """

@@ -45,12 +45,7 @@ def build_optimizer(network: VOSNetwork, config: OptimizerConfig, device: torch.
 
 
 def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads moments and step counts; weight decay and the like stay those that the optimiser was built with.
-
-    Args:
-        optimizer: Made by `build_optimizer`.
-        state: `state_dict` of an optimiser of the same parameters.
-    """
+    """Loads moments and step counts; weight decay and the like stay those that the optimiser was built with."""
     own = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
     for group, settings in zip(optimizer.param_groups, own, strict=True):

@@ -31,10 +31,6 @@ _KNOWN_BY_HOST = ("num_objects", "position", "weight")
 class TrainingModule(nn.Module):
     """A network and its method as one module from batch to loss, so that `DistributedDataParallel` can wrap it.
 
-    Args:
-        network: On its device.
-        config: The whole configuration.
-
     Attributes:
         skipped: Steps without an update because loss or gradient was not finite.
         graphs: The roll-outs that were captured.

@@ -23,11 +23,7 @@ def max_skip_at(curriculum: Sequence[tuple[float, int]], step: int, steps: int) 
 def curriculum_at(key: str, curriculum: Sequence[tuple[float, Value]], step: int, steps: int) -> Value:
     """Returns the value in force at an optimiser step: that of the last entry whose fraction of `steps` is reached.
 
-    Args:
-        key: The setting, for the message.
-        curriculum: (fraction, value) pairs.
-        step: Optimiser step, from 0.
-        steps: Of the whole run.
+    Messages name the setting by its `key`.
 
     Raises:
         ConfigError: It is no curriculum.
@@ -50,12 +46,6 @@ def is_static_step(curriculum: Sequence[tuple[float, float]], seed: int, step: i
     """Whether an optimiser step trains on clips synthesised from labelled frames; the same on all workers.
 
     Such steps lie as evenly as can be, with a phase drawn from the seed: a share of 1/4 is every fourth step.
-
-    Args:
-        curriculum: `data.static_share`.
-        seed: The run seed.
-        step: Optimiser step, from 0.
-        steps: Of the whole run.
 
     Raises:
         ConfigError: It is no curriculum, or a share is not in 0 … 1.

@@ -23,11 +23,7 @@ _MOMENT = 0.7  # which frame, as a fraction of the video
 def write_contact_sheet(folder: DatasetFolder, split: str, predictions: Mapping[str, Path], out: Path) -> None:
     """Writes a PNG that shows one frame of each of the first videos as the truth and each method see it.
 
-    Args:
-        folder: The dataset.
-        split: Its split.
-        predictions: Folders of predicted masks by caption.
-        out: The PNG.
+    `predictions` are folders of masks by caption.
     """
     rows = []
     for video in islice(folder.videos(split), _NUM_VIDEOS):

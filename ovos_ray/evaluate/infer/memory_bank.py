@@ -24,12 +24,7 @@ _NEVER_READ = 1e-7
 
 
 class MemoryBank:
-    """The memory of one group of objects.
-
-    Args:
-        settings: How much is kept, and what is done with the rest.
-        num_objects: Objects of the group.
-    """
+    """The memory of one group of objects."""
 
     def __init__(self, settings: InferenceSettings, num_objects: int) -> None:
         self.settings = settings

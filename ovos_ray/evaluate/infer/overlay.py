@@ -64,10 +64,6 @@ def grid(rows: Sequence[Sequence[Image.Image]], format: str) -> bytes:
 class OverlayWriter:
     """Writes an MP4 that appears when it is complete.
 
-    Args:
-        path: The video file.
-        frames_per_second: Its speed.
-
     Raises:
         MissingExtraError: PyAV is not installed.
     """

@@ -99,12 +99,7 @@ def predict_dataset(
 
 
 def predict_one(predictor: Predictor, job: VideoJob, on_frame: Callable[[], object] | None = None) -> VideoReport:
-    """Predicts one video, unless it is finished.
-
-    Args:
-        predictor: What predicts.
-        job: The video, and where its masks go.
-        on_frame: Called after each frame.
+    """Predicts one video, unless it is finished; `on_frame` is called after each frame.
 
     Raises:
         DataError: The video cannot be read, or has no usable mask.

@@ -44,10 +44,7 @@ class Verdict:
 def verdict(comparison: Comparison, differences: Mapping[str, Paired], effects: tuple[AxisEffect, ...]) -> Verdict:
     """Puts a comparison into words; nothing is claimed that the finished runs do not show.
 
-    Args:
-        comparison: The rows.
-        differences: From `against_best`.
-        effects: From `axis_effects`.
+    `differences` are from `against_best`, `effects` from `axis_effects`.
     """
     return Verdict(
         _headline(comparison, differences),

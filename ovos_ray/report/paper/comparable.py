@@ -54,10 +54,7 @@ def belongs(row: Row, match: Mapping[str, Any], declared: Sequence[str] = ()) ->
 def differences(row: Row, match: Mapping[str, Any], declared: Sequence[str] = ()) -> list[str]:
     """Returns in what a configuration was not trained as the published row it belongs to; empty if in nothing.
 
-    Args:
-        row: The configuration.
-        match: Of the published row; see `belongs`.
-        declared: Names of weights files that hold official stage-0 weights.
+    See `belongs` for the arguments.
     """
     run, training = row.runs[0], published()["training"][match["network"]]
     if row.network != training["network"]:

@@ -22,12 +22,7 @@ _WORDS = (
 
 
 def cycle_gallery(row: Row, tracking_uri: str) -> Gallery | None:
-    """Shows the last clip of a row's training, of the first seed that has drawn it; None where none has.
-
-    Args:
-        row: A configuration.
-        tracking_uri: Where its runs are.
-    """
+    """Shows the last clip of a row's training, of the first seed that has drawn it; None where none has."""
     for run in row.finished:
         gallery = or_nothing(functools.partial(_gallery, row, run, tracking_uri), f"strip of a clip of {run.name}")
         if gallery is not None:

@@ -33,8 +33,7 @@ _GIVEN = "The first mask is given. Where later masks keep its shape and place, t
 def emergence_galleries(rows: Sequence[Row]) -> tuple[Gallery, ...]:
     """Shows a few videos after more and more optimiser steps; runs with an empty reference come first.
 
-    Args:
-        rows: Configurations, best first; unfinished ones count too.
+    Of `rows`, best first, unfinished ones count too.
     """
     found = [(row, run, folder) for row in rows for run in row.runs if (folder := local_folder(run, "ovos.snapshots"))]
     found.sort(key=lambda item: item[0].strategy != EMPTY)

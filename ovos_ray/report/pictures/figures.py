@@ -75,12 +75,7 @@ class Palette:
 
 
 def draw(paint: Callable[[Any], None], *, width: float = 6.4, height: float = 3.6) -> str:
-    """Returns what `paint` draws on a matplotlib axes as an SVG element.
-
-    Args:
-        paint: Called with the axes.
-        width: Width in inches.
-        height: Height in inches.
+    """Returns what `paint` draws on a matplotlib axes, `width` x `height` inches, as an SVG element.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

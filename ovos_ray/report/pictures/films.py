@@ -24,12 +24,7 @@ _CAPTION = 22
 
 
 def write_films(stored: Sequence[Stored], films: Mapping[str, Path]) -> list[Path]:
-    """Writes films; returns those that could be made, none where PyAV is not installed.
-
-    Args:
-        stored: The predictions.
-        films: Where the film of each sequence goes.
-    """
+    """Writes films, by sequence, to their paths; returns those that could be made, none where PyAV is not installed."""
     written = []
     for sequence, path in films.items():
         try:
