@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import functools
 import multiprocessing
 import shutil
@@ -28,12 +29,10 @@ from ovos_ray.config import (
     override,
 )
 from ovos_ray.data.clips.batches import LocalStream
-from ovos_ray.data.clips.decode import ClipDecoder
-from ovos_ray.data.clips.plan import Plan
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.packing.pack import pack
+from ovos_ray.run import here
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import resume_step
@@ -51,20 +50,20 @@ def make_shards(root: Path) -> Path:
     return copy_of_made(root, num_train=6, num_frames=8)
 
 
-def copy_of_made(root: Path, num_train: int, num_frames: int) -> Path:
+def copy_of_made(root: Path, num_train: int, num_frames: int, num_val: int = 1) -> Path:
     """Copies `dataset` and `shards`, which are made once a process: most tests damage what they have."""
-    made, index = _made(num_train, num_frames), root / "shards" / "index.json"
+    made, index = _made(num_train, num_frames, num_val), root / "shards" / "index.json"
     shutil.copytree(made, root, dirs_exist_ok=True)
     index.write_text(index.read_text().replace(str(made), str(root)))  # which says what it was packed from
     return index.parent
 
 
 @functools.cache
-def _made(num_train: int, num_frames: int) -> Path:
+def _made(num_train: int, num_frames: int, num_val: int) -> Path:
     root = Path(tempfile.mkdtemp(prefix="ovos-tests-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     small = synthetic.SyntheticConfig(height=48, width=64, num_frames=num_frames)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": num_train, "val": 1}, config=small)
+    synthetic.generate(root / "dataset", seed=3, num_videos={"train": num_train, "val": num_val}, config=small)
     pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
     return root
 
@@ -93,9 +92,7 @@ def config_of(shards: Path, storage: Path, **changes: Any) -> ExperimentConfig:
 
 def local_stream(config: ExperimentConfig, rank: int = 0, world_size: int = 1) -> LocalStream:
     """The batches of one rank, from the newest checkpoint on."""
-    plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
-    decoder = ClipDecoder(config.data, all_labels=config.method.needs_all_labels)
-    return LocalStream(plan, decoder, resume_step(config), rank, world_size, config.stop_step)
+    return dataclasses.replace(here.local_stream(config, resume_step(config)), rank=rank, world_size=world_size)
 
 
 def train_alone(

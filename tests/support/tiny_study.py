@@ -20,9 +20,9 @@ from ovos_ray.config import (
 )
 
 
-def make_dataset(root: Path) -> None:
+def make_dataset(root: Path) -> Path:
     """Writes four small training videos, packed with one label each, and a held-out one: `dataset`, `shards`."""
-    copy_of_made(root, num_train=4, num_frames=6)
+    return copy_of_made(root, num_train=4, num_frames=6).parent
 
 
 def tiny_config(root: Path, *, steps: int, **train: Any) -> ExperimentConfig:

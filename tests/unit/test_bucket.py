@@ -53,9 +53,7 @@ def bucket(server: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("local")
-    make_dataset(root)
-    return root
+    return make_dataset(tmp_path_factory.mktemp("local"))
 
 
 def test_files_are_whole_or_absent(bucket: str) -> None:

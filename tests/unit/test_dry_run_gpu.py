@@ -24,9 +24,7 @@ RUN = ["train", "trainables.one_shot", "data.shards=shards", "evaluation.root=da
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("gpu")
-    make_dataset(root)
-    return root
+    return make_dataset(tmp_path_factory.mktemp("gpu"))
 
 
 @pytest.fixture(autouse=True)

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from tiny_study import make_dataset
 from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.errors import CheckpointError
-from ovos_ray.packing.pack import pack
 from ovos_ray.run.request import RunRequest
 from ovos_ray.study.expand import expand
 from ovos_ray.study.run_study import run_study
@@ -28,11 +26,7 @@ SPACE = SearchSpace(name="second", trainable="none", axes={"method.backward": ("
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("earlier")
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 2, "val": 1}, config=small)
-    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
-    return root
+    return make_dataset(tmp_path_factory.mktemp("earlier"))
 
 
 def trials_of(data: Path, storage: Path, **changes: object) -> list[Trial]:

@@ -190,31 +190,28 @@ def test_scales_are_averaged(network):
     assert both.shape == (3, HEIGHT, WIDTH)
 
 
-@pytest.mark.parametrize(("scale", "size"), [(1.0, (64, 80)), (1.5, (80, 112)), (0.5, (32, 48))])
-def test_a_scale_may_enlarge(network, scale, size):
-    sizes = []
-    encode = network.encode
+@pytest.fixture
+def sizes(network, monkeypatch):
+    """Sizes of the frames that the network has encoded."""
+    seen, encode = [], network.encode
 
     def spy(images):
-        sizes.append(tuple(images.shape[-2:]))
+        seen.append(tuple(images.shape[-2:]))
         return encode(images)
 
-    network.encode = spy
+    monkeypatch.setattr(network, "encode", spy)
+    return seen
+
+
+@pytest.mark.parametrize(("scale", "size"), [(1.0, (64, 80)), (1.5, (80, 112)), (0.5, (32, 48))])
+def test_a_scale_may_enlarge(network, sizes, scale, size):
     masks = list(predict_video(network, video(2), {0: first_mask()}, scales=(scale,), shortest_side=0))
     assert set(sizes) == {size}  # 50 x 70 by the scale, padded to multiples of 16
     assert masks[1].shape == (HEIGHT, WIDTH)
 
 
-def test_frames_are_scaled_down_and_never_up(network):
+def test_frames_are_scaled_down_and_never_up(network, sizes):
     frames = video()
-    sizes = []
-    encode = network.encode
-
-    def spy(images):
-        sizes.append(tuple(images.shape[-2:]))
-        return encode(images)
-
-    network.encode = spy
     masks = list(predict_video(network, frames, {0: first_mask()}, shortest_side=32))
     assert set(sizes) == {(32, 48)}  # 50 x 70 to 32 x 44, padded to multiples of 16
     assert all(mask.shape == (HEIGHT, WIDTH) for mask in masks)

@@ -16,18 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_study import make_dataset
+from tiny_study import make_dataset, tiny_config
 
-from ovos_ray.config import (
-    DataConfig,
-    EvaluationConfig,
-    ExperimentConfig,
-    MethodConfig,
-    NetworkConfig,
-    PretrainConfig,
-    TrainConfig,
-    to_dict,
-)
+from ovos_ray.config import ExperimentConfig, PretrainConfig, to_dict
 from ovos_ray.config import override as change
 from ovos_ray.errors import ConfigError, ResourceError
 from ovos_ray.run.here import fit_here
@@ -40,19 +31,9 @@ from ovos_ray.train.run_folder import RunFolder
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
-    root = tmp_path_factory.mktemp("plain")
-    make_dataset(root)
-    return ExperimentConfig(
-        network=NetworkConfig(name="stcn-tiny"),
-        data=DataConfig(
-            shards=(str(root / "shards"),), clip_length=4, max_skip=((0.0, 1),), batch_size=2, crop_size=48
-        ),
-        method=MethodConfig(),
-        train=TrainConfig(steps=4, num_threads=1, checkpoint_every=1, log_every=1),
-        evaluation=EvaluationConfig(root=str(root / "dataset"), split="val"),
-        storage=str(root / "runs"),
-        tracking_uri=f"sqlite:///{root / 'mlflow.db'}",
-    )
+    root = make_dataset(tmp_path_factory.mktemp("plain"))
+    config = tiny_config(root, steps=4, checkpoint_every=1)
+    return change(config, {"data.batch_size": 2, "train.log_every": 1, "train.cpus_per_worker": 1.0})
 
 
 def _weights(config: ExperimentConfig) -> dict[str, torch.Tensor]:

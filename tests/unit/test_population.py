@@ -13,11 +13,11 @@ import torch
 from runs import config_of, result_of, same, train_alone
 from synthetic_study import memory_run
 from test_succession import LR, RATES
+from tiny_study import make_dataset
 
 from ovos_ray.config import ExperimentConfig, SegmentConfig, override
 from ovos_ray.config.digest import digest
 from ovos_ray.config.overrides import flatten, from_dict, to_dict
-from ovos_ray.data.folders import synthetic
 from ovos_ray.errors import CheckpointError, ConfigError, DataError, DivergedError
 from ovos_ray.networks import build
 from ovos_ray.report.numbers.comparison import compare
@@ -152,9 +152,7 @@ def test_moments_fit_another_weight_decay_whatever_the_groups(name: str) -> None
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> ExperimentConfig:
-    root = tmp_path_factory.mktemp("population")
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 2, "val": 1}, config=small)
+    root = make_dataset(tmp_path_factory.mktemp("population"))
     selection = {"validation.root": str(root / "dataset"), "validation.split": "train", "validation.every": 4}
     return override(ExperimentConfig(tracking_uri=""), {**selection, "network.name": "stcn-tiny", "train.steps": 10})
 

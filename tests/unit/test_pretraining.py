@@ -156,12 +156,16 @@ def test_a_run_starts_from_the_weights_of_its_pretraining(single_object: bool) -
     assert any(not torch.equal(untrained[name], started[name]) for name in untrained)
 
 
-def test_labels_of_pretraining_and_validation_are_counted_apart(here: Path) -> None:
+def make_shards(root: Path) -> None:
+    """Packs three videos with a label each as `shards/videos`, two with all labels as `shards/static`."""
     small = synthetic.SyntheticConfig(height=48, width=64, num_frames=5)
-    synthetic.generate(here / "dataset", seed=3, num_videos={"train": 3, "val": 2}, config=small)
-    source = open_dataset(here / "dataset")
-    pack(source, here / "shards/videos", labels="first", split="train")
-    pack(source, here / "shards/static", labels="all", split="val")
+    source = open_dataset(synthetic.generate(root / "dataset", seed=3, num_videos={"train": 3, "val": 2}, config=small))
+    pack(source, root / "shards/videos", labels="first", split="train")
+    pack(source, root / "shards/static", labels="all", split="val")
+
+
+def test_labels_of_pretraining_and_validation_are_counted_apart(here: Path) -> None:
+    make_shards(here)
     config = override(config_of(), {"validation.root": str(here / "dataset"), "validation.num_videos": 1})
     config = pin(config)
     labels = count_labels(config, pretraining_stage(config))
@@ -181,11 +185,7 @@ def test_labels_of_pretraining_and_validation_are_counted_apart(here: Path) -> N
 def test_a_dry_run_prices_the_stage_and_counts_its_labels(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ovos_ray.cli.train import train
 
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=5)
-    synthetic.generate(here / "dataset", seed=3, num_videos={"train": 3, "val": 2}, config=small)
-    source = open_dataset(here / "dataset")
-    pack(source, here / "shards/videos", labels="first", split="train")
-    pack(source, here / "shards/static", labels="all", split="val")
+    make_shards(here)
     (here / "my_runs.py").write_text(
         "from ovos_ray.config import *\n"
         "def my_run() -> ExperimentConfig:\n"

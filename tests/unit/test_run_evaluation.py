@@ -10,34 +10,17 @@ from typing import Any, ClassVar
 
 import pytest
 from PIL import Image
-from runs import config_of
+from runs import config_of, copy_of_made, train_alone
 from typer.testing import CliRunner
 
 from ovos_ray import networks
 from ovos_ray.cli.app import app
-from ovos_ray.config import (
-    DataConfig,
-    EvaluationConfig,
-    ExperimentConfig,
-    NetworkConfig,
-    ScoredSplit,
-    TrainConfig,
-    override,
-)
+from ovos_ray.config import EvaluationConfig, ExperimentConfig, ScoredSplit, override
 from ovos_ray.config.digest import digest, resolve_paths
-from ovos_ray.data.clips.batches import LocalStream
-from ovos_ray.data.clips.decode import ClipDecoder
-from ovos_ray.data.clips.plan import Plan
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ConfigError, DataError, EvaluationError, OvosError
 from ovos_ray.evaluate.evaluation import check_benchmarks, evaluate_network
 from ovos_ray.evaluate.score.scoring import evaluate_folders
-from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_config
-from ovos_ray.run.loop import train_run
-from ovos_ray.run.request import RunRequest
 from ovos_ray.run.score import score_run
 from ovos_ray.storage import Storage
 from ovos_ray.train.run_folder import RunFolder
@@ -46,11 +29,7 @@ from ovos_ray.train.run_folder import RunFolder
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A dataset, its shards, and the same videos as YouTube-VOS publishes a validation split: first masks only."""
-    root = tmp_path_factory.mktemp("data")
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=5)
-    videos = {"train": 2, "val": 1}
-    synthetic.generate(root / "dataset", seed=3, num_videos=videos, config=small)
-    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
+    root = copy_of_made(tmp_path_factory.mktemp("data"), num_train=2, num_frames=5).parent
     valid = root / "youtube" / "valid"
     shutil.copytree(root / "dataset" / "JPEGImages" / "480p" / "val-000", valid / "JPEGImages" / "val-000")
     (valid / "Annotations" / "val-000").mkdir(parents=True)
@@ -62,21 +41,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(data: Path, storage: Path, tracking_uri: str = "", **evaluation: Any) -> tuple[RunFolder, list[dict[str, Any]]]:
-    config = ExperimentConfig(
-        name="run",
-        network=NetworkConfig(name="stcn-tiny"),
-        data=DataConfig(shards=(str(data / "shards"),), clip_length=3, batch_size=1, crop_size=32),
-        train=TrainConfig(steps=1, num_threads=1),
-        evaluation=override(EvaluationConfig(), evaluation),
-        storage=str(storage),
-        tracking_uri=tracking_uri,
-    )
-    config = resolve_paths(config, data)
-    plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=1)
+    small = {"network.name": "stcn-tiny", "data.clip_length": 3, "data.batch_size": 1, "data.crop_size": 32}
+    scored = {f"evaluation.{key}": value for key, value in evaluation.items()}
+    changes = small | scored | {"train.steps": 1, "tracking_uri": tracking_uri}
+    config = resolve_paths(config_of(data / "shards", storage, **changes), data)
     events: list[dict[str, Any]] = []
-    request = RunRequest(config=config, experiment="test", run_key="run", watcher=events.append)
     RunFolder.of(config).claim(config)
-    train_run(request, LocalStream(plan, ClipDecoder(config.data, all_labels=False)))
+    train_alone(config, watcher=events.append)
     return RunFolder.of(config), events
 
 

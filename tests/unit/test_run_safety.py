@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.distributed
 from runs import config_of, local_stream, run_ranks, same, train_alone
+from tiny_study import make_dataset
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ConfigError, DivergedError, OvosError, ResourceError, WeightsError
@@ -75,13 +76,10 @@ def test_a_checkpoint_without_room_is_tried_again_and_the_last_one_is_a_named_er
 
 
 def test_one_damaged_picture_ends_no_training_at_a_snapshot(shards: Path, tmp_path: Path) -> None:
-    from ovos_ray.data.folders import synthetic
-
-    frames = synthetic.SyntheticConfig(height=48, width=64, num_frames=6)
-    synthetic.generate(tmp_path / "data", seed=3, num_videos={"train": 1, "val": 1}, config=frames)
-    picture = sorted((tmp_path / "data").rglob("val-000/*.jpg"))[1]
+    make_dataset(tmp_path)
+    picture = sorted((tmp_path / "dataset").rglob("val-000/*.jpg"))[1]
     picture.write_bytes(picture.read_bytes()[:50])
-    scored = {"evaluation.root": str(tmp_path / "data"), "evaluation.split": "val"}
+    scored = {"evaluation.root": str(tmp_path / "dataset"), "evaluation.split": "val"}
     config = small(shards, tmp_path, **{"train.snapshot_every": 2, **scored})
     events: list[str] = []
     # What is to be scored must be readable, and that is said, once everything is trained and kept.

@@ -36,9 +36,7 @@ LENGTHS = SearchSpace(name="lengths", trainable="none", axes={"data.clip_length"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("same")
-    make_dataset(root)
-    return root
+    return make_dataset(tmp_path_factory.mktemp("same"))
 
 
 def trials_of(space: SearchSpace, root: Path, storage: Path, **changes: object) -> list[Trial]:

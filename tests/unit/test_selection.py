@@ -2,37 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
-import torch
-from torch import Tensor
+import runs
+from runs import Weights, copy_of_made, result_of, same, train_alone
 
-from ovos_ray.config import (
-    DataConfig,
-    ExperimentConfig,
-    LossConfig,
-    MethodConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    TrainConfig,
-    override,
-)
-from ovos_ray.data.clips.batches import LocalStream
-from ovos_ray.data.clips.decode import ClipDecoder
-from ovos_ray.data.clips.plan import Plan
-from ovos_ray.data.folders import synthetic
-from ovos_ray.data.folders.open import open_dataset
-from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ConfigError
-from ovos_ray.packing.pack import pack
 from ovos_ray.run import loop, run_log
 from ovos_ray.run.checks import check_validation
-from ovos_ray.run.loop import train_run
-from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 
 SCORES = {2: 30.0, 4: 50.0, 6: 50.0, 8: 40.0}
@@ -41,26 +21,14 @@ SCORES = {2: 30.0, 4: 50.0, 6: 50.0, 8: 40.0}
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "dataset"
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=5)
-    synthetic.generate(root, seed=3, num_videos={"train": 3, "val": 2}, config=small)
-    pack(open_dataset(root), root.parent / "shards", labels="first", split="train")
-    return root
+    return copy_of_made(tmp_path_factory.mktemp("data"), num_train=3, num_frames=5, num_val=2).with_name("dataset")
 
 
 def config_of(dataset: Path, storage: Path, **changes: Any) -> ExperimentConfig:
-    config = ExperimentConfig(
-        name="run",
-        network=NetworkConfig(name="stcn-tiny"),
-        data=DataConfig(shards=(str(dataset.parent / "shards"),), clip_length=3, batch_size=2, crop_size=32),
-        method=MethodConfig(backward="T-step", loss=LossConfig(cross_entropy="plain")),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        train=TrainConfig(steps=8, num_threads=1, checkpoint_every=3, log_every=4, keep_checkpoints=1),
-        storage=str(storage),
-        tracking_uri="",
-    )
+    small = {"network.name": "stcn-tiny", "data.clip_length": 3, "data.batch_size": 2, "data.crop_size": 32}
+    kept = {"train.checkpoint_every": 3, "train.log_every": 4, "train.keep_checkpoints": 1}
     best = {"validation.root": str(dataset), "validation.every": 2, "validation.select_best": True}
-    return override(config, best | changes)
+    return runs.config_of(dataset.with_name("shards"), storage, **small | kept | best | changes)
 
 
 class Recorder:
@@ -91,7 +59,7 @@ class Stage:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.step, self.stop_after = 0, 0
-        self.weights: dict[int, dict[str, Tensor]] = {}
+        self.weights: dict[int, Weights] = {}
         self.recorder = Recorder()
         self.kept: set[int] = set()
         real = loop.train_step
@@ -113,11 +81,8 @@ class Stage:
 
     def run(self, config: ExperimentConfig, stop_after: int = 0) -> dict[str, Any]:
         self.stop_after = stop_after
+        train_alone(config)
         folder = RunFolder.of(config)
-        plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
-        start = folder.checkpoints().latest() or 0
-        stream = LocalStream(plan, ClipDecoder(config.data, all_labels=False), start_step=start)
-        train_run(RunRequest(config, "none", "none"), stream)
         self.kept = set(folder.checkpoints()._steps())
         result = folder.result()
         assert result is not None
@@ -133,26 +98,16 @@ class Table:
 
 
 @pytest.fixture
-def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
-    yield Stage(monkeypatch)
-    torch.use_deterministic_algorithms(False)
-
-
-def resulting(config: ExperimentConfig) -> dict[str, Tensor]:
-    weights: dict[str, Tensor] = safetensors.torch.load(RunFolder.of(config).storage.read("network.safetensors"))
-    return weights
-
-
-def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
+    return Stage(monkeypatch)
 
 
 def test_the_best_step_is_the_result_and_its_checkpoint_is_kept(dataset: Path, tmp_path: Path, stage: Stage) -> None:
     config = config_of(dataset, tmp_path)
     result = stage.run(config)
     assert result["checkpoint"] == {"rule": "best", "step": 4, "val/jf": 50.0}, "the first of two equal ones"
-    assert same(resulting(config), stage.weights[4])
-    assert not same(resulting(config), stage.weights[8])
+    assert same(result_of(config), stage.weights[4])
+    assert not same(result_of(config), stage.weights[8])
     assert stage.kept == {4, 8}
     assert stage.recorder.tags["ovos.checkpoint"] == "best, step 4"
     assert [m for m in stage.recorder.metrics if m[0] == "val/jf"] == [("val/jf", s, v) for s, v in SCORES.items()]
@@ -165,7 +120,7 @@ def test_the_last_step_is_the_result_by_default(dataset: Path, tmp_path: Path, s
     config = config_of(dataset, tmp_path, **{"validation.select_best": False})
     result = stage.run(config)
     assert result["checkpoint"] == {"rule": "last", "step": 8}
-    assert same(resulting(config), stage.weights[8])
+    assert same(result_of(config), stage.weights[8])
     assert stage.kept == {8}
 
 
@@ -178,19 +133,19 @@ def test_an_interrupted_run_chooses_the_same_step(dataset: Path, tmp_path: Path,
         stage.run(config, stop_after=stop_after)
     result = stage.run(config)
     assert result["checkpoint"] == expected["checkpoint"]
-    assert same(resulting(config), resulting(undisturbed))
+    assert same(result_of(config), result_of(undisturbed))
     assert stage.kept == {4, 8}
 
 
 def test_a_run_interrupted_after_its_last_step_still_has_its_best(dataset: Path, tmp_path: Path, stage: Stage) -> None:
     config = config_of(dataset, tmp_path)
     stage.run(config)
-    weights = resulting(config)
+    weights = result_of(config)
     folder = RunFolder.of(config).storage
     folder.remove("result.json")
     folder.remove("network.safetensors")
     assert stage.run(config)["checkpoint"]["step"] == 4
-    assert same(resulting(config), weights)
+    assert same(result_of(config), weights)
 
 
 def test_a_split_that_chooses_is_not_the_one_that_is_reported(dataset: Path, tmp_path: Path) -> None:

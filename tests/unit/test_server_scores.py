@@ -30,9 +30,7 @@ SCORES = {"g": 86.1, "j_s": 85.8, "j_u": 80.0, "f_s": 90.5, "f_u": 88.1}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("server")
-    make_dataset(root)
-    return root
+    return make_dataset(tmp_path_factory.mktemp("server"))
 
 
 @pytest.fixture

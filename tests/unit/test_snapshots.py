@@ -10,37 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs import config_of, copy_of_made, train_alone
 from safetensors.torch import load_file
 from synthetic_study import memory_run
 
 from ovos_ray import networks
-from ovos_ray.config import (
-    DataConfig,
-    EvaluationConfig,
-    ExperimentConfig,
-    MethodConfig,
-    NetworkConfig,
-    OptimizerConfig,
-    TrainConfig,
-    flatten,
-    override,
-)
+from ovos_ray.config import ExperimentConfig, flatten, override
 from ovos_ray.config.recipes import make
-from ovos_ray.data.clips.batches import LocalStream
-from ovos_ray.data.clips.decode import ClipDecoder
-from ovos_ray.data.clips.plan import Plan
-from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import decode_mask
-from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.infer.inference import predict_video
-from ovos_ray.packing.pack import pack
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.pictures.emergence import emergence_galleries
 from ovos_ray.report.runs import Study
-from ovos_ray.run.loop import train_run
-from ovos_ray.run.request import RunRequest
 from ovos_ray.run.snapshots import snapshot_videos
 
 FRAMES = [f"{t:05d}.png" for t in range(5)]
@@ -48,29 +31,15 @@ FRAMES = [f"{t:05d}.png" for t in range(5)]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data")
-    small = synthetic.SyntheticConfig(height=48, width=64, num_frames=5)
-    synthetic.generate(root / "dataset", seed=3, num_videos={"train": 2, "val": 3}, config=small)
-    pack(open_dataset(root / "dataset"), root / "shards", labels="first", split="train")
-    return root
+    return copy_of_made(tmp_path_factory.mktemp("data"), num_train=2, num_frames=5, num_val=3).parent
 
 
 def train(data: Path, storage: Path, **changes: Any) -> ExperimentConfig:
-    config = ExperimentConfig(
-        name="run",
-        network=NetworkConfig(name="stcn-tiny"),
-        data=DataConfig(shards=(str(data / "shards"),), clip_length=3, batch_size=1, crop_size=32),
-        method=MethodConfig(backward="2-step", reference="empty", empty_objects="merge"),
-        optimizer=OptimizerConfig(learning_rate=1e-3),
-        train=TrainConfig(steps=4, num_threads=1, snapshot_every=2),
-        evaluation=EvaluationConfig(root=str(data / "dataset")),
-        storage=str(storage),
-        tracking_uri="",
-    )
-    config = override(config, changes)
-    plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=config.train.steps)
-    request = RunRequest(config=config, experiment="test", run_key="run")
-    train_run(request, LocalStream(plan, ClipDecoder(config.data, all_labels=False)))
+    small = {"network.name": "stcn-tiny", "data.clip_length": 3, "data.batch_size": 1, "data.crop_size": 32}
+    empty = {"method.reference": "empty", "method.empty_objects": "merge"}
+    kept = {"train.steps": 4, "train.snapshot_every": 2, "evaluation.root": str(data / "dataset")}
+    config = config_of(data / "shards", storage, **small | empty | kept | changes)
+    train_alone(config)
     return config
 
 
