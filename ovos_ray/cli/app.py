@@ -5,35 +5,13 @@ Heavy imports (torch, Ray, MLflow) are made inside the verbs, so that `--help` a
 
 from __future__ import annotations
 
+import importlib
 import sys
 from typing import Annotated
 
 import typer
 
 import ovos_ray
-from ovos_ray.cli import (
-    convert,
-    cp,
-    demo,
-    doctor,
-    evaluate,
-    export,
-    label,
-    ls,
-    models,
-    pack,
-    predict,
-    report,
-    score,
-    show,
-    status,
-    submission,
-    submit,
-    sweep,
-    sync,
-    train,
-    verify,
-)
 from ovos_ray.cli.console import console, errors, tell
 from ovos_ray.errors import OvosError
 
@@ -48,12 +26,13 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-for module in (
-    label, pack, verify, train, sweep, status, show, ls, cp, predict, convert, models, export, evaluate, score,
-    submission, report, submit, sync, demo, doctor,
-):  # fmt: skip
-    name = module.__name__.rpartition(".")[2]
-    settings = {"allow_interspersed_args": False} if module is submit else None  # the job's options are not its own
+_VERBS = (
+    "label", "pack", "verify", "train", "sweep", "status", "show", "ls", "cp", "predict", "convert", "models", "export",
+    "evaluate", "score", "submission", "report", "submit", "sync", "demo", "doctor",
+)  # fmt: skip
+for name in _VERBS:
+    module = importlib.import_module(f"ovos_ray.cli.{name}")
+    settings = {"allow_interspersed_args": False} if name == "submit" else None  # the job's options are not its own
     app.command(name, epilog=f"Example: `{module.EXAMPLE}`", context_settings=settings)(getattr(module, name))
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
-from rich.progress import Progress, TaskID
 
 from ovos_ray.cli.console import console, progress_bar, tell
 from ovos_ray.errors import ConfigError
@@ -63,7 +62,7 @@ def _scored(
 ) -> ScoreTable:
     from ovos_ray.evaluate.score.scoring import evaluate_folders
 
-    with _Progress() as progress:
+    with _progress() as progress:
         return evaluate_folders(predictions, annotations, protocol, sequences=sequences, progress=progress, **options)
 
 
@@ -73,22 +72,17 @@ def _print_table(table: ScoreTable, *, per_object: bool = True) -> None:
         tell("Note:", note, style="yellow")
 
 
-class _Progress:
-    """A progress bar that begins with the first report, so that helper processes start before its thread does."""
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Yields what moves a bar that begins with the first report: helper processes start before its thread does."""
+    bar = progress_bar()
+    task = bar.add_task("scoring", total=None)
 
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
+    def report(done: int, total: int) -> None:
+        bar.start()
+        bar.update(task, completed=done, total=total)
 
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __call__(self, done: int, total: int) -> None:
-        if self._bar is None:
-            self._bar = self._stack.enter_context(progress_bar())
-            self._task = self._bar.add_task("scoring", total=total)
-        self._bar.update(self._task, completed=done)
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    try:
+        yield report
+    finally:
+        bar.stop()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -147,7 +147,11 @@ def walk_along(
         aux: A list for auxiliary logits.
         recompute: As for `propagate`.
     """
-    call: Callable[..., Any] = _recomputed if recompute and torch.is_grad_enabled() else _stored
+    segment, memorise = network.segment, network.memorise
+    if recompute and torch.is_grad_enabled():
+        segment, memorise = (
+            partial(checkpoint, part, use_reentrant=False, preserve_rng_state=False) for part in (segment, memorise)
+        )
     padding = Padding.of(masks.shape[-2], masks.shape[-1], network.stride)
     state = network.start(padding.masks(masks))
     memory: list[MemoryFrame] = []
@@ -159,18 +163,12 @@ def walk_along(
             fewer = walk.references is not None and limit is not None and position > limit
             references = walk.references[position] if fewer else None  # type: ignore[index]
             readout = _read(memory, references, features[index], walk.unread[position] if walk.unread else ())
-            logits, state = call(
-                network.segment,
-                features[index],
-                readout,
-                state,
-                update_sensory=position < last,
-                selector=selector,
-                aux=aux,
+            logits, state = segment(
+                features[index], readout, state, update_sensory=position < last, selector=selector, aux=aux
             )
             outputs.append(padding.crop(logits))
         if position < last:
-            frame, state = _memorise(network, features[index], state, position == 0 or walk.deep[position], call)
+            frame, state = _memorised(memorise, features[index], state, position == 0 or walk.deep[position])
             memory.append(frame)
     return outputs
 
@@ -194,20 +192,12 @@ def encode_frames(network: VOSNetwork, frames: Tensor, indices: Sequence[int]) -
     return dict(zip(indices, features.split(len(frames)), strict=True))
 
 
-def _stored(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
-
-
-def _recomputed(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
-
-
-def _memorise(
-    network: VOSNetwork, features: FrameFeatures, state: State, deep: bool | Tensor, call: Callable[..., Any]
+def _memorised(
+    memorise: Callable[..., tuple[MemoryFrame, State]], features: FrameFeatures, state: State, deep: bool | Tensor
 ) -> tuple[MemoryFrame, State]:
     if not isinstance(deep, Tensor):
-        return call(network.memorise, features, state, deep_update=deep)  # type: ignore[no-any-return]
-    frame, updated = call(network.memorise, features, state, deep_update=network.recurrent)
+        return memorise(features, state, deep_update=deep)
+    frame, updated = memorise(features, state, deep_update=state.sensory is not None)
     if updated.sensory is not None and state.sensory is not None:
         updated = replace(updated, sensory=torch.where(deep, updated.sensory, state.sensory))
     return frame, updated

@@ -153,9 +153,9 @@ class DatasetFolder(abc.ABC):
         """Whether a dataset of this layout begins in this folder."""
 
     @property
-    @abc.abstractmethod
     def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
+        """The splits there are; of a layout that has none, all is `train`."""
+        return ("train",)
 
     @abc.abstractmethod
     def _list(self, split: str) -> list[str]:

@@ -26,11 +26,6 @@ class CvatMasks(DatasetFolder):
         """Whether a dataset of this layout begins in this folder."""
         return (folder / "SegmentationObject").is_dir() and (folder / "JPEGImages").is_dir()
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return ("train",)
-
     @functools.cached_property
     def _frames(self) -> dict[str, Path]:
         base = self.root / "JPEGImages"

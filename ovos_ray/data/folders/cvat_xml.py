@@ -43,11 +43,6 @@ class CvatXml(DatasetFolder):
         """Whether a dataset of this layout may begin in this folder."""
         return bool(_exports(folder))
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return ("train",)
-
     @functools.cached_property
     def _videos(self) -> dict[str, tuple[Path, JsonVideo]]:
         found: dict[str, tuple[Path, JsonVideo]] = {}

@@ -39,11 +39,6 @@ class LabelStudio(DatasetFolder):
         """Whether a dataset of this layout may begin in this folder."""
         return any(folder.glob("*.json")) and next(_layers(folder), None) is not None
 
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits there are."""
-        return ("train",)
-
     @functools.cached_property
     def _frames(self) -> dict[str, list[Path]]:
         """Frames by video: folders of images, or those in one folder."""

@@ -25,7 +25,6 @@ class ValueEffect:
     Attributes:
         value: The value, as text.
         mean: Mean J&F of all finished runs with it.
-        num_runs: Number of those runs.
         difference: J&F of the best value minus this one, over runs that differ in nothing else; None for the best
             value and where no such pairs exist.
         num_pairs: Those pairs.
@@ -35,7 +34,6 @@ class ValueEffect:
 
     value: str
     mean: float
-    num_runs: int
     difference: float | None = None
     num_pairs: int = 0
     wins: int = 0
@@ -130,14 +128,13 @@ def _ranked(scores: Mapping[str, Mapping[tuple[object, ...], float]]) -> tuple[V
         return sum(bool(pairs) and statistics.fmean(pairs) > 0 for pairs in others), means[value]
 
     best = max(scores, key=num_beaten)
-    effects = [ValueEffect(best, means[best], len(scores[best]))]
+    effects = [ValueEffect(best, means[best])]
     for value in sorted(scores.keys() - {best}, key=lambda value: -means[value]):
         pairs = differences(best, value)
         effects.append(
             ValueEffect(
                 value=value,
                 mean=means[value],
-                num_runs=len(scores[value]),
                 difference=statistics.fmean(pairs) if pairs else None,
                 num_pairs=len(pairs),
                 wins=sum(difference > 0 for difference in pairs),
