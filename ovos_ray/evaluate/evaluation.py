@@ -20,7 +20,7 @@ from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
 from ovos_ray.evaluate.infer.prediction import VideoReport, predict_dataset
 from ovos_ray.evaluate.infer.settings import InferenceSettings
-from ovos_ray.evaluate.score.scoring import RowsOrProblem, score_videos
+from ovos_ray.evaluate.score.scoring import ScoredOrProblem, ScoredVideos, score_videos, table_of
 from ovos_ray.evaluate.score.table import Protocol, ScoreTable, protocol_for
 from ovos_ray.evaluate.score.truth import require_truth, truth_of
 from ovos_ray.networks.base import VOSNetwork
@@ -151,12 +151,12 @@ def evaluate_network(
     names = folder.video_names(split)[:num_videos]
     own = names[rank::world_size]
     training = network.training
-    scored: list[Future[RowsOrProblem]] = []
+    scored: list[Future[ScoredOrProblem]] = []
     with _scratch("predictions") as scratch, _scratch("truth") as copies, _sent_to(out, scratch) as send:
         predictions = Path(out.path()) if out is not None and out.local else scratch
 
         def score(videos: Sequence[str]) -> None:
-            scored.append(result := Future[RowsOrProblem]())
+            scored.append(result := Future[ScoredOrProblem]())
             try:
                 truth = truth_of(folder, split, videos, copies)
             except EvaluationError as error:
@@ -183,14 +183,15 @@ def evaluate_network(
         found = [one.result() for one in scored]
     if world_size > 1:
         # Also what went wrong is shared: a rank that left alone would leave the others waiting for it.
-        gathered: list[list[RowsOrProblem]] = [[]] * world_size
+        gathered: list[list[ScoredOrProblem]] = [[]] * world_size
         torch.distributed.all_gather_object(gathered, found)
         found = [one for part in gathered for one in part]
+    parts: list[ScoredVideos] = []
     for one in found:
         if isinstance(one, EvaluationError):
             raise one
-    rows = [row for one in found if not isinstance(one, EvaluationError) for row in one]
-    return ScoreTable(chosen, tuple(sorted(rows, key=lambda row: (row.sequence, row.object_id))))
+        parts.append(one)
+    return table_of(chosen, parts)
 
 
 @contextmanager

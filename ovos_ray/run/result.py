@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -20,7 +21,9 @@ from ovos_ray.run.state import RunState
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["finish_run"]
+__all__ = ["NOTES_TAG", "finish_run", "notes_text"]
+
+NOTES_TAG = "ovos.score_notes"
 
 
 @dataclass
@@ -30,6 +33,8 @@ class _Scores:
     """By name, the CSV of each benchmark."""
     missing: dict[str, str] = field(default_factory=dict)
     """By dataset, why it could not be scored."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """By dataset, what a reader of its scores should know."""
 
 
 def finish_run(
@@ -97,6 +102,9 @@ def _score(
             continue
         scores.values |= {f"{begin}{benchmark.metric(key)}": value for key, value in table.headline().items()}
         scores.tables[f"scores{prefix}{benchmark.suffix}.csv"] = table.to_csv()
+        if table.notes and benchmark.root not in scores.notes:
+            scores.notes[benchmark.root] = list(table.notes)
+            log.say(stop, f"{benchmark.root}: {'; '.join(table.notes)}")
 
 
 def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -> None:
@@ -114,6 +122,8 @@ def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -
         sink.set_tags({"ovos.predictions": (folder.storage / "predictions").folder})
     if scores.missing:
         sink.set_tags({"ovos.not_scored": "; ".join(scores.missing.values())[:400]})
+    if scores.notes:
+        sink.set_tags({NOTES_TAG: notes_text(scores.notes)})
     choice = {"rule": "last", "step": config.stop_step} if state.best is None else {"rule": "best", **state.best}
     sink.set_tags({"ovos.checkpoint": f"{choice['rule']}, step {choice['step']}"})
     # A run has one final score, whatever its length; at step 0 MLflow draws it as a bar, not as a curve.
@@ -132,6 +142,7 @@ def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -
             "scores": scores.values,
             "validation": state.validation,
             "not_scored": scores.missing,
+            "score_notes": scores.notes,
             "label_percent": labels.percent,
             "labels": labels.as_dict(),
             DIGEST_KEY: {name: hashlib.sha256(file).hexdigest() for name, file in files.items()},
@@ -143,6 +154,11 @@ def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -
         folder.checkpoints().remove_all()
     summary = "  ".join(f"{name} {value:.1f}" for name, value in scores.values.items())
     log.say(config.stop_step, f"finished  {summary}")
+
+
+def notes_text(notes: Mapping[str, Sequence[str]]) -> str:
+    """Returns the notes of all datasets as a tag holds them, each of them once."""
+    return "; ".join(dict.fromkeys(note for own in notes.values() for note in own))[:400]
 
 
 def _content_of(network: VOSNetwork, name: str) -> bytes:

@@ -18,6 +18,7 @@ from ovos_ray.evaluate.evaluation import benchmarks
 from ovos_ray.evaluate.score.server import SERVER_TAG
 from ovos_ray.networks.weight_files import DIGEST_KEY
 from ovos_ray.run.request import RunRequest
+from ovos_ray.run.result import NOTES_TAG, notes_text
 from ovos_ray.run.run_log import RunLog
 from ovos_ray.storage import Storage
 from ovos_ray.track.bucket import finish_and_keep
@@ -103,6 +104,8 @@ def take_over(request: RunRequest, source: RunFolder) -> dict[str, Any]:
     if source.storage.exists("scores.csv"):
         tags["ovos.predictions"] = (source.storage / "predictions").folder
     tags |= {SERVER_TAG + name: dataset for name, dataset in result.get("servers", {}).items()}
+    if notes := notes_text(result.get("score_notes", {})):
+        tags[NOTES_TAG] = notes
     if choice := result.get("checkpoint"):
         tags["ovos.checkpoint"] = f"{choice['rule']}, step {choice['step']}"
     log.sink.set_tags({**tags, "ovos.checkpoints": source.checkpoints().storage.folder})

@@ -15,6 +15,7 @@ from ovos_ray.errors import ConfigError
 from ovos_ray.evaluate.evaluation import Benchmark, benchmarks, check_benchmarks, evaluate_network
 from ovos_ray.evaluate.score.server import SERVER_TAG, ServerScores
 from ovos_ray.run.request import resolve, spool_folder
+from ovos_ray.run.result import NOTES_TAG, notes_text
 from ovos_ray.storage import Storage, location_of
 from ovos_ray.track.sender import run_of
 from ovos_ray.track.servers import require_chosen
@@ -68,6 +69,7 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
         raise ConfigError("nothing to score on is given", "add evaluation.root=FOLDER or evaluation.shards=SHARDS")
     new: dict[str, float] = {}
     tables: dict[str, str] = {}
+    notes: dict[str, list[str]] = dict(result.get("score_notes", {}))
     for weights, begin in (("network.safetensors", ""), ("network_ema.safetensors", "ema/")):
         todo = [benchmark for benchmark in wanted if not _is_scored(scores, begin, benchmark)]
         if not todo or not folder.storage.exists(weights):
@@ -88,15 +90,18 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
             )
             new |= {f"{begin}{benchmark.metric(key)}": value for key, value in table.headline().items()}
             tables[f"scores{suffix}.csv"] = table.to_csv()
+            notes |= {benchmark.root: list(table.notes)} if table.notes else {}
+            for note in table.notes:
+                say(f"{folder.name}: {note}")
     if new:
         for name, content in tables.items():
             folder.storage.write(content.encode(), name)
         missing = {
             root: why for root, why in result.get("not_scored", {}).items() if root not in {one.root for one in wanted}
         }
-        changed = {**result, "scores": scores | new, "not_scored": missing}
+        changed = {**result, "scores": scores | new, "not_scored": missing, "score_notes": notes}
         folder.storage.write(json.dumps(changed, indent=2).encode(), "result.json")
-        _track(folder, stored, result, new, tables, say)
+        _track(folder, stored, result, new, tables, say, {NOTES_TAG: notes_text(notes)} if notes else None)
     return new
 
 

@@ -11,7 +11,7 @@ import pytest
 from scored_masks import make_davis_masks
 
 from ovos_ray.errors import EvaluationError
-from ovos_ray.evaluate.score.scoring import RowsOrProblem, evaluate_folders, score_videos
+from ovos_ray.evaluate.score.scoring import ScoredOrProblem, ScoredVideos, evaluate_folders, score_videos
 from ovos_ray.evaluate.score.table import Protocol
 from ovos_ray.on_ray.scoring import ScoringTasks
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cl
 
 def killed_once(
     marks: Path, predictions: Path, annotations: Path, protocol: Protocol, videos: Collection[str]
-) -> RowsOrProblem:
+) -> ScoredOrProblem:
     """Scores in a process that is killed at its first try."""
     try:
         (marks / "-".join(videos)).touch(exist_ok=False)
@@ -39,6 +39,6 @@ def test_a_scoring_task_that_is_killed_is_made_again_with_the_same_scores(tmp_pa
         found = [part.result(120) for part in parts]
         problem = scorers.submit(score_videos, predictions, annotations, "davis2017", ["cow"]).result(120)
     assert all((tmp_path / video).exists() for video in videos), "each was killed"
-    assert tuple(row for rows in found if isinstance(rows, tuple) for row in rows) == expected
+    assert tuple(row for part in found if isinstance(part, ScoredVideos) for row in part.rows) == expected
     assert isinstance(problem, EvaluationError), "why a video cannot be scored arrives whole"
     assert problem.remedy

@@ -40,10 +40,12 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(data: Path, storage: Path, tracking_uri: str = "", **evaluation: Any) -> tuple[RunFolder, list[dict[str, Any]]]:
+def run(
+    data: Path, storage: Path, tracking_uri: str = "", name: str = "run", **evaluation: Any
+) -> tuple[RunFolder, list[dict[str, Any]]]:
     small = {"network.name": "stcn-tiny", "data.clip_length": 3, "data.batch_size": 1, "data.crop_size": 32}
     scored = {f"evaluation.{key}": value for key, value in evaluation.items()}
-    changes = small | scored | {"train.steps": 1, "tracking_uri": tracking_uri}
+    changes = small | scored | {"train.steps": 1, "tracking_uri": tracking_uri, "name": name}
     config = resolve_paths(config_of(data / "shards", storage, **changes), data)
     events: list[dict[str, Any]] = []
     RunFolder.of(config).claim(config)
@@ -82,6 +84,35 @@ def test_videos_that_are_scored_while_the_next_is_predicted_have_the_same_scores
     assert beside.to_csv() == after.to_csv()
     with Noting(2) as scorers, pytest.raises(EvaluationError, match="more than one frame"):
         evaluate_network(network, root=str(root / "youtube"), split="valid", scorers=scorers)
+
+
+def test_what_a_reader_of_the_scores_should_know_is_in_all_that_a_run_tells(
+    root: Path, tmp_path: Path, store: str, client: Any
+) -> None:
+    whole = Path(shutil.copytree(root / "youtube", tmp_path / "youtube"))
+    masks = root / "dataset" / "Annotations" / "480p" / "val-000"
+    shutil.copytree(masks, whole / "valid" / "Annotations" / "val-000", dirs_exist_ok=True)
+    shown = {"1": 5, "2": 5, "3": 1}  # frames
+    objects = {name: {"category": "cat", "frames": [f"{t:05d}" for t in range(n)]} for name, n in shown.items()}
+    (whole / "valid" / "meta.json").write_text(json.dumps({"videos": {"val-000": {"objects": objects}}}))
+    folder, events = run(
+        root, tmp_path / "runs", store, "noted", root=str(whole), split="valid", protocol="youtube-vos"
+    )
+    annotations = whole / "valid" / "Annotations"
+    expected = evaluate_folders(tmp_path / "runs/noted/predictions", annotations, "youtube-vos", num_processes=1).notes
+    assert [note.split()[:2] for note in expected] == [["1", "objects"], ["G", "needs"]]
+    result = folder.result()
+    assert result is not None
+    assert "jf" in result["scores"]
+    assert result["score_notes"] == {str(whole): list(expected)}
+    told = client.get_run(result["tracking_run"]).data
+    assert told.tags["ovos.score_notes"] == "; ".join(expected)
+    assert all(any(note in str(event.get("event")) for event in events) for note in expected)
+    later, _ = run(root, tmp_path / "later")
+    said: list[str] = []
+    score_run(later, [f"evaluation.also=youtube-vos={whole}:valid"], said.append)
+    assert (later.result() or {})["score_notes"] == result["score_notes"]
+    assert all(any(note in line for line in said) for note in expected)
 
 
 def test_a_split_without_annotations_is_predicted_and_said_to_be_unscored(root: Path, tmp_path: Path) -> None:

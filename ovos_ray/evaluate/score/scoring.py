@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -16,9 +17,23 @@ from ovos_ray.evaluate.score.frame_scores import chunks_of, score_chunks
 from ovos_ray.evaluate.score.pairs import SequencePlan, load_seen, plan_sequences
 from ovos_ray.evaluate.score.table import ObjectScore, Protocol, ScoreTable
 
-__all__ = ["RowsOrProblem", "evaluate_folders", "score_videos"]
+__all__ = ["ScoredOrProblem", "ScoredVideos", "evaluate_folders", "score_videos", "table_of"]
 
-RowsOrProblem: TypeAlias = tuple[ObjectScore, ...] | EvaluationError
+
+@dataclass(frozen=True)
+class ScoredVideos:
+    """Some videos' part of a table.
+
+    Attributes:
+        rows: One per object.
+        num_unscored: Objects without a frame after their first.
+    """
+
+    rows: tuple[ObjectScore, ...]
+    num_unscored: int = 0
+
+
+ScoredOrProblem: TypeAlias = ScoredVideos | EvaluationError
 """The scores of some videos, or why they could not be scored: a value, which other processes can be told."""
 
 
@@ -54,23 +69,11 @@ def evaluate_folders(
     )
     if seen is not None and isinstance(seen, str | os.PathLike):
         seen = load_seen(Path(seen))
-    chunks = chunks_of(plans)
-    values: dict[tuple[str, int], list[npt.NDArray[np.float64]]] = {}
-    for chunk, scores in zip(chunks, score_chunks(chunks, protocol, num_processes, progress), strict=True):
-        for pair, frame in zip(chunk.pairs, scores, strict=True):
-            for index, score in zip(pair.ids, frame, strict=True):
-                values.setdefault((chunk.sequence, index), []).append(score)
-    rows = tuple(
-        _row(plan, index, values, seen) for plan in plans for index in plan.ids if (plan.name, index) in values
-    )
-    if left_out := sum(len(plan.ids) for plan in plans) - len(rows):
-        notes.append(f"{left_out} objects have no frame after their first and were not scored")
-    if protocol == "youtube-vos":
-        notes += _notes_on_categories(rows, seen is not None)
-    return ScoreTable(protocol, rows, tuple(notes))
+    found = _scored(plans, protocol, seen, num_processes, progress)
+    return table_of(protocol, [found], notes, seen_is_known=seen is not None)
 
 
-def score_videos(predictions: Path, annotations: Path, protocol: Protocol, videos: Collection[str]) -> RowsOrProblem:
+def score_videos(predictions: Path, annotations: Path, protocol: Protocol, videos: Collection[str]) -> ScoredOrProblem:
     """Scores some of a folder's videos in this process, which may be another one than that which predicted them.
 
     Args:
@@ -80,15 +83,56 @@ def score_videos(predictions: Path, annotations: Path, protocol: Protocol, video
         videos: Their names.
     """
     try:
-        return evaluate_folders(predictions, annotations, protocol, sequences=videos, num_processes=1).rows
+        plans, _ = plan_sequences(predictions, annotations, protocol, videos)
+        return _scored(plans, protocol, None, 1, None)
     except EvaluationError as error:
         return error
+
+
+def table_of(
+    protocol: Protocol, parts: Iterable[ScoredVideos], notes: Iterable[str] = (), *, seen_is_known: bool = False
+) -> ScoreTable:
+    """Puts a table together from parts, and says what is missing from it.
+
+    Args:
+        protocol: They were scored under.
+        parts: Of different videos, in any order.
+        notes: What else a reader should know.
+        seen_is_known: youtube-vos: whether the categories of the training set were.
+    """
+    parts = list(parts)
+    rows = tuple(sorted((r for part in parts for r in part.rows), key=lambda row: (row.sequence, row.object_id)))
+    notes = [*notes]
+    if left_out := sum(part.num_unscored for part in parts):
+        notes.append(f"{left_out} objects have no frame after their first and were not scored")
+    if protocol == "youtube-vos":
+        notes += _notes_on_categories(rows, seen_is_known)
+    return ScoreTable(protocol, rows, tuple(notes))
+
+
+def _scored(
+    plans: list[SequencePlan],
+    protocol: Protocol,
+    seen: Collection[str] | None,
+    num_processes: int | None,
+    progress: Callable[[int, int], None] | None,
+) -> ScoredVideos:
+    chunks = chunks_of(plans)
+    values: dict[tuple[str, int], list[npt.NDArray[np.float64]]] = {}
+    for chunk, scores in zip(chunks, score_chunks(chunks, protocol, num_processes, progress), strict=True):
+        for pair, frame in zip(chunk.pairs, scores, strict=True):
+            for index, score in zip(pair.ids, frame, strict=True):
+                values.setdefault((chunk.sequence, index), []).append(score)
+    rows = tuple(
+        _row(plan, index, values, seen) for plan in plans for index in plan.ids if (plan.name, index) in values
+    )
+    return ScoredVideos(rows, sum(len(plan.ids) for plan in plans) - len(rows))
 
 
 def _notes_on_categories(rows: Collection[ObjectScore], seen_is_known: bool) -> list[str]:
     """Says why G is not there, or does not cover all objects."""
     if not seen_is_known:
-        return ["G needs seen and unseen categories: give the training set's meta.json with --seen"]
+        return ["G needs seen and unseen categories: give `ovos-ray evaluate` the training set's meta.json with --seen"]
     notes = []
     if unknown := sum(row.category is None for row in rows):
         notes.append(f"{unknown} of {len(rows)} objects have no category in meta.json, and are neither seen nor unseen")
