@@ -16,7 +16,13 @@ __all__ = [
     "TrackingError",
     "TrainingError",
     "WeightsError",
+    "first_line",
 ]
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what an error of others says in a line, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class OvosError(Exception):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ovos_ray.cli.console import console, counted, tell
-from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError
+from ovos_ray.errors import DataError, OvosError, ResourceError, TrackingError, first_line
 from ovos_ray.track.servers import without_secrets
 
 if TYPE_CHECKING:
@@ -280,7 +280,7 @@ def _tracking(tracking_uri: str) -> Iterator[Finding]:
         client.set_experiment_tag(experiments[-1].experiment_id, "ovos.doctor", "was here")
     except Exception as error:
         raise TrackingError(
-            f"{type(error).__name__}: {str(error).splitlines()[0][:300]}",
+            f"{type(error).__name__}: {first_line(error)}",
             "start a server (deploy/mlflow.yaml, or: mlflow server --backend-store-uri sqlite:///mlflow.db), or give "
             "its credentials in MLflow's own variables; runs without it keep their records for `ovos-ray sync`",
         ) from error

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from ovos_ray.cli.console import console, counted, duration, printable, tell
-from ovos_ray.errors import OvosError
+from ovos_ray.errors import OvosError, first_line
 from ovos_ray.run.resources import check_gpu, max_concurrent
 from ovos_ray.study.population import generation_ends
 from ovos_ray.study.price import Group, price
@@ -166,7 +166,7 @@ def _cluster_at_hand() -> tuple[Mapping[str, float] | None, str]:
         with attached(address):
             return ray.cluster_resources(), address
     except Exception as error:
-        return None, f"the cluster at {address} does not answer: {str(error).splitlines()[0]}"
+        return None, f"the cluster at {address} does not answer: {first_line(error)}"
 
 
 def print_results(

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 
-from ovos_ray.errors import MissingExtraError, WeightsError
+from ovos_ray.errors import MissingExtraError, WeightsError, first_line
 
 if TYPE_CHECKING:
     from ovos_ray.label.prompts import Box, Click
@@ -55,7 +55,7 @@ class Sam:
             self._processor = SamProcessor.from_pretrained(weights, local_files_only=offline)
         except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
             raise WeightsError(
-                f"{weights}: no weights of SAM could be loaded ({str(error).strip().splitlines()[0][:200]})",
+                f"{weights}: no weights of SAM could be loaded ({first_line(error)})",
                 "give --prompter-weights a folder, made where there is a network: hf download "
                 f"{DEFAULT_WEIGHTS} --local-dir FOLDER; or use --prompter grabcut, which needs none",
             ) from error

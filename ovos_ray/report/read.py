@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import unquote
 
-from ovos_ray.errors import TrackingError
+from ovos_ray.errors import TrackingError, first_line
 from ovos_ray.evaluate.metrics import COLUMNS, PRIMARY
 from ovos_ray.evaluate.score.table import csv_cell
 from ovos_ray.report.runs import SELECTION, Curve, Run, Scores, Study, printable
@@ -76,7 +76,7 @@ def load_study(
         raise
     except Exception as error:
         raise TrackingError(
-            f"the tracking store {uri} cannot be read: {str(error).splitlines()[0]}",
+            f"the tracking store {uri} cannot be read: {first_line(error)}",
             "check tracking_uri and the server",
         ) from error
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ovos_ray.config import EvaluationConfig, ExperimentConfig, override
-from ovos_ray.errors import ConfigError
+from ovos_ray.errors import ConfigError, first_line
 from ovos_ray.evaluate.evaluation import Benchmark, benchmarks, check_benchmarks, evaluate_network
 from ovos_ray.evaluate.score.server import SERVER_TAG, ServerScores
 from ovos_ray.run.request import resolve, spool_folder
@@ -160,7 +160,7 @@ def _track(
     try:
         known = run_of(config.tracking_uri, result.get("tracking_run")) if config.tracking_uri else None
     except Exception as error:  # whatever the server answers: the scores are in the run's folder
-        say(f"{folder.name}: not told to MLflow ({type(error).__name__}: {str(error).splitlines()[0][:200]})")
+        say(f"{folder.name}: not told to MLflow ({type(error).__name__}: {first_line(error)})")
         return
     if known is None:
         return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ovos_ray.errors import OvosError, TrackingError
+from ovos_ray.errors import OvosError, TrackingError, first_line
 from ovos_ray.track.sender import Sender
 from ovos_ray.track.servers import is_known, remember, resolve_tracking_uri
 from ovos_ray.track.spool import Spool, find_spools
@@ -68,7 +68,7 @@ def sync(
         try:
             reason = _send(one, allowed, confirm)
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
         if reason:
             unsent.append(_unsent(one, reason))
     return unsent

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.errors import OvosError, TrackingError
+from ovos_ray.errors import OvosError, TrackingError, first_line
 from ovos_ray.paths import checked_name
 from ovos_ray.track.servers import refuse_secrets
 
@@ -110,7 +110,7 @@ class Record:
                 raise ValueError("no time, or no data")
             _CHECKS[kind](data)
         except (ValueError, OvosError, RecursionError, OverflowError) as error:
-            raise ValueError(str(error).splitlines()[0][:200]) from error
+            raise ValueError(first_line(error)) from error
         return cls(kind, time_ms, data, end)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from ovos_ray.config import ExperimentConfig, flatten, to_dict
 from ovos_ray.config.digest import digest
+from ovos_ray.errors import first_line
 from ovos_ray.track.records import RunIdentity
 from ovos_ray.track.sender import Sender
 from ovos_ray.track.servers import remember, resolve_tracking_uri
@@ -292,7 +293,6 @@ class Sink:
                 pause, self._away = _SEND_INTERVAL_S, False
             except Exception as error:
                 if pause == _SEND_INTERVAL_S:
-                    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-                    _log.warning("tracking is kept on disk for now: %s", reason)
+                    _log.warning("tracking is kept on disk for now: %s", first_line(error))
                 pause, self._away = min(pause * 2, _MAX_BACKOFF_S), True
             self._idle.set()

@@ -20,6 +20,7 @@ from ovos_ray.cli import app as program
 from ovos_ray.cli.console import console, errors, printable, progress_bar, tell
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import encode_jpeg, encode_mask
+from ovos_ray.errors import first_line
 from ovos_ray.packing.pack import pack
 from ovos_ray.track.records import RunIdentity
 from ovos_ray.track.spool import Spool
@@ -151,3 +152,8 @@ def test_scores_are_written_before_anything_is_printed(tmp_path: Path, monkeypat
     console._buffer.clear()  # what could not be printed
     assert (tmp_path / "s.csv").is_file()
     assert (tmp_path / "s.json").is_file()
+
+
+def test_an_error_of_others_is_told_in_a_line_and_without_words_by_its_kind() -> None:
+    assert first_line(OSError("no route\nto the host")) == "no route"
+    assert first_line(TimeoutError()) == "TimeoutError"
