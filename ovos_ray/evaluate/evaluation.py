@@ -151,26 +151,23 @@ def evaluate_network(
     names = folder.video_names(split)[:num_videos]
     own = names[rank::world_size]
     training = network.training
-    scored: list[Future[ScoredOrProblem]] = []
+    scored: list[ScoredOrProblem | Future[ScoredOrProblem]] = []
     with _scratch("predictions") as scratch, _scratch("truth") as copies, _sent_to(out, scratch) as send:
         predictions = Path(out.path()) if out is not None and out.local else scratch
 
-        def score(videos: Sequence[str]) -> None:
-            scored.append(result := Future[ScoredOrProblem]())
+        def score(videos: Sequence[str]) -> ScoredOrProblem | Future[ScoredOrProblem]:
             try:
                 truth = truth_of(folder, split, videos, copies)
             except EvaluationError as error:
-                result.set_result(error)
-                return
+                return error
             if scorers is None:
-                result.set_result(score_videos(predictions, truth, chosen, videos))
-            else:
-                scored[-1] = scorers.submit(score_videos, predictions, truth, chosen, videos)
+                return score_videos(predictions, truth, chosen, videos)
+            return scorers.submit(score_videos, predictions, truth, chosen, videos)
 
         def predicted(video: VideoReport) -> None:
             send(video)
             if scorers is not None:
-                score([video.name])
+                scored.append(score([video.name]))
 
         if own:
             network.eval()
@@ -179,8 +176,8 @@ def evaluate_network(
             )
             network.train(training)
             if scorers is None:
-                score(own)
-        found = [one.result() for one in scored]
+                scored.append(score(own))
+        found = [one.result() if isinstance(one, Future) else one for one in scored]
     if world_size > 1:
         # Also what went wrong is shared: a rank that left alone would leave the others waiting for it.
         gathered: list[list[ScoredOrProblem]] = [[]] * world_size

@@ -203,12 +203,7 @@ def imagenet_at_hand(name: str) -> bool:
         WeightsError: `OVOS_IMAGENET` names a folder without it, or the machine that has it does not answer.
     """
     url = next(url for url in _IMAGENET.values() if PurePath(url).name == name)
-    folder = os.environ.get("OVOS_IMAGENET")
-    if folder is not None:
-        if not Path(folder, name).is_file():
-            raise WeightsError(f"{folder} holds no {name}", f"download {url} into it")
-        return True
-    if Path(torch.hub.get_dir(), "checkpoints", name).is_file():
+    if _kept(url, os.environ.get("OVOS_IMAGENET")).is_file():
         return True
     try:
         asked = urllib.request.Request(url, method="HEAD")  # noqa: S310 - an address of torchvision's own
@@ -231,7 +226,7 @@ def find_imagenet_file(name: str) -> Path:
     url = next(url for url in _IMAGENET.values() if PurePath(url).name == name)
     folder = os.environ.get("OVOS_IMAGENET")
     _imagenet(url, folder)
-    return Path(torch.hub.get_dir(), "checkpoints", name) if folder is None else Path(folder, name)
+    return _kept(url, folder)
 
 
 def has_imagenet(network: VOSNetwork) -> bool:
@@ -249,11 +244,19 @@ def _imagenet_file(encoder: ImageEncoder | MaskEncoder) -> str | None:
     return _IMAGENET.get(encoder.config.depths) if plain else None
 
 
+def _kept(url: str, folder: str | os.PathLike[str] | None) -> Path:
+    """Returns where a file lies in a folder, which must have it, or in torch's cache, once it is fetched."""
+    name = PurePath(url).name
+    if folder is None:
+        return Path(torch.hub.get_dir(), "checkpoints", name)
+    if not (path := Path(folder, name)).is_file():
+        raise WeightsError(f"{folder} holds no {name}", f"download {url} into it")
+    return path
+
+
 def _imagenet(url: str, folder: str | os.PathLike[str] | None) -> dict[str, Tensor]:
     if folder is not None:
-        path = Path(folder, PurePath(url).name)
-        if not path.is_file():
-            raise WeightsError(f"{folder} holds no {path.name}", f"download {url} into it")
+        path = _kept(url, folder)
         expected = path.stem.rpartition("-")[2]
         found = sha256_of(path)
         if not found.startswith(expected):

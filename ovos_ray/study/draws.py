@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from typing import Any
 
-from ovos_ray.config import ExperimentConfig
+from ovos_ray.config import ExperimentConfig, flatten
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.train.run_folder import RunFolder
 
@@ -17,8 +15,8 @@ def drawn_values(space: SearchSpace, config: ExperimentConfig) -> dict[str, floa
     """Returns the values of the ranges that a run was given, from its folder; empty before it begins."""
     if not has_begun(config):
         return {}
-    stored: Any = RunFolder.of(config).config()
-    return {key: functools.reduce(getattr, key.split("."), stored) for key in space.ranges}
+    stored = flatten(RunFolder.of(config).config())
+    return {key: stored[key] for key in space.ranges}
 
 
 def describe_draws(space: SearchSpace, trials: Sequence[Trial]) -> dict[str, str]:
@@ -32,4 +30,4 @@ def describe_draws(space: SearchSpace, trials: Sequence[Trial]) -> dict[str, str
 
 def has_begun(config: ExperimentConfig) -> bool:
     """Whether a run has been given its values."""
-    return RunFolder.of(config).storage.exists("config.json")
+    return RunFolder.of(config).claimed

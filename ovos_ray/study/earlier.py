@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ovos_ray.config import ExperimentConfig, flatten, override
+from ovos_ray.config import override
 from ovos_ray.errors import CheckpointError
 from ovos_ray.storage import Storage
+from ovos_ray.study.draws import drawn_values
 from ovos_ray.study.population import first_generation
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.train.run_folder import RunFolder
@@ -55,14 +56,9 @@ def _runs(space: SearchSpace, trials: Sequence[Trial]) -> Sequence[Trial]:
 def _differences(space: SearchSpace, trials: Sequence[Trial]) -> dict[str, list[str]]:
     """Returns, by trial, how what lies in its folder differs."""
     runs = _runs(space, trials)
-    found = {run.name: RunFolder.of(run.config).differences(_as_drawn(space, run.config)) for run in runs}
+    found = {}
+    for run in runs:
+        # What a searcher drew for a trial when it was begun, its folder alone knows.
+        drawn = drawn_values(space, run.config) if space.searcher == "optuna" else {}
+        found[run.name] = RunFolder.of(run.config).differences(override(run.config, drawn))
     return {name: lines for name, lines in found.items() if lines}
-
-
-def _as_drawn(space: SearchSpace, config: ExperimentConfig) -> ExperimentConfig:
-    """Takes over what a searcher drew for the trial when it was begun: it alone knows."""
-    folder = RunFolder.of(config)
-    if space.searcher != "optuna" or not folder.claimed:
-        return config
-    stored = flatten(folder.config())
-    return override(config, {key: stored[key] for key in space.ranges})

@@ -8,31 +8,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ovos_ray.report.numbers.rows import Statistic
 from ovos_ray.run.failure import noted_failure
 from ovos_ray.study.price import group_trials
 from ovos_ray.study.space import SearchSpace, Trial
 
 __all__ = [
     "Failure",
-    "Score",
     "SummaryRow",
     "SweepResult",
     "read_failure",
     "score_of",
     "summarise",
 ]
-
-
-@dataclass(frozen=True)
-class Score:
-    """A score over seeds, in percent; the deviation is NaN for one seed."""
-
-    mean: float
-    deviation: float
-
-    def text(self) -> str:
-        """Returns `81.7 ± 0.4`, or the mean alone."""
-        return f"{self.mean:.1f}" + ("" if math.isnan(self.deviation) else f" ± {self.deviation:.1f}")
 
 
 @dataclass(frozen=True)
@@ -51,7 +39,7 @@ class SummaryRow:
     """
 
     name: str
-    scores: Mapping[str, Score]
+    scores: Mapping[str, Statistic]
     num_trials: int
     num_finished: int
     num_stopped: int
@@ -95,10 +83,11 @@ def summarise(
             continue
         scores = [_scores(result) for result in counted]
         names = dict.fromkeys(name for one in scores for name in one)
+        over_seeds = {name: Statistic.of([one[name] for one in scores if name in one]) for name in names}
         rows.append(
             SummaryRow(
                 group.name,
-                {name: _score([one[name] for one in scores if name in one]) for name in names},
+                {name: score for name, score in over_seeds.items() if score is not None},
                 len(group.trials),
                 len(finished),
                 len(found) - len(finished),
@@ -127,10 +116,6 @@ def score_of(metric: str, result: Mapping[str, Any]) -> float | None:
     stage, _, name = metric.partition("/")
     value = result.get("validation" if stage == "val" else "scores", {}).get(name)
     return None if value is None else float(value)
-
-
-def _score(values: Sequence[float]) -> Score:
-    return Score(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
 
 
 def read_failure(trial: Trial) -> Failure:

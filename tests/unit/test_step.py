@@ -13,7 +13,6 @@ import torch
 import torch.distributed
 from batches import make_batch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ovos_ray.config import ExperimentConfig, OptimizerConfig, TrainConfig, override
 from ovos_ray.errors import TrainingError
@@ -222,18 +221,18 @@ def one_process(tmp_path: Path) -> Any:
 
 @pytest.mark.usefixtures("one_process")
 @pytest.mark.parametrize("backward", ["1-step", "2-step"])
-def test_ddp_gives_the_same_steps(backward: str) -> None:
+def test_what_is_distributed_gives_the_same_steps(backward: str) -> None:
     config = configure(method__backward=backward, method__allow_untrained_sensory=True)
     results = []
-    for wrapped in (False, True):
+    for wrap in (False, True):
         network = build("xmem-tiny")
         training = TrainingModule(network, config)
-        unused = training.has_unused
-        assert unused is (backward == "1-step")
-        module = DistributedDataParallel(training, find_unused_parameters=unused) if wrapped else training
+        assert training.has_unused is (backward == "1-step")
+        module = distributed(training) if wrap else training
         optimizer = build_optimizer(network, config.optimizer, CPU)
-        for step in range(2):
-            train_step(module, make_batch(2), optimizer, config, step)
+        empty = make_batch(2) | {"weight": torch.zeros(2)}
+        for step, batch in enumerate((make_batch(2), empty, make_batch(2))):
+            train_step(module, batch, optimizer, config, step)
         results.append(weights(network))
     assert torch.equal(*results)
 
@@ -309,18 +308,3 @@ def test_the_step_of_an_optimiser_that_is_not_fused_can_be_left_out_too() -> Non
     assert torch.equal(weights(layer), before)
     update(plain, torch.tensor(True))
     assert not torch.equal(weights(layer), before)
-
-
-@pytest.mark.usefixtures("one_process")
-def test_what_is_distributed_gives_the_same_steps() -> None:
-    config, results = configure(), []
-    for wrap in (False, True):
-        network = build("xmem-tiny")
-        training = TrainingModule(network, config)
-        module = distributed(training) if wrap else training
-        optimizer = build_optimizer(network, config.optimizer, CPU)
-        empty = make_batch(2) | {"weight": torch.zeros(2)}
-        for step, batch in enumerate((make_batch(2), empty, make_batch(2))):
-            train_step(module, batch, optimizer, config, step)
-        results.append(weights(network))
-    assert torch.equal(*results)

@@ -47,7 +47,7 @@ def test_configurations_are_ranked_by_the_mean_over_their_seeds() -> None:
     best, second, stopped = summarise(SPACE, trials(), results())
     assert (best.name, best.num_finished, best.num_trials) == ("learning_rate 0.001", 2, 3)
     assert best.scores["jf"].mean == 70.5
-    assert best.scores["jf"].deviation == pytest.approx(math.sqrt(0.5))
+    assert best.scores["jf"].std == pytest.approx(math.sqrt(0.5))
     assert second.scores["jf"].text() == "62.0 ± 2.0"
     assert second.scores["j"].text() == "61.0 ± 2.0"
     assert (stopped.num_finished, stopped.num_stopped) == (0, 1)

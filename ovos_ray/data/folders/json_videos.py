@@ -83,16 +83,7 @@ class JsonVideos(DatasetFolder):
         path = self._listed_in(split)
         try:
             return self._parse(read_json(path), split)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            IndexError,
-            RecursionError,
-            OverflowError,
-        ) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise DataError(f"{path}: not a file of layout {self.layout} ({error!r})", self.expected) from error
 
     def _list(self, split: str) -> list[str]:
