@@ -50,9 +50,11 @@ else
 	$(PYTEST) $(BOTH)
 endif
 
-# Long runs: what leaks a little at a time, the death of nodes, the browser on real studies.
+# Long runs: what leaks a little at a time, the death of nodes, the browser on real studies; and drawn cases, of which
+# `make test` has the same ones every time.
 nightly: $(INSTALLED)
 	$(PYTEST) -m nightly $(BOTH)
+	HYPOTHESIS_PROFILE=search $(PYTEST) $$(grep -rl 'from hypothesis' tests/unit)
 
 # Lines and branches that tests run; then those that only `make nightly` does, one number a line.
 coverage: $(INSTALLED)

@@ -146,7 +146,14 @@ def _convert_group(value: Any, kind: type, key: str) -> Any:
                 f"unknown configuration key {f'{key}.{name}'.lstrip('.')!r}",
                 f"did you mean {near[0]}?" if near else None,
             )
+    missing = [item.name for item in dataclasses.fields(kind) if item.name not in value and _is_needed(item)]
+    if missing:
+        raise ConfigError(f"{key} lacks {', '.join(missing)}: {dict(value)!r}", "give each of them")
     return kind(**{name: _convert(v, known[name], f"{key}.{name}".lstrip(".")) for name, v in value.items()})
+
+
+def _is_needed(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[Any, ...]:

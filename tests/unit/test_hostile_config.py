@@ -38,6 +38,7 @@ def test_no_override_ends_in_an_unnamed_error(key: str, value: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
+@example(changes={"evaluation.also": [{}]}, schema=2)
 @given(
     changes=st.dictionaries(st.sampled_from(_KEYS + _GROUPS), _JSON, min_size=1, max_size=3), schema=st.just(2) | _JSON
 )
