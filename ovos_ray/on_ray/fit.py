@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ovos_ray.on_ray.one_process import train_in_task
+from ovos_ray.on_ray.private import settle_ray_data
 from ovos_ray.on_ray.room import await_room
 from ovos_ray.on_ray.stream import load_plan, stream_spec
 from ovos_ray.on_ray.workers import train_on_workers
@@ -39,6 +40,7 @@ def _say(request: RunRequest, event: str) -> None:
 def _execute(request: RunRequest, *, callbacks: Sequence[Any]) -> None:
     # What is wrong with the data is found here, before anything is started.
     load_plan(stream_spec(request.config)).clips(0, 0, request.config.train.num_workers)
+    settle_ray_data()
     if request.config.train.num_workers == 1:
         train_in_task(request)
     else:

@@ -11,7 +11,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-__all__ = ["CHATTY_LOGGERS", "draining_nodes", "inner_errors", "trial_is_being_stopped", "visit_package"]
+__all__ = [
+    "CHATTY_LOGGERS",
+    "draining_nodes",
+    "inner_errors",
+    "settle_ray_data",
+    "trial_is_being_stopped",
+    "visit_package",
+]
 
 CHATTY_LOGGERS = (
     "ray.dashboard.modules.job.sdk",
@@ -19,6 +26,9 @@ CHATTY_LOGGERS = (
     "ray._private.runtime_env.packaging",
 )
 """Loggers that tell of every ignore file and connection."""
+
+_SETTLED = {"datasets_stats_actor", "AutoscalingCoordinator"}
+_SETTLE_S = 60.0
 
 
 def visit_package(folder: Path, excludes: Sequence[str], visit: Callable[[Path], None]) -> None:
@@ -60,6 +70,36 @@ def draining_nodes() -> dict[str, int]:
     from ray._private.state import state
 
     return dict(state.get_draining_nodes())
+
+
+def settle_ray_data() -> None:
+    """Starts on a cluster's head, unless they live somewhere, the actors that Ray Data has once a cluster and for ever.
+
+    The first process that uses Ray Data starts them on its own node otherwise. They hold nothing, but a node with an
+    actor is never idle: no autoscaler would take away the node, GPUs and all, on which the first trial has run.
+    """
+    import ray
+
+    if sum(node["Alive"] for node in ray.nodes()) < 2:
+        return  # there is no other place
+    if {actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True)} >= _SETTLED:
+        return
+    on_head = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+    try:
+        ray.get(ray.remote(_start_ray_data_actors).options(**on_head).remote(), timeout=_SETTLE_S)
+    except ray.exceptions.RayError as error:
+        logging.getLogger(__name__).warning("an autoscaler may keep the first trial's node for ever: %s", error)
+
+
+def _start_ray_data_actors() -> None:
+    from ray.data._internal.cluster_autoscaler import get_or_create_autoscaling_coordinator
+    from ray.data._internal.stats import get_or_create_stats_actor
+    from ray.data._internal.usage.actor import get_or_create_usage_collection_actor
+    from ray.data._internal.usage.collector import usage_collection_disabled
+
+    actors = [get_or_create_stats_actor, get_or_create_autoscaling_coordinator]
+    for start in actors if usage_collection_disabled() else [*actors, get_or_create_usage_collection_actor]:
+        start()
 
 
 def inner_errors(error: BaseException) -> Iterator[BaseException]:

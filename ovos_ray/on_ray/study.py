@@ -13,6 +13,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 from ovos_ray.config.digest import digest
 from ovos_ray.on_ray.concurrency import AsManyAsFit, SaysWhenNoneRuns
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
+from ovos_ray.on_ray.private import settle_ray_data
 from ovos_ray.on_ray.room import await_room
 from ovos_ray.on_ray.stopping import TrialEnds, make_scheduler
 from ovos_ray.on_ray.trial import resources_of, run_trial
@@ -120,5 +121,6 @@ def _tune(
             failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),
     )
+    settle_ray_data()
     tuner.fit()
     ends.wait()

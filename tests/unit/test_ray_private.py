@@ -105,3 +105,67 @@ def test_a_cluster_that_does_not_start_is_told_of_in_our_words(monkeypatch: pyte
     with pytest.raises(ClusterError, match="did not start") as caught, ray_session():
         pass
     assert "busy" in str(caught.value.remedy)
+
+
+def test_who_stays_on_a_node_for_ever_is_known() -> None:
+    """An actor that nobody ends keeps its node from an autoscaler: one more of Ray Data's costs a node with GPUs."""
+    found = {
+        path.relative_to(RAY / "data").as_posix()
+        for path in (RAY / "data" / "_internal").rglob("*.py")
+        if 'lifetime="detached"' in path.read_text(encoding="utf-8")
+    }
+    of_every_execution = {
+        "_internal/cluster_autoscaler/default_autoscaling_coordinator.py",
+        "_internal/stats.py",
+        "_internal/usage/actor.py",
+    }
+    of_what_is_not_used = {
+        "_internal/execution/autoscaling_requester.py",  # by the autoscaler of before
+        "_internal/execution/node_trackers/actor_location.py",  # pools of actors
+        "_internal/execution/operators/shuffle_operators/disk_shuffle_runtime.py",
+        "_internal/execution/operators/shuffle_operators/disk_shuffle_tasks.py",
+        "_internal/memory_tracing.py",
+        "_internal/stats_summary_actor.py",  # only with DataContext.enable_stats_summary_collection
+    }
+    assert found == of_every_execution | of_what_is_not_used
+    source = "".join((RAY / "data" / name).read_text(encoding="utf-8") for name in of_every_execution)
+    assert all(f'"{name}"' in source for name in private._SETTLED)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "there", "started"), [(1, set(), 0), (2, set(), 1), (2, {"AutoscalingCoordinator"}, 1), (2, None, 0)]
+)
+def test_ray_datas_own_actors_are_started_on_the_head_where_there_is_another_place(
+    nodes: int, there: set[str] | None, started: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = private._SETTLED if there is None else there
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * nodes + [{"Alive": False}])
+    monkeypatch.setattr("ray.util.list_named_actors", lambda all_namespaces: [{"name": name} for name in named])
+    asked: list[dict[str, object]] = []
+
+    class Task:
+        def options(self, **options: object) -> Task:
+            asked.append(options)
+            return self
+
+        def remote(self) -> None:
+            assert asked
+
+    monkeypatch.setattr(ray, "remote", lambda function: Task())
+    monkeypatch.setattr(ray, "get", lambda task, timeout: None)
+    private.settle_ray_data()
+    assert asked == [{"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}] * started
+
+
+@pytest.mark.parametrize("usage", ["0", "1"])
+def test_all_of_ray_datas_own_actors_are_started(usage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", usage)
+    asked: list[str] = []
+    for module, name in (
+        ("ray.data._internal.cluster_autoscaler", "get_or_create_autoscaling_coordinator"),
+        ("ray.data._internal.stats", "get_or_create_stats_actor"),
+        ("ray.data._internal.usage.actor", "get_or_create_usage_collection_actor"),
+    ):
+        monkeypatch.setattr(f"{module}.{name}", lambda name=name: asked.append(name))
+    private._start_ray_data_actors()
+    assert len(asked) == 2 + int(usage)
