@@ -32,6 +32,7 @@ class AsManyAsFit(tune.Callback):  # type: ignore[misc]  # ray is untyped
         search: Hands out the trials.
         trains: Those of the trials.
         say: Told of every other number.
+        more: How many trials wait beside those that fit: an autoscaler starts nodes for what waits.
     """
 
     def __init__(
@@ -39,9 +40,11 @@ class AsManyAsFit(tune.Callback):  # type: ignore[misc]  # ray is untyped
         search: BasicVariantGenerator | ConcurrencyLimiter,
         trains: Sequence[TrainConfig],
         say: Callable[[str], None],
+        more: int = 0,
     ) -> None:
-        self._search, self._trains, self._say = search, trains, say
-        self._looked = time.monotonic()
+        self._search, self._trains, self._say, self._more = search, trains, say, more
+        self._looked, self._fit = time.monotonic(), self.now(trains)
+        search.max_concurrent = self._fit + more
 
     @staticmethod
     def now(trains: Sequence[TrainConfig]) -> int:
@@ -53,9 +56,9 @@ class AsManyAsFit(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if time.monotonic() - self._looked < _LOOK_S:
             return
         self._looked = time.monotonic()
-        before, fit = self._search.max_concurrent, self.now(self._trains)
+        before, fit = self._fit, self.now(self._trains)
         if fit != before:
-            self._search.max_concurrent = fit
+            self._fit, self._search.max_concurrent = fit, fit + self._more
             self._say(f"{fit} trials at a time from now on, as many as fit ({before} before)")
 
     def __getstate__(self) -> dict[str, Any]:

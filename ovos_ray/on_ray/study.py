@@ -60,7 +60,7 @@ def run_sweep(
             watcher({"run": space.name, "step": 0, "steps": trials[0].config.train.steps, "event": event})
 
     room = functools.partial(await_room, wait_s=wait_s, say=say)
-    execute = functools.partial(_tune, at_a_time=max_concurrent, say=say)
+    execute = functools.partial(_tune, at_a_time=max_concurrent, may_grow=wait_s > 0, say=say)
     return run_study(
         space,
         trials,
@@ -79,6 +79,7 @@ def _tune(
     requests: Mapping[str, RunRequest],
     *,
     at_a_time: int | None,
+    may_grow: bool,
     say: Callable[[str], None],
 ) -> None:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # runs report through their watcher; Tune's tables repeat it
@@ -89,7 +90,7 @@ def _tune(
     # A trial of one process holds what it needs, so that Tune starts as many as fit, on a cluster that grows too.
     follows = at_a_time is None and not (alone and space.searcher != "optuna")
     if follows:
-        at_a_time = AsManyAsFit.now(trains)
+        at_a_time = 1  # until it follows
     ends = TrialEnds(requests)
     if space.searcher == "optuna":
         known = [trial for trial in trials if trial.name in requests or RunFolder.of(trial.config).result() is not None]
@@ -98,6 +99,7 @@ def _tune(
     else:
         search = BasicVariantGenerator(max_concurrent=at_a_time or 0)
         parameters, number = {"trial": tune.grid_search(list(requests))}, 1
+    following = [AsManyAsFit(search, trains, say, more=int(may_grow))] if follows else []
     tuner = tune.Tuner(
         tune.with_resources(
             functools.partial(run_trial, requests=requests), functools.partial(resources_of, requests=requests)
@@ -116,7 +118,7 @@ def _tune(
             name=f"tune-{digest(first)}",
             storage_path=(Storage(first.storage) / "ray").folder,
             verbose=0,
-            callbacks=[ends, SaysWhenNoneRuns(say), *([AsManyAsFit(search, trains, say)] if follows else [])],
+            callbacks=[ends, SaysWhenNoneRuns(say), *following],
             # A trial whose process is lost with its node starts again, from its own checkpoint.
             failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),

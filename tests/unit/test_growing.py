@@ -23,24 +23,24 @@ class Endless(Searcher):  # type: ignore[misc]  # ray is untyped
         return {}
 
 
+@pytest.mark.parametrize("more", [0, 1])
 @pytest.mark.parametrize("limited", [False, True])
-def test_trials_at_a_time_follow_the_cluster(limited: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_at_a_time_follow_the_cluster(limited: bool, more: int, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = {"CPU": 4.0, "GPU": 1.0}
     monkeypatch.setattr(concurrency.ray, "cluster_resources", lambda: cluster)
     monkeypatch.setattr(concurrency, "_LOOK_S", 0.0)
     trains = [TrainConfig(num_workers=2, cpus_per_worker=1.0, gpus_per_worker=0.5)]
-    number = concurrency.AsManyAsFit.now(trains)
-    assert number == 1
-    search = ConcurrencyLimiter(Endless(), number) if limited else BasicVariantGenerator(max_concurrent=number)
+    search = ConcurrencyLimiter(Endless(), 9) if limited else BasicVariantGenerator(max_concurrent=9)
     told: list[str] = []
-    callback = concurrency.AsManyAsFit(search, trains, told.append)
+    callback = concurrency.AsManyAsFit(search, trains, told.append, more)
+    assert search.max_concurrent == 1 + more
     for gpus, expected in ((1, 1), (3, 3), (2, 2), (0, 1)):
         cluster |= {"GPU": float(gpus), "CPU": 8.0}
         callback.on_step_begin(0, [])
-        assert search.max_concurrent == expected
+        assert search.max_concurrent == expected + more
         if limited:  # what Tune asks for is what is handed out
             handed = [search.suggest(f"{gpus} {n}") for n in range(9)]
-            assert sum(one is not None for one in handed) == expected
+            assert sum(one is not None for one in handed) == expected + more
             search.live_trials.clear()
     assert told == [
         f"{n} trials at a time from now on, as many as fit ({m} before)" for m, n in ((1, 3), (3, 2), (2, 1))
