@@ -167,9 +167,18 @@ class FaultyConnection:
 
 
 class RayHead:
-    """`ray start --head` in a process that ends with all its children when it is terminated; nobody else's cluster."""
+    """`ray start --head` in a process that ends with all its children when it is terminated; nobody else's cluster.
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], num_cpus: int) -> None:
+    Args:
+        folder: Ray's own; short, for the sake of its sockets.
+        environment: More variables.
+        num_cpus: Of the head.
+        worker_cpus: Of nodes that an autoscaler starts as processes of this machine; None: there is none.
+    """
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], num_cpus: int, worker_cpus: int | None = None
+    ) -> None:
         self.dashboard = free_port()
         self.address = f"http://127.0.0.1:{self.dashboard}"
         ports = {
@@ -188,6 +197,13 @@ class RayHead:
         command += f" --dashboard-host 127.0.0.1 --dashboard-port {self.dashboard} --min-worker-port 0"
         command += f" --max-worker-port 0 --object-store-memory {300 * 2**20} --temp-dir {folder}"
         command += "".join(f" --{name} {port}" for name, port in ports.items())
+        if worker_cpus is not None:
+            scaling = folder.with_suffix(".json")
+            scaling.write_text(json.dumps(_growing(self.gcs_address, num_cpus, worker_cpus)))
+            command += f" --autoscaling-config {scaling}"
+            # Processes of one machine are told apart by the ids that their provider has given them.
+            ids = dict.fromkeys(("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING"), _HEAD_ID)
+            environment = {**_AUTOSCALER, **ids, **environment}
         self._log = folder.with_suffix(".log")
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
@@ -198,6 +214,15 @@ class RayHead:
                 stderr=subprocess.STDOUT,
             )
         wait_for(self._ready, 300)
+
+    @property
+    def num_nodes(self) -> int:
+        """How many nodes live beside the head, of those that its autoscaler has started."""
+        raylets = 0
+        for process in self._family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                raylets += process.name() == "raylet"
+        return raylets - 1
 
     def _ready(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
@@ -223,3 +248,37 @@ class RayHead:
     def _family(self) -> list[psutil.Process]:
         own = psutil.Process(self._process.pid)
         return [*own.children(recursive=True), own]
+
+
+_HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
+_AUTOSCALER = {"RAY_FAKE_CLUSTER": "1", "RAY_enable_autoscaler_v2": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+
+
+def _growing(gcs_address: str, head_cpus: int, worker_cpus: int) -> dict[str, Any]:
+    """What `ray up` is told of a cluster of up to two nodes that are processes of this machine, by a part of Ray's.
+
+    The provider is named by its class: as `fake_multinode` it reads a file of defaults, which no wheel of Ray has.
+    """
+    no_commands = ("setup", "head_setup", "worker_setup", "initialization")
+    head, worker = {"CPU": head_cpus}, {"CPU": worker_cpus, "object_store_memory": 200 * 2**20}
+    return {
+        "cluster_name": "growing",
+        "max_workers": 2,
+        "idle_timeout_minutes": 0.25,
+        "provider": {
+            "type": "external",
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "gcs_address": gcs_address,
+            "head_node_id": _HEAD_ID,
+            "launch_multiple": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+        },
+        **{f"{kind}_commands": [] for kind in no_commands},
+        "cluster_synced_files": [],
+        "head_node_type": "ray.head.default",
+        "available_node_types": {
+            "ray.head.default": {"resources": head, "node_config": {}, "max_workers": 0},
+            "worker": {"resources": worker, "node_config": {}, "min_workers": 0, "max_workers": 2},
+        },
+    }
