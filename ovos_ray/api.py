@@ -173,6 +173,7 @@ def train(
     overrides: Overrides = (),
     *,
     ray: bool = False,
+    wait_for_nodes: float = 15.0,
     again: bool = False,
     replace: bool = False,
     quiet: bool = False,
@@ -183,6 +184,7 @@ def train(
         config: A configuration, a recipe's path, or a `.yaml` or `.json` file.
         overrides: Settings to change.
         ray: On Ray, with as many workers as `train.num_workers` says; otherwise in this process, with one.
+        wait_for_nodes: Minutes to wait for nodes of a cluster (`RAY_ADDRESS`) that may grow.
         again: Train also what another finished run has computed.
         replace: Set aside what has this name and other settings.
         quiet: Print no progress.
@@ -196,11 +198,13 @@ def train(
     options: dict[str, Any] = {"tags": provenance_tags(kind="trial"), "again": again, "replace": replace}
     if ray:
         from ovos_ray.on_ray.fit import fit
+        from ovos_ray.on_ray.room import patience_s
         from ovos_ray.on_ray.session import ray_session, watching
 
         several = ready.train.num_workers > 1
         with ray_session(several_workers=several), watching(_console(quiet), show_run=False) as watcher:
-            result = fit(request_for(ready, source, watcher=watcher, **options))
+            request = request_for(ready, source, watcher=watcher, **options)
+            result = fit(request, wait_s=patience_s(wait_for_nodes))
     else:
         if ready.train.num_workers > 1:
             raise ConfigError("several workers need Ray", "give ray=True, or train.num_workers=1")
@@ -269,6 +273,7 @@ def sweep(
     overrides: Overrides = (),
     *,
     ray: bool = False,
+    wait_for_nodes: float = 15.0,
     num_processes: int = 1,
     again: bool = False,
     replace: bool = False,
@@ -280,6 +285,7 @@ def sweep(
         space: A study, or its path.
         overrides: Settings of all trials, or of the study, as on the command line.
         ray: On Ray Tune; otherwise in processes of this machine.
+        wait_for_nodes: Minutes to wait for nodes of a cluster (`RAY_ADDRESS`) that may grow.
         num_processes: Trials at a time without Ray.
         again: Train also what another finished run has computed.
         replace: Set trials aside that were made with other settings.
@@ -291,12 +297,14 @@ def sweep(
     study = Study.open(space, overrides)
     options: dict[str, Any] = {"replace": replace, "take_over_same": not again, "tags": provenance_tags(kind="trial")}
     if ray:
+        from ovos_ray.on_ray.room import patience_s
         from ovos_ray.on_ray.session import ray_session, watching
         from ovos_ray.on_ray.study import run_sweep
 
         several = any(trial.config.train.num_workers > 1 for trial in study.trials)
         with ray_session(several_workers=several), watching(_console(quiet), show_run=True) as watcher:
-            run_sweep(study.space, study.trials, watcher=watcher, **options)
+            waited = patience_s(wait_for_nodes)
+            run_sweep(study.space, study.trials, watcher=watcher, wait_s=waited, **options)
     else:
         here = _watcher(quiet, show_run=True)
         run_plain(study.space, study.trials, watcher=here, num_processes=num_processes, **options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from typing import Annotated
@@ -23,7 +22,6 @@ __all__ = [
     "Replace",
     "Verbose",
     "WaitForNodes",
-    "patience_s",
     "require_dry_run",
     "trial_tags",
 ]
@@ -69,11 +67,6 @@ def require_dry_run(on: str | None, dry_run: bool) -> None:
     """
     if on is not None and not dry_run:
         raise ConfigError(f"--on {on} prices a run and trains nothing", "add --dry-run, or leave --on out")
-
-
-def patience_s(minutes: float) -> float:
-    """Returns how long to wait for nodes: not at all on a cluster that this command has started on this machine."""
-    return 60 * minutes if "RAY_ADDRESS" in os.environ else 0.0
 
 
 def trial_tags() -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from ovos_ray.cli.console import console, counted, tell
-from ovos_ray.errors import ClusterError
+from ovos_ray.errors import ClusterError, first_line
 
 __all__ = ["submit"]
 
@@ -61,7 +61,7 @@ def submit(
         options |= {"gpus_per_node": gpus_per_node, "cpus_per_node": cpus_per_node}
         submit_slurm(verb, arguments, _parsed(context, verb, arguments), show=show, options=options)
         return
-    from ovos_ray.on_ray.job_client import connect, first_line, use_token
+    from ovos_ray.on_ray.job_client import connect, use_token
     from ovos_ray.on_ray.job_environment import job_environment, parse_environment
 
     environment, variables = parse_environment(runtime_env, env or [])

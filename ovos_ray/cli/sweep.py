@@ -16,7 +16,6 @@ from ovos_ray.cli.options import (
     Replace,
     Verbose,
     WaitForNodes,
-    patience_s,
     require_dry_run,
     trial_tags,
 )
@@ -83,6 +82,8 @@ def sweep(
     if no_ray:
         result = _run_here(space, trials, num_processes, replace=replace, take_over_same=not again)
     else:
+        from ovos_ray.on_ray.room import patience_s
+
         on_ray = {"max_concurrent": max_concurrent, "wait_s": patience_s(wait_for_nodes), "replace": replace}
         on_ray["take_over_same"] = not again
         several = any(group.config.train.num_workers > 1 for group in [*stages, *groups])

@@ -17,7 +17,6 @@ from ovos_ray.cli.options import (
     Replace,
     Verbose,
     WaitForNodes,
-    patience_s,
     require_dry_run,
     trial_tags,
 )
@@ -148,6 +147,7 @@ def _fit(
     trainable: str, config: ExperimentConfig, wait_for_nodes: float, *, several: bool, verbose: bool, **options: bool
 ) -> RunResult:
     from ovos_ray.on_ray.fit import fit
+    from ovos_ray.on_ray.room import patience_s
     from ovos_ray.on_ray.session import mention_idle_gpus, ray_session, watching
     from ovos_ray.run.prepare import request_for
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from ovos_ray.errors import ClusterError
+from ovos_ray.errors import ClusterError, first_line
 from ovos_ray.on_ray.private import CHATTY_LOGGERS
 
-__all__ = ["connect", "first_line", "follow", "use_token"]
+__all__ = ["connect", "follow", "use_token"]
 
 _RECONNECT_S = 300.0
 
@@ -126,8 +126,3 @@ def _exit_status(job: str, info: Any, console: Console) -> int:
     code = 1 if not code else 128 - code if code < 0 else code  # a signal, as a shell tells it
     console.print(f"job {job} {'was stopped' if status == 'STOPPED' else f'failed with exit status {code}'}")
     return code
-
-
-def first_line(error: BaseException) -> str:
-    """Returns what an error says, in a line."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.config.recipes import PACKAGES
-from ovos_ray.errors import ConfigError
-from ovos_ray.on_ray.job_client import first_line
+from ovos_ray.errors import ConfigError, first_line
 from ovos_ray.paths import shipped
 
 __all__ = ["job_environment", "parse_environment"]

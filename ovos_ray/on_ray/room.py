@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ResourceError
 from ovos_ray.run.resources import check_fits
 
-__all__ = ["await_room", "check_room", "processors", "this_node"]
+__all__ = ["await_room", "check_room", "patience_s", "processors", "this_node"]
 
 _POLL_S = 2.0
 
@@ -20,6 +21,11 @@ def processors(config: ExperimentConfig) -> dict[str, float]:
     """Returns the `CPU` and `GPU` that each worker of a run holds."""
     train = config.train
     return {"CPU": train.cpus_per_worker} | ({"GPU": train.gpus_per_worker} if train.gpus_per_worker else {})
+
+
+def patience_s(minutes: float) -> float:
+    """Returns how long to wait for nodes: not at all on a cluster that this process has started on this machine."""
+    return 60 * minutes if "RAY_ADDRESS" in os.environ else 0.0
 
 
 def await_room(config: ExperimentConfig, *, wait_s: float = 0.0, say: Callable[[str], None] | None = None) -> None:
