@@ -25,7 +25,7 @@ Span = tuple[int, int]
 
 
 def text_of(rows: Iterable[tuple[int, int, str]]) -> str:
-    """Returns what a footer holds of rows: bytes of its JPEG and of its label (0: none), and its checksum."""
+    """Returns what a footer holds of rows: of each the bytes of JPEG and label (0: none), and the checksum."""
     found = [(jpeg, label, int(checksum, 16)) for jpeg, label, checksum in rows]
     return base64.b64encode(np.array(found, _ROW).tobytes()).decode()
 
