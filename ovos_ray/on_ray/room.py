@@ -54,9 +54,9 @@ def await_room(config: ExperimentConfig, *, wait_s: float = 0.0, say: Callable[[
                     say(f"waiting up to {wait_s / 60:g} min for nodes: {error.message}")
             else:
                 return
-            if not asked:
-                _ask_for([processors(config)] * config.train.fewest_workers)
-                asked = True
+            # Again and again: a cluster keeps one request, the last, and Ray Train makes some for runs that go on.
+            _ask_for([processors(config)] * config.train.fewest_workers)
+            asked = True
             time.sleep(_POLL_S)
     finally:
         if asked:

@@ -11,9 +11,9 @@ import pytest
 from processes import wait_for
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 
-from ovos_ray.config import TrainConfig
+from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.errors import ResourceError
-from ovos_ray.on_ray import concurrency, leaving, stall
+from ovos_ray.on_ray import concurrency, leaving, room, stall
 
 
 class Endless(Searcher):  # type: ignore[misc]  # ray is untyped
@@ -45,6 +45,23 @@ def test_trials_at_a_time_follow_the_cluster(limited: bool, more: int, monkeypat
     assert told == [
         f"{n} trials at a time from now on, as many as fit ({m} before)" for m, n in ((1, 3), (3, 2), (2, 1))
     ]
+
+
+def test_nodes_are_asked_for_as_long_as_they_are_waited_for_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, told = list[list[dict[str, float]]](), list[str]()
+    nodes = iter([[], [], [{"CPU": 4.0}], [{"CPU": 4.0}] * 2])
+    monkeypatch.setattr(room.ray, "nodes", lambda: [{"Alive": True, "Resources": one} for one in next(nodes)])
+    monkeypatch.setattr(room, "_POLL_S", 0.0)
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
+    config = ExperimentConfig(train=TrainConfig(num_workers=2, cpus_per_worker=3.0))
+    room.await_room(config, wait_s=60.0, say=told.append)
+    assert asked == [[{"CPU": 3.0}] * 2] * 3 + [[]]
+    assert [line.partition(":")[0] for line in told] == ["waiting up to 1 min for nodes"]
+    monkeypatch.setattr(room.ray, "nodes", list)
+    with pytest.raises(ResourceError, match="the cluster has 0"):
+        room.await_room(config, say=told.append)
+    assert len(asked) == 4
+    assert len(told) == 1
 
 
 def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
