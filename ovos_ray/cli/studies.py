@@ -166,7 +166,7 @@ def _cluster_at_hand() -> tuple[Mapping[str, float] | None, str]:
         with attached(address):
             return ray.cluster_resources(), address
     except Exception as error:
-        return None, f"the cluster at {address} does not answer: {first_line(error)}"
+        return None, first_line(error)
 
 
 def print_results(

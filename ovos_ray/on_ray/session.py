@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.errors import ClusterError
+from ovos_ray.errors import ClusterError, first_line
 from ovos_ray.on_ray.job_package import JobPackage
 from ovos_ray.run.progress import ProgressBoard, print_record
 
 __all__ = ["address_hook", "attached", "mention_idle_gpus", "ray_session", "watching"]
 
 _POLL_S = 0.5
+_REACH_S = 10.0
 
 
 def address_hook() -> Callable[[], None]:
@@ -112,11 +115,36 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None, several_w
         if package.left_out:
             logging.getLogger(__name__).warning("not sent to the cluster: %s", package.left_out_text())
         excludes += package.patterns()
-        ray.init(address, runtime_env={"working_dir": here, "excludes": excludes, **hook}, **options)
+        _attach(address, runtime_env={"working_dir": here, "excludes": excludes, **hook}, **options)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _attach(address: str, **options: Any) -> None:
+    """Attaches to a running cluster.
+
+    Raises:
+        ClusterError: Nobody answers there, or lets this user in.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        if colon:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=_REACH_S).close()
+        ray.init(address, **options)
+    except (OSError, ValueError) as error:  # ConnectionError among them
+        reason = error.__cause__ or error
+        if isinstance(reason, AuthenticationError):
+            raise ClusterError(
+                f"the cluster {address} does not let this user in ({first_line(reason)})",
+                "give the token its head was started with: RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (docs/cluster.md, "
+                "Authentication)",
+            ) from error
+        raise ClusterError(
+            f"no Ray cluster answers at RAY_ADDRESS = {address} ({first_line(reason)})",
+            "set it to HEAD:6379, or unset it to run on this machine",
+        ) from error
 
 
 @contextmanager
@@ -124,12 +152,12 @@ def attached(address: str) -> Iterator[None]:
     """Attaches to a running cluster for a look at it. Where this process uses one already, that one is looked at.
 
     Raises:
-        Exception: Whatever Ray raises when the cluster does not answer.
+        ClusterError: It does not answer, or does not let this user in.
     """
     if ray.is_initialized():
         yield
         return
-    ray.init(address, log_to_driver=False, logging_level="ERROR")
+    _attach(address, log_to_driver=False, logging_level="ERROR")
     try:
         yield
     finally:
