@@ -42,7 +42,7 @@ from ovos_ray.train.run_folder import RunFolder
 from trainables import one_shot, synthetic
 
 _WARM_UP = {"data.static_share": ((0.0, 1.0), (0.25, 0.0))}
-_AFFINE = {**one_shot.STATIC_CLIPS, "data.static_clips": "affine"}
+_AFFINE = one_shot.STATIC_CLIPS
 _LAYERS = {"data.static_clips": "layers"}
 _PASTED = {"data.static_clips": "pasted"}
 
@@ -53,7 +53,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "supervised-warm": {"method.name": "supervised", **_WARM_UP},
     "layers-only": {**one_shot.STATIC_ONLY, **_LAYERS},
     "pasted-only": {**one_shot.STATIC_ONLY, **_PASTED},
-    "layers-clips": one_shot.STATIC_CLIPS,
+    "layers-clips": {**_AFFINE, **_LAYERS},
     "supervised-warm-layers": {"method.name": "supervised", **_WARM_UP, **_LAYERS},
     "supervised": {"method.name": "supervised"},
     "one-shot-warm": _WARM_UP,

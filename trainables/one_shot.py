@@ -35,9 +35,9 @@ from ovos_ray.config import (
 )
 from trainables import augmentation
 
-STATIC_CLIPS: dict[str, Any] = {"data.static_share": ((0.0, 1.0), (0.25, 0.25)), "data.static_clips": "layers"}
-"""A first quarter on clips synthesised from the labelled frames, in which objects move on their own, then every fourth
-step (docs/beyond.md)."""
+STATIC_CLIPS: dict[str, Any] = {"data.static_share": ((0.0, 1.0), (0.25, 0.25)), "data.static_clips": "affine"}
+"""A first quarter on clips synthesised from the labelled frames, then every fourth step; of the kind that was best on
+real video (docs/beyond.md)."""
 
 STATIC_ONLY = {
     "data.source": "static",

@@ -46,8 +46,8 @@ def synthetic() -> ExperimentConfig:
 
 
 def with_static_clips() -> ExperimentConfig:
-    """The same with steps on clips synthesised from the same labelled frames, as in `one_shot.with_static_clips`."""
-    return override(synthetic(), {"name": "synthetic-static-clips", **STATIC_CLIPS})
+    """As `one_shot.with_static_clips`, with clips in which objects move on their own, as those of these videos do."""
+    return override(synthetic(), {"name": "synthetic-static-clips", **STATIC_CLIPS, "data.static_clips": "layers"})
 
 
 def static_only() -> ExperimentConfig:

@@ -24,8 +24,7 @@ from ovos_ray.run.checks import check_config
 from ovos_ray.run.estimate import estimate
 from ovos_ray.study.expand import expand
 from ovos_ray.train.step import TrainingModule
-from trainables import one_shot
-from trainables.one_shot import STATIC_CLIPS
+from trainables import one_shot, synthetic
 
 HALF = {"data.static_share": ((0.0, 1.0), (0.25, 0.5))}
 ALL = {"data.static_share": ((0.0, 1.0),)}
@@ -185,7 +184,8 @@ def test_the_demo_trains_one_network_with_static_clips_beside_its_plain_one(tmp_
     assert mixed.config.name != twin.config.name
     same = {"name": twin.config.name, "data.static_share": (), "data.static_clips": "affine"}
     assert override(mixed.config, same) == twin.config
-    assert {key: getattr(mixed.config.data, key.split(".")[1]) for key in STATIC_CLIPS} == STATIC_CLIPS
+    recipe, own = synthetic.with_static_clips().data, mixed.config.data
+    assert (own.static_share, own.static_clips) == (recipe.static_share, recipe.static_clips)
 
 
 @pytest.mark.parametrize("share", [((0.0, 1.0), (0.25, 0.25)), ((0.0, 0.0), (0.25, 0.5))])
