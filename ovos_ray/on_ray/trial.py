@@ -23,6 +23,9 @@ from ovos_ray.run.request import RunRequest
 
 __all__ = ["request_of", "resources_of", "run_trial"]
 
+_DRIVER_BYTES = 2**20
+"""Ray has no group of processes that holds nothing."""
+
 
 def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> RunRequest:
     """Returns the run that Tune's parameters name, with the values that a searcher has drawn for it."""
@@ -34,11 +37,14 @@ def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]
 def resources_of(parameters: Mapping[str, Any], *, requests: Mapping[str, RunRequest]) -> tune.PlacementGroupFactory:
     """Returns what the process of a trial holds: the processors of its one worker, or next to nothing beside several.
 
-    Of a trial on several workers the process only drives them; whole CPUs would be taken from its own workers.
+    Of a trial on several workers the process only drives them: a part of a CPU, however small, would be missing where
+    its workers need all that there are.
     """
     config = requests[parameters["trial"]].config
-    held = processors(config) if config.train.num_workers == 1 else {}
-    return tune.PlacementGroupFactory([{**held, "CPU": held.get("CPU") or 0.01}])
+    if config.train.num_workers > 1:
+        return tune.PlacementGroupFactory([{"memory": _DRIVER_BYTES}])
+    held = processors(config)
+    return tune.PlacementGroupFactory([{**held, "CPU": held["CPU"] or 0.01}])
 
 
 def run_trial(parameters: dict[str, Any], *, requests: Mapping[str, RunRequest]) -> None:

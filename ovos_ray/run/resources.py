@@ -60,8 +60,7 @@ def max_concurrent(trains: Sequence[TrainConfig], resources: Mapping[str, float]
 
     `resources` are the cluster's, such as `ray.cluster_resources()`.
     """
-    # Of a run with several workers, the process that Tune starts takes a little beside them.
-    cpus = max(train.num_workers * train.cpus_per_worker + 0.01 * (train.num_workers > 1) for train in trains)
+    cpus = max(train.num_workers * train.cpus_per_worker for train in trains)
     gpus = max(train.num_workers * train.gpus_per_worker for train in trains)
     by_gpu = math.floor(resources.get("GPU", 0) / gpus + 1e-9) if gpus else None
     by_cpu = math.floor(resources.get("CPU", 0) / cpus + 1e-9) if cpus else by_gpu

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from processes import wait_for
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
+from runs import config_of
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.errors import ResourceError
 from ovos_ray.on_ray import concurrency, leaving, room, stall
+from ovos_ray.on_ray.trial import resources_of
+from ovos_ray.run.request import RunRequest
 
 
 class Endless(Searcher):  # type: ignore[misc]  # ray is untyped
@@ -152,3 +156,13 @@ def test_nodes_that_leave_are_told_and_their_loss_is_known(monkeypatch: pytest.M
         draining.clear()
         wait_for(lambda: warning() == "", 10)
         assert was_drained("a" * 56), "gone by now"
+
+
+def test_what_drives_a_trial_takes_no_cpu_from_its_workers(shards: Path, tmp_path: Path) -> None:
+    def held(**changes: Any) -> dict[str, float]:
+        config = config_of(shards, tmp_path, **changes)
+        request = RunRequest(config, "study", config.name)
+        return dict(resources_of({"trial": "a"}, requests={"a": request}).required_resources)
+
+    assert held(**{"train.num_workers": 2, "train.cpus_per_worker": 4}).get("CPU", 0) == 0
+    assert held(**{"train.cpus_per_worker": 4})["CPU"] == 4

@@ -20,11 +20,11 @@ def asks(workers: int, cpus: float, gpus: float = 0.0) -> TrainConfig:
     [
         ([asks(1, 0.45)], {"CPU": 2}, 4),
         ([asks(1, 1.0)], {"CPU": 2}, 2),
-        ([asks(2, 1.0)], {"CPU": 8}, 3),  # 8 / 2.01
+        ([asks(2, 1.0)], {"CPU": 8}, 4),
         ([asks(2, 4.0, 1)], {"CPU": 128, "GPU": 8}, 4),
         ([asks(1, 1.0, 0.25)], {"CPU": 64, "GPU": 2}, 8),
         ([asks(1, 8.0, 0.25)], {"CPU": 25, "GPU": 2}, 3),  # CPUs run out first
-        ([asks(1, 1.0), asks(4, 1.0), asks(2, 1.0)], {"CPU": 13}, 3),  # the largest counts: 13 / 4.01
+        ([asks(1, 1.0), asks(4, 1.0), asks(2, 1.0)], {"CPU": 13}, 3),  # the largest counts
         ([asks(1, 4.0, 0.5), asks(1, 4.0, 2)], {"CPU": 64, "GPU": 8}, 4),
         ([asks(1, 4.0)], {"CPU": 2}, 1),
     ],
@@ -72,7 +72,7 @@ def test_elastic_workers_are_refused_only_where_not_even_the_fewest_fit() -> Non
         check_fits(elastic, [{"CPU": 1}])
     assert "lower train.min_workers" in (error.value.remedy or "")
     assert elastic.clips_per_worker(5) == 3
-    assert max_concurrent([elastic], {"CPU": 8}) == 1  # as many as fit with all workers: 8 / 4.01
+    assert max_concurrent([elastic], {"CPU": 8}) == 2, "as many as fit with all workers"
 
 
 @pytest.mark.parametrize(
