@@ -42,22 +42,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=sorted(left_out, key=lambda item: item.nodeid))
 
-    items.sort(key=_turn)
+    def turn(item: pytest.Item) -> int:
+        if item.get_closest_marker("ray") is None:
+            return 2
+        return 1 if "_cluster" in item.fixturenames or "demo" in item.name else 0  # type: ignore[attr-defined]
 
-
-def _turn(item: pytest.Item) -> int:
-    if item.get_closest_marker("ray") is None:
-        return 2
-    return 1 if "_cluster" in item.fixturenames or "demo" in item.name else 0  # type: ignore[attr-defined]
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Ends the session's cluster with the last test that needs Ray: the rest shall not share memory with it."""
-    if _turn(item) == 1 and (nextitem is None or _turn(nextitem) == 2):
-        import ray
-
-        ray.shutdown()
+    items.sort(key=turn)
 
 
 @pytest.hookimpl(optionalhook=True)
