@@ -93,6 +93,14 @@ def connect() -> None:
     ray.init("local", num_cpus=CPUS, runtime_env={"env_vars": variables}, **options)
 
 
+def _have_come(meet: Path, number: int) -> bool:
+    return len(list(meet.iterdir())) >= number
+
+
+def _have_arrived(ranks: list[Any]) -> bool:
+    return all(ray.get([rank.arrived.remote() for rank in ranks]))
+
+
 def main(root: Path) -> None:
     make_shards(root)
     connect()
@@ -102,12 +110,12 @@ def main(root: Path) -> None:
         meet.mkdir()
         ranks = start(config, kind, meet)
         # Those that need a CPU each can never be more than there are; the others are waited for.
-        wait_for(lambda meet=meet, most=5 if kind is ClusterWide else RANKS: len(list(meet.iterdir())) >= most, 300)
+        wait_for(functools.partial(_have_come, meet, 5 if kind is ClusterWide else RANKS), 300)
         if kind is ClusterWide:
             time.sleep(10)  # for those that must not come
         told[kind.__name__] = len(list(meet.iterdir()))
         if kind is stream.RankStream:
-            wait_for(lambda ranks=ranks: all(ray.get([rank.arrived.remote() for rank in ranks])), 300)
+            wait_for(functools.partial(_have_arrived, ranks), 300)
         for rank in ranks:
             ray.kill(rank)
     print(json.dumps(told))
