@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,15 @@ def _start(request: RunRequest, index: int) -> tuple[Connection, _Child]:
     unwatched = dataclasses.replace(request, watcher=None, pretraining=stage)
     arguments = (unwatched, index, sender, dict(os.environ))
     process = context.Process(target=_run_one, args=arguments, name=request.config.name, daemon=True)
-    process.start()
+    # What a child runs first is looked for in the current folder otherwise, in which anything may lie.
+    safe = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        process.start()
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if safe is not None:
+            os.environ["PYTHONSAFEPATH"] = safe
     sender.close()  # the child's end closes with the child, however it ends
     return receiver, _Child(request, process)
 
@@ -130,7 +139,7 @@ def _context(*, logs: bool) -> SpawnContext | ForkServerContext:
 
     Not as copies of this process, as torch's threads do not survive that.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if "forkserver" not in multiprocessing.get_all_start_methods() or sys.version_info < (3, 11):  # no PYTHONSAFEPATH
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "torch._dynamo", *(_FOR_LOGS if logs else ())])

@@ -211,7 +211,13 @@ def test_a_pretraining_that_is_needed_and_not_finished_is_named(base: Experiment
 
 
 @pytest.mark.slow
-def test_a_study_without_ray_does_not_import_it(base: ExperimentConfig, tmp_path: Path) -> None:
+def test_a_study_without_ray_does_not_import_it_nor_what_lies_in_the_current_folder(
+    base: ExperimentConfig, tmp_path: Path
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("torch", "numpy", "multiprocessing"):  # what a trial's process looks for first
+        (here / f"{name}.py").write_text(f"open('{name}.ran', 'w')\n")
     (tmp_path / "tiny.py").write_text(
         "import pathlib\nfrom ovos_ray.config import ExperimentConfig, from_dict\n"
         "from ovos_ray.study.space import SearchSpace\n"
@@ -219,17 +225,18 @@ def test_a_study_without_ray_does_not_import_it(base: ExperimentConfig, tmp_path
         "def study() -> SearchSpace:\n    return SearchSpace(name='light', trainable='tiny.one', seeds=(0,))\n"
     )
     code = (
-        "import sys\nfrom ovos_ray.cli.sweep import sweep\n"
+        "import sys\nsys.path.remove('')\nfrom ovos_ray.cli.sweep import sweep\n"
         "sweep('tiny.study', ['train.steps=1', 'evaluation.root=none', 'tracking_uri='], no_ray=True)\n"
         "print('ray' in sys.modules, [name for name in sys.modules if name.startswith('ovos_ray.on_ray')])"
     )
     paths = os.pathsep.join([str(tmp_path), str(Path(__file__).resolve().parents[2])])
     environment = {**os.environ, "PYTHONPATH": paths}
     printed = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code], cwd=here, env=environment, capture_output=True, text=True, check=False
     )
     assert printed.returncode == 0, printed.stderr
     assert printed.stdout.splitlines()[-1] == "False []"
+    assert not list(here.glob("*.ran"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
