@@ -9,7 +9,8 @@ from __future__ import annotations
 import fnmatch
 import os
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ovos_ray.errors import DataError
@@ -21,6 +22,7 @@ __all__ = [
     "checked_name",
     "is_made",
     "mark",
+    "no_imports_from_current_folder",
     "note_of",
     "require_disjoint",
     "require_replaceable",
@@ -44,6 +46,22 @@ def shipped(name: str) -> Path:
     package = Path(__file__).resolve().parent
     inside = package / "recipes" / name
     return inside if inside.is_dir() else package.parent / name
+
+
+@contextmanager
+def no_imports_from_current_folder() -> Iterator[None]:
+    """Has processes that start within import nothing from the current folder, in which anything may lie.
+
+    Python looks there first for what a child of `multiprocessing` imports; 3.10 knows no switch against it.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def checked_name(name: object, what: str, source: str | os.PathLike[str], *, nested: bool = False) -> str:

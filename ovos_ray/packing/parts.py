@@ -28,6 +28,7 @@ from ovos_ray.io import atomic_path
 from ovos_ray.packing.label_choice import LabelFrame, Labels
 from ovos_ray.packing.prepare import by_video, frames_of, map_in_order, prepare
 from ovos_ray.packing.writer import ShardWriter
+from ovos_ray.paths import no_imports_from_current_folder
 from ovos_ray.storage import Storage, persistently
 
 __all__ = ["RECORDS", "Options", "Part", "Record", "Runner", "in_processes", "make_part", "read_record"]
@@ -143,7 +144,8 @@ def in_processes(parts: Sequence[Part], num_workers: int) -> Iterator[tuple[Part
     # Spawned: a process that is forked from one with threads may hang in a lock that one of them held.
     pool = ProcessPoolExecutor(num_workers, mp_context=get_context("spawn"))
     try:
-        waiting = {pool.submit(make_part, part): part for part in parts}
+        with no_imports_from_current_folder():
+            waiting = {pool.submit(make_part, part): part for part in parts}
         for done in as_completed(waiting):
             yield waiting[done], done.result()
     except BrokenExecutor as error:

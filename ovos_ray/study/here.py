@@ -21,6 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from ovos_ray.errors import ConfigError, OvosError, TrainingError
+from ovos_ray.paths import no_imports_from_current_folder
 from ovos_ray.run.failure import mark_failed
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
@@ -121,15 +122,8 @@ def _start(request: RunRequest, index: int) -> tuple[Connection, _Child]:
     unwatched = dataclasses.replace(request, watcher=None, pretraining=stage)
     arguments = (unwatched, index, sender, dict(os.environ))
     process = context.Process(target=_run_one, args=arguments, name=request.config.name, daemon=True)
-    # What a child runs first is looked for in the current folder otherwise, in which anything may lie.
-    safe = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
+    with no_imports_from_current_folder():
         process.start()
-    finally:
-        del os.environ["PYTHONSAFEPATH"]
-        if safe is not None:
-            os.environ["PYTHONSAFEPATH"] = safe
     sender.close()  # the child's end closes with the child, however it ends
     return receiver, _Child(request, process)
 

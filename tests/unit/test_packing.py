@@ -166,11 +166,17 @@ def test_a_process_that_dies_is_named_and_the_next_call_goes_on(
     assert verify(tmp_path / "shards") == []
 
 
-def test_the_command_packs_in_processes(davis: DatasetFolder, tmp_path: Path) -> None:
+def test_the_command_packs_in_processes_that_import_nothing_from_the_current_folder(
+    davis: DatasetFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if sys.version_info >= (3, 11):
+        (tmp_path / "multiprocessing.py").write_text("open('ran', 'w')\n")
+    monkeypatch.chdir(tmp_path)
     command = ["pack", "davis2017", "--root", str(davis.root), "--out", str(tmp_path / "shards"), "--num-workers", "2"]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0
     assert "5 videos, 30 frames" in result.output
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.fixture(scope="module")

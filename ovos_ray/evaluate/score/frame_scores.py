@@ -25,6 +25,7 @@ from ovos_ray.evaluate.metrics import binary_scores, object_scores
 from ovos_ray.evaluate.score.pairs import FramePair, SequencePlan
 from ovos_ray.evaluate.score.read_mask import StoredMask, read_mask
 from ovos_ray.evaluate.score.table import Protocol
+from ovos_ray.paths import no_imports_from_current_folder
 
 __all__ = ["Chunk", "ChunkScores", "chunks_of", "score_chunks"]
 
@@ -82,7 +83,7 @@ def score_chunks(
         if processes > 1:
             pool = ProcessPoolExecutor(processes - 1, mp_context=_context())
             stack.callback(pool.shutdown, cancel_futures=True)
-            with warnings.catch_warnings():
+            with no_imports_from_current_folder(), warnings.catch_warnings():
                 # Python warns of any threads when it copies itself; `_context` knows which matter.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 futures = [pool.submit(_score, chunk, protocol) for chunk in chunks]
