@@ -8,7 +8,8 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def config_of(args: argparse.Namespace, name: str, data: tuple[Path, Path], **ch
         "evaluation.root": str(data[0]),
         "train.steps": args.steps,
         "train.log_every": max(1, args.steps // 15),
-        "train.checkpoint_every": args.steps // 3,
+        "train.checkpoint_every": changes.get("train__steps", args.steps) // 3,
         "train.cpus_per_worker": 0.5 if args.tiny else 4.0,
         "train.gpus_per_worker": args.share,
         "train.num_threads": 1 if args.tiny else 4,
@@ -99,16 +100,14 @@ def bare_step(config: ExperimentConfig, args: argparse.Namespace) -> dict[str, f
     set_numerics(config.train, device)
     network = build(config.network.name).to(device)
     module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, device)
-    steps, times = 4 if args.tiny else 24, []
-    for step in range(steps):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
+    steps, times = 2 if args.tiny else 10, []
+    for _ in range(4):  # as a run makes them, one after another; the first round captures and chooses
         began = time.perf_counter()
-        train_step(module, batch, optimizer, config, step, wait=False)
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    seconds = statistics.median(times[steps // 2 :])
+        for step in range(steps):
+            train_step(module, batch, optimizer, config, step, wait=False)
+        module.skipped.read()  # waits for all of them
+        times.append((time.perf_counter() - began) / steps)
+    seconds = statistics.median(times[1:])
     return {
         "seconds": seconds,
         "clips per s": len(batch["weight"]) / seconds,
@@ -136,25 +135,25 @@ def checkpoint_seconds(config: ExperimentConfig, args: argparse.Namespace) -> fl
 
 
 def measure_runs(args: argparse.Namespace, save: Save) -> None:
-    """One worker on the whole GPU against the bare step; then two that share it, of which one is killed."""
+    """One worker on the whole GPU; the bare step; then two workers that share the GPU, of which one is killed.
+
+    The run comes first: it is what was seen least, and the bare step that follows finds libraries read from the disk.
+    """
     data = make_data(args)
     save("videos made, s", round(time.monotonic() - args.began, 1))
-    bare = bare_step(config_of(args, "bare", data), args)
-    save("bare step", bare)
-    try:
-        save("checkpoint, s", checkpoint_seconds(config_of(args, "bare", data), args))
-    except Exception as error:
-        save("checkpoint, s", f"{type(error).__name__}: {error}")
     diary = Diary(args.scratch / "diary.jsonl")
     with session(args):
         save("Ray up, s", round(time.monotonic() - args.began, 1))
-        config = config_of(args, "one", data)
-        save("one worker", describe(config, diary, bare, run(config, diary)))
-        half = args.share / 2
-        config = config_of(args, "two", data, train__num_workers=2, train__gpus_per_worker=half)
+        one = run(config_of(args, "one", data), diary, lambda found: save("one worker", found))
+        bare: dict[str, Any] = attempt(lambda: bare_step(config_of(args, "bare", data), args))
+        save("bare step", bare)
+        save("one worker", {**one, **share(one, bare)})
+        save("checkpoint", attempt(lambda: {"seconds": checkpoint_seconds(config_of(args, "bare", data), args)}))
+        halves = {"train__gpus_per_worker": args.share / 2, "train__steps": args.steps_of_two}
+        config = config_of(args, "two", data, train__num_workers=2, **halves)
         killer = Killer(config)
-        found = describe(config, diary, bare, run(config, diary))
-        save("two workers, one killed", {**found, "killed after checkpoint": killer.step})
+        two = run(config, diary, lambda found: save("two workers, one killed", {**found, **killer.found()}))
+        save("two workers, one killed", {**two, **share(two, bare), **killer.found(over=True)})
         ended = [record["event"] for record in diary.records("two") if "event" in record]
         save("what the second run said", " / ".join(event[:160] for event in ended))
 
@@ -170,21 +169,24 @@ def measure_sweep(args: argparse.Namespace, save: Save) -> None:
     base = override(base, {"train.gpus_per_worker": args.share / 4, "train.cpus_per_worker": 0.4 if args.tiny else 2.0})
     space = SearchSpace(name="sweep", trainable="none", axes={"optimizer.learning_rate": (1e-5, 3e-5)}, seeds=(0, 1))
     trials, _ = expand(space, base)
+
+    def tell() -> None:
+        for trial in trials:
+            records = diary.records(trial.config.name)
+            steps = [record for record in records if "train/loss" in record]
+            found = {
+                "begins, s": round(records[0]["time"] - began, 1) if records else None,
+                "last said, s": round(records[-1]["time"] - began, 1) if records else None,
+                "clips per s": statistics.median(r["train/clips_per_s"] for r in steps) if steps else None,
+                "MiB": round(1024 * steps[-1].get("train/gpu_memory_gib", 0)) if steps else None,
+            }
+            save(trial.name, found)
+
     with session(args):
         began = time.time()
-        result = run_sweep(space, trials, watcher=diary)
+        with meanwhile(tell):
+            result = run_sweep(space, trials, watcher=diary)
         seconds = time.time() - began
-    spans = {}
-    for trial in trials:
-        records = diary.records(trial.config.name)
-        steps = [record for record in records if "train/loss" in record]
-        spans[trial.name] = {
-            "begins, s": round(records[0]["time"] - began, 1) if records else None,
-            "ends, s": round(records[-1]["time"] - began, 1) if records else None,
-            "clips per s": statistics.median(r["train/clips_per_s"] for r in steps) if steps else None,
-            "MiB": round(1024 * steps[-1].get("train/gpu_memory_gib", 0)) if steps else None,
-        }
-        save(trial.name, spans[trial.name])
     save("sweep", {"seconds": round(seconds, 1), "finished": len(result.results), "failed": len(result.failed)})
     if result.failed:
         save("failures", [str(failure) for failure in result.failed])
@@ -202,34 +204,81 @@ def session(args: argparse.Namespace) -> Any:
     return ray_session(verbose=False, num_cpus=2 if args.tiny else os.cpu_count())
 
 
-def run(config: ExperimentConfig, diary: Diary) -> float:
-    """Makes a run, and returns its seconds."""
+@contextmanager
+def meanwhile(tell: Callable[[], None]) -> Iterator[None]:
+    """Has every other second told what is known so far, so that nothing is lost when the time is over."""
+    over = threading.Event()
+
+    def keep_telling() -> None:
+        while not over.wait(2.0):
+            tell()
+
+    thread = threading.Thread(target=keep_telling, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        tell()
+
+
+def run(config: ExperimentConfig, diary: Diary, keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Makes a run, has kept what it says as it goes, and returns all that is known of it."""
     from ovos_ray.on_ray.fit import fit
 
-    began = time.monotonic()
-    fit(RunRequest(config, "gpu-proof", config.name, watcher=diary))
-    return time.monotonic() - began
+    began, found = time.time(), {"failed": "its time was over"}
+
+    def finish() -> dict[str, Any]:
+        fit(RunRequest(config, "gpu-proof", config.name, watcher=diary))
+        return {}
+
+    def tell() -> None:
+        keep({**describe(config, diary, began), **found})
+
+    with meanwhile(tell):
+        found = attempt(finish)
+    return {**describe(config, diary, began), **found}
 
 
-def describe(config: ExperimentConfig, diary: Diary, bare: dict[str, float], seconds: float) -> dict[str, Any]:
-    """Returns what a run has told of itself, and what it left."""
+def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Returns what was measured, or why it was not: what follows is measured all the same."""
+    try:
+        return measure()
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}"[:500]}
+
+
+def share(run: dict[str, Any], bare: dict[str, Any]) -> dict[str, float]:
+    """Returns the speed of a run relative to the bare step's, where both are known."""
+    known = "clips per s" in run and "clips per s" in bare
+    return {"of the bare step": round(run["clips per s"] / bare["clips per s"], 3)} if known else {}
+
+
+def describe(config: ExperimentConfig, diary: Diary, began: float) -> dict[str, Any]:
+    """Returns what a run has told of itself so far, and what it left."""
     records = diary.records(config.name)
     intervals = [record for record in records if "train/clips_per_s" in record]
-    steady = intervals[2:] or intervals
-    speed = statistics.median(record["train/clips_per_s"] for record in steady)
-    result = RunFolder.of(config).result() or {}
-    return {
-        "seconds in all": round(seconds, 1),
-        "until it trains, s": round(seconds - (records[-1]["time"] - records[0]["time"]), 1),
-        "clips per s": round(speed, 2),
-        "of the bare step": round(speed / bare["clips per s"], 3),
-        "data wait": round(statistics.median(record["train/data_wait"] for record in steady), 3),
-        "gpu memory GiB": steady[-1].get("train/gpu_memory_gib"),
-        "first loss": intervals[0]["train/loss"],
-        "last loss": intervals[-1]["train/loss"],
-        "steps": result.get("steps"),
-        "scores": result.get("scores"),
-    }
+    found: dict[str, Any] = {"seconds in all": round(time.time() - began, 1)}
+    if records:
+        found["until it trains, s"] = round(records[0]["time"] - began, 1)
+    if intervals:
+        steady, last = intervals[2:] or intervals, intervals[-1]
+        speeds = [record["train/clips_per_s"] for record in steady]
+        result = RunFolder.of(config).result() or {}
+        found |= {
+            "first interval over, s": round(intervals[0]["time"] - began, 1),
+            "clips per s": round(statistics.median(speeds), 2),
+            "slowest, fastest interval": [round(min(speeds), 2), round(max(speeds), 2)],
+            "data wait": round(statistics.median(record["train/data_wait"] for record in steady), 3),
+            "gpu memory GiB": last.get("train/gpu_memory_gib"),
+            "first loss": intervals[0]["train/loss"],
+            "last loss": last["train/loss"],
+            "last step told": last["step"],
+            "steps": result.get("steps"),
+            "scores": result.get("scores"),
+        }
+    return found
 
 
 class Killer(threading.Thread):
@@ -241,12 +290,18 @@ class Killer(threading.Thread):
         self.step: int | None = None
         self.start()
 
+    def found(self, over: bool = False) -> dict[str, Any]:
+        """Returns after which checkpoint one was killed; that none was is a failure once the run is over."""
+        if self.step is not None:
+            return {"killed after checkpoint": self.step}
+        return {"failed": "no worker was killed: none was found after the first checkpoint"} if over else {}
+
     def run(self) -> None:
         """Waits for the checkpoint, and for a worker."""
         import psutil
 
         store = self._folder.checkpoints()
-        deadline = time.monotonic() + 150
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             time.sleep(0.1)
             step = store.latest()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import itertools
+import math
 import statistics
 import time
-import warnings
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from common import make_batch
+from gpu_profile import profile_of, synchronisations
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.networks import build
@@ -65,13 +68,19 @@ class Variant:
             torch.compiler.cudagraph_mark_step_begin()
         return train_step(self.module, batch, self.optimizer, self.config, next(self.steps), wait=False)
 
-    def seconds(self, batch: dict[str, torch.Tensor]) -> float:
-        """Returns the seconds of one step, from an idle device to an idle device."""
+    def seconds(self, batch: dict[str, torch.Tensor], steps: int = 1) -> float:
+        """Returns the seconds a step of some that follow one another, from an idle device to an idle device.
+
+        A run makes its steps so: of many, all but the first find the device at work and are launched meanwhile.
+        """
         synchronise(self.device)
         began = time.perf_counter()
-        self.step(batch)
+        for _ in range(steps):
+            self.step(batch)
         synchronise(self.device)
-        return time.perf_counter() - began
+        seconds = (time.perf_counter() - began) / steps
+        self.module.skipped.read()
+        return seconds
 
 
 def synchronise(device: torch.device) -> None:
@@ -89,42 +98,69 @@ def measure_steps(args: argparse.Namespace, save: Save) -> None:
     """Measures all networks without compilation, then checks equality, then compiles as long as there is time."""
     began = time.monotonic()
     for network in args.networks:
-        save(network, measure_network(network, VARIANTS, args))
+        measure_network(network, VARIANTS, args, functools.partial(save, network))
     save("graph against eager, float32", compare(args))
     for network in args.networks if args.compile else ():
         left = args.limit - (time.monotonic() - began)
         if left < args.compile_needs:
             save(f"{network}, compiled", {"left out": f"{left:.0f} s were left"})
             continue
-        save(f"{network}, compiled", measure_network(network, {**VARIANTS, **COMPILED}, args))
+        measure_network(network, {**VARIANTS, **COMPILED}, args, functools.partial(save, f"{network}, compiled"))
 
 
-def measure_network(network: str, variants: dict[str, dict[str, Any]], args: argparse.Namespace) -> dict[str, Any]:
-    """Returns what was measured of each variant; they take turns."""
-    batch, device = batch_on(args), torch.device(args.device)
+def measure_network(
+    network: str, variants: dict[str, dict[str, Any]], args: argparse.Namespace, keep: Callable[[Any], None]
+) -> None:
+    """Measures every variant, in turns, and has what is known kept after each stage.
+
+    Seconds and ratios are those of steps back to back; those of a step alone, which waits for the device before and
+    after, stand beside them.
+    """
+    batch = batch_on(args)
     found: dict[str, Any] = {}
     made: list[Variant] = []
     for name, changes in variants.items():
         try:
             variant, found[name] = warmed_up(name, network, batch, args, changes)
+            made.append(variant)
         except Exception as error:
-            found[name] = {"failed": f"{type(error).__name__}: {error}"[:300]}
-            continue
-        made.append(variant)
-    times: dict[str, list[float]] = {variant.name: [] for variant in made}
-    for _ in range(args.repeats):
+            found[name] = failure(error)
+        keep(found)
+    times: dict[tuple[str, int], list[float]] = defaultdict(list)
+    for steps, repeats in ((1, args.repeats), (args.back_to_back, args.rounds)):
+        for _, variant in itertools.product(range(repeats), made):
+            if "failed" not in found[variant.name]:
+                try:
+                    times[variant.name, steps].append(variant.seconds(batch, steps))
+                except Exception as error:
+                    found[variant.name] |= failure(error)
+    for steps, key in ((1, " alone"), (args.back_to_back, "")):
+        base = statistics.median(times["two plain passes", steps] or [math.nan])
         for variant in made:
-            times[variant.name].append(variant.seconds(batch))
-    base = statistics.median(times["two plain passes"])
+            if own := times[variant.name, steps]:
+                median = statistics.median(own)
+                found[variant.name] |= {
+                    f"seconds{key}": median,
+                    f"fastest{key}": min(own),
+                    f"ratio{key}": median / base,
+                }
+    keep(found)
     for variant in made:
-        own, median = found[variant.name], statistics.median(times[variant.name])
-        own |= {"seconds": median, "fastest": min(times[variant.name]), "ratio": median / base}
-        if device.type == "cuda":
-            own |= {"synchronisations": synchronisations(variant, batch), "busy_s": busy(variant, batch)}
-            own["busy"] = own["busy_s"] / median
+        own = found[variant.name]
+        if "failed" not in own:
+            try:
+                own |= synchronisations(variant.step, batch) | profile_of(variant.step, batch)
+                own["busy"] = own["kernels s"] / own["seconds"]
+            except Exception as error:
+                own |= failure(error)
         if failed := variant.module.graphs.failed:
             own["graph failed"] = failed
-    return found
+        keep(found)
+
+
+def failure(error: Exception) -> dict[str, str]:
+    """Returns what a table says of a variant that could not be measured."""
+    return {"failed": f"{type(error).__name__}: {error}"[:300]}
 
 
 def warmed_up(
@@ -147,29 +183,6 @@ def warmed_up(
         found["peak MiB"] = round((torch.cuda.max_memory_allocated() - allocated) / 2**20)
         found["reserved MiB"] = round((torch.cuda.memory_reserved() - reserved) / 2**20)
     return variant, found
-
-
-def synchronisations(variant: Variant, batch: dict[str, torch.Tensor]) -> int:
-    """Counts how often a step waits for the device."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            variant.step(batch)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-    return sum("synchroniz" in str(warning.message) for warning in caught)
-
-
-def busy(variant: Variant, batch: dict[str, torch.Tensor]) -> float:
-    """Returns the seconds of a step's kernels, one after another."""
-    from torch.profiler import ProfilerActivity, profile
-
-    synchronise(variant.device)
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        variant.step(batch)
-        synchronise(variant.device)
-    return float(sum(event.self_device_time_total for event in profiler.key_averages())) / 1e6
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:

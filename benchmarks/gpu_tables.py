@@ -8,7 +8,9 @@ from typing import Any
 __all__ = ["markdown"]
 
 _STEP = (
-    ("seconds", "s", "{:.4f}"), ("ratio", "ratio", "{:.2f}"), ("busy", "GPU computes", "{:.0%}"),
+    ("seconds", "s, back to back", "{:.4f}"), ("ratio", "ratio", "{:.2f}"), ("seconds alone", "s, alone", "{:.4f}"),
+    ("ratio alone", "ratio, alone", "{:.2f}"), ("kernels s", "kernels, s", "{:.4f}"),
+    ("busy", "GPU computes", "{:.0%}"),
     ("synchronisations", "waits", "{}"), ("peak MiB", "peak MiB", "{}"), ("reserved MiB", "reserved MiB", "{}"),
     ("first steps s", "first steps, s", "{:.1f}"), ("graph failed", "remark", "{}"), ("failed", "failed", "{}"),
 )  # fmt: skip
@@ -41,7 +43,25 @@ def _steps(found: Mapping[str, Any]) -> list[str]:
             continue
         for variant, values in variants.items():
             rows.append([network, variant, *(_cell(values, key, form) for key, _, form in _STEP)])
-    return [*_table(["network", "variant", *(title for _, title, _ in _STEP)], rows), "", *_plain(others)]
+    table = _table(["network", "variant", *(title for _, title, _ in _STEP)], rows)
+    return [*table, "", *_kernels(found), *_plain(others)]
+
+
+def _kernels(found: Mapping[str, Any]) -> list[str]:
+    """Where the time of a step with a graph goes; the file has the kernels of the other variants, too."""
+    rows = [
+        [
+            network,
+            f"`{kernel['kernel'][:90]}`",
+            str(kernel["calls"]),
+            f"{1e3 * kernel['seconds']:.2f}",
+            f"{kernel['share']:.1%}",
+        ]
+        for network, variants in found.items()
+        if isinstance(graph := variants.get("graph"), Mapping)
+        for kernel in graph.get("kernels", ())
+    ]
+    return [*_table(["network", "kernel of a step with a graph", "calls", "ms", "share"], rows), ""] if rows else []
 
 
 def _cell(values: Mapping[str, Any], key: str, form: str) -> str:

@@ -123,7 +123,14 @@ def mask_of(args: argparse.Namespace, size: tuple[int, int] | None = None) -> to
 
 @torch.inference_mode()
 def measure_speed(name: str, args: argparse.Namespace, results: Any) -> None:
-    sides = {side: build(side, name, args) for side in sides_of(name, args.device)}
+    sides, failed = {}, {}
+    for side in sides_of(name, args.device):
+        try:
+            sides[side] = build(side, name, args)
+        except Exception as error:
+            if side != "rf-cutie":
+                raise
+            failed[side] = {"failed": f"{type(error).__name__}: {error}"}
     wall: dict[str, list[float]] = {side: [] for side in sides}
     cpu: dict[str, list[float]] = {side: [] for side in sides}
     last: dict[str, torch.Tensor] = {}
@@ -140,7 +147,7 @@ def measure_speed(name: str, args: argparse.Namespace, results: Any) -> None:
             last[side] = shown.argmax(0)
         if "without graphs" in sides:
             alike.append(float((last["ovos-ray"] == last["without graphs"]).float().mean()))
-    found = {
+    found: dict[str, dict[str, Any]] = {
         side: {
             "fps": round(args.count / sum(wall[side][args.warm_up :]), 3),
             "cpu_s_per_frame": round(float(np.mean(cpu[side][args.warm_up :])), 3),
@@ -152,7 +159,7 @@ def measure_speed(name: str, args: argparse.Namespace, results: Any) -> None:
         found["ovos-ray"]["least share of equal pixels"] = min(alike)
     if len(sides) == 1:
         found["ovos-ray"]["peak_mib"] = round(peak_mib(args.device))
-    results.put(found)
+    results.put(found | failed)
 
 
 @torch.inference_mode()
@@ -193,15 +200,29 @@ def peak_mib(device: str) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+class _Failure(str):
+    """Why a process could not measure."""
+
+
+def _told(function: Any, *arguments: Any) -> None:
+    try:
+        function(*arguments)
+    except Exception as error:
+        arguments[-1].put(_Failure(f"{type(error).__name__}: {error}"))
+        raise
+
+
 def alone(function: Any, *arguments: Any) -> Any:
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
-    process = context.Process(target=function, args=(*arguments, results))
+    process = context.Process(target=_told, args=(function, *arguments, results))
     process.start()
     while process.is_alive() or not results.empty():
         with contextlib.suppress(queue.Empty):
             found = results.get(timeout=1)
             process.join()
+            if isinstance(found, _Failure):
+                raise SystemExit(f"{function.__name__}{arguments[:1]}: {found}")
             return found
     raise SystemExit(f"{function.__name__}{arguments[:1]}: the process ended with exit code {process.exitcode}")
 
@@ -226,7 +247,7 @@ def main() -> None:
     }  # fmt: skip
     for name in args.networks:
         report[name] = alone(measure_speed, name, args)
-        sides = sides_of(name, args.device)
+        sides = [side for side, values in report[name].items() if "failed" not in values]
         for side in sides if len(sides) > 1 else ():
             report[name][side]["peak_mib"] = alone(measure_memory, name, side, args)
         print(name, report[name], flush=True)
