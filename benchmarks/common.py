@@ -10,11 +10,16 @@ from pathlib import Path
 
 import torch
 
+from ovos_ray.train.step import on_device
+
 __all__ = ["clock_of", "make_batch", "name_of"]
 
 
 def make_batch(arguments: argparse.Namespace, device: torch.device) -> dict[str, torch.Tensor]:
-    """Noise with one square an object: time does not depend on what is to be seen."""
+    """Noise with one square an object: time does not depend on what is to be seen.
+
+    What the host has to know of a batch stays there, as in a run: else every step would wait for the device.
+    """
     generator = torch.Generator().manual_seed(0)
     shape = (arguments.batch_size, arguments.clip_length, 3, arguments.side, arguments.side)
     label = torch.zeros(arguments.batch_size, arguments.side, arguments.side, dtype=torch.uint8)
@@ -28,7 +33,7 @@ def make_batch(arguments: argparse.Namespace, device: torch.device) -> dict[str,
         "weight": torch.ones(arguments.batch_size),
         "position": torch.arange(arguments.batch_size),
     }
-    return {key: value.to(device) for key, value in batch.items()}
+    return next(on_device([batch], device))
 
 
 def clock_of(device: torch.device, threads: int) -> Callable[[], float]:

@@ -26,14 +26,17 @@ from ovos_ray.networks import build
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.step import TrainingModule, train_step
 
-PLAIN: dict[str, Any] = {"method.share_features": False, "train.channels_last": False}
+EAGER: dict[str, Any] = {"train.rollout": "eager"}
+PLAIN: dict[str, Any] = {**EAGER, "method.share_features": False, "train.channels_last": False}
 VARIANTS: dict[str, dict[str, Any]] = {
     "two plain passes": PLAIN,
     "each frame once": {**PLAIN, "method.share_features": True},
-    "and channels last": {},
-    "and bfloat16 roll-out": {"train.rollout_precision": "bfloat16"},
-    "and recomputation": {"train.gradient_checkpointing": True},
-    "and compiled": {"train.compile": True},
+    "and channels last": EAGER,
+    "and bfloat16 roll-out": {**EAGER, "train.rollout_precision": "bfloat16"},
+    "and recomputation": {**EAGER, "train.gradient_checkpointing": True},
+    "and compiled": {**EAGER, "train.compile": True},
+    "and roll-out as a graph": {"train.rollout": "graph"},
+    "and compiled and graph": {"train.rollout": "graph", "train.compile": True},
 }
 
 
@@ -41,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["stcn-tiny", "xmem-tiny"])
     parser.add_argument("--strategies", nargs="+", default=["1-step", "2-step", "T-step"])
-    parser.add_argument("--variants", nargs="+", default=[name for name in VARIANTS if "compiled" not in name])
+    parser.add_argument("--variants", nargs="+", default=[*VARIANTS][:5])
     parser.add_argument("--side", type=int, default=128)
     parser.add_argument("--clip-length", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=2)

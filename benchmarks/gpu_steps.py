@@ -21,7 +21,7 @@ from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.networks import build
 from ovos_ray.train.numerics import set_numerics
 from ovos_ray.train.optimizer import build_optimizer
-from ovos_ray.train.step import TrainingModule, on_device, train_step
+from ovos_ray.train.step import TrainingModule, train_step
 
 __all__ = ["measure_steps"]
 
@@ -89,11 +89,6 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def batch_on(args: argparse.Namespace) -> dict[str, torch.Tensor]:
-    """A batch as the loop gives it to a step: what the host has to know stays there."""
-    return next(on_device([make_batch(args, torch.device("cpu"))], torch.device(args.device)))
-
-
 def measure_steps(args: argparse.Namespace, save: Save) -> None:
     """Measures all networks without compilation, then checks equality, then compiles as long as there is time."""
     began = time.monotonic()
@@ -116,7 +111,7 @@ def measure_network(
     Seconds and ratios are those of steps back to back; those of a step alone, which waits for the device before and
     after, stand beside them.
     """
-    batch = batch_on(args)
+    batch = make_batch(args, torch.device(args.device))
     found: dict[str, Any] = {}
     made: list[Variant] = []
     for name, changes in variants.items():
@@ -190,7 +185,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     found = {}
     small = copy.copy(args)
     small.side, small.batch_size = min(args.side, 128), 2
-    batch = batch_on(small)
+    batch = make_batch(small, torch.device(args.device))
     with torch.backends.cudnn.flags(allow_tf32=False, benchmark=False, deterministic=True):
         for network in args.networks:
             runs = []

@@ -41,6 +41,7 @@ def measure(options: dict[str, Any]) -> tuple[float, ...]:
             "data.max_objects": options["objects"],
             "method.backward": options["strategy"],
             "train.precision": options["precision"],
+            "train.rollout": options["rollout"],
             "train.compile": options["compile"] == "on",
             "train.gradient_checkpointing": options["recompute"] == "on",
         },
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--compile", nargs="+", default=["off"], choices=["off", "on"])
     parser.add_argument("--strategy", default="2-step")
     parser.add_argument("--recompute", nargs="+", default=["off"], choices=["off", "on"])
+    parser.add_argument("--rollout", default="eager", choices=["eager", "graph"])
     parser.add_argument("--side", type=int, default=384)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--objects", type=int, default=2)

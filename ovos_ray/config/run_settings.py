@@ -68,7 +68,8 @@ class TrainConfig:
     """Autocast of the forward roll-out alone, which carries no gradient."""
     rollout: Annotated[Literal["auto", "graph", "eager"], Machine, Priced] = "auto"
     """`graph`: the forward roll-out is captured as a CUDA graph, once for each number of objects; the same but for
-    rounding. `auto`: on GPUs. Where it cannot be captured, it is eager, and the log says why."""
+    rounding. `auto`: on GPUs. What cannot be captured is eager, and log and `result.json` say why; so is a roll-out
+    that shares features of another precision (`rollout_precision` beside float32)."""
     ema_decay: Annotated[float | None, Fraction, Computes, Added(before=None)] = None
     """Beside the last weights their exponential moving average is kept, scored as `final/ema/jf`, and left as
     `network_ema.safetensors`: this share of it stays at every step (Two-shot VOS: 0.995). None: no average."""

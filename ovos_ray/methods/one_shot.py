@@ -11,6 +11,7 @@ only through the predicted mask_T. Nothing inside the backward propagation is de
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -67,7 +68,7 @@ def one_shot_loss(
     Raises:
         ConfigError: The backward strategy does not fit the clip or the network.
     """
-    numerics = numerics or Numerics()
+    numerics = _with_graphs_that_fit(numerics or Numerics(), config)
     clip = ClipBatch.of(batch, network, max_objects, rng)
     check_strategy(type(network).__name__, network.recurrent, config, clip.num_frames)
     walked, order = _backward_walk(clip, config)
@@ -123,6 +124,18 @@ def one_shot_loss(
     )
     loss, scalars = total_loss(parts, clip.weight)
     return loss, scalars | _describe(backward[-1], reference, clip) | described
+
+
+def _with_graphs_that_fit(numerics: Numerics, config: MethodConfig) -> Numerics:
+    """Returns numerics without graphs where a graph would not compute what eager code does.
+
+    A graph encodes all frames by itself, in the precision of the roll-out. Where features of another precision, those
+    with gradient, are to be shared, they would have to be copied into it, which costs more than it saves.
+    """
+    if numerics.graphs is None or not config.share_features or numerics.rollout == numerics.autocast:
+        return numerics
+    numerics.graphs.refuse("the roll-out shares features with the way back, whose precision is another")
+    return replace(numerics, graphs=None)
 
 
 def _walk_forward(

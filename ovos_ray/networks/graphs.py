@@ -23,6 +23,8 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 _log = logging.getLogger(__name__)
 
+_FAILURES = 3
+"""Captures that fail, when none has succeeded, after which none is tried: then it is not for a shape."""
 _WARM_UPS = 2  # in which cuDNN chooses its algorithms and libraries make their workspaces
 
 
@@ -36,23 +38,46 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 class Graphs:
     """Functions captured for some shapes of their inputs.
 
+    A shape whose capture fails is computed by calling the function, and so is one that comes back after it was dropped,
+    ten times as often each time before it is captured again: in all, captures stay few.
+
     Args:
         limit: Graphs kept; beyond it the one that was not used for longest is dropped.
         calls_before: How often a shape comes before it is captured.
 
     Attributes:
-        failed: Why nothing is captured any more, if a capture failed; functions are then simply called.
+        captures: Captures so far.
     """
 
     def __init__(self, limit: int = 8, calls_before: int = 0) -> None:
         self.limit, self.calls_before = limit, calls_before
-        self.failed: str | None = None
+        self.captures = 0
         self._captured: dict[Hashable, _Captured] = {}
         self._calls = Counter[Hashable]()
+        self._dropped = Counter[Hashable]()
+        self._failures: dict[Hashable, str] = {}
+        self._refusal = ""
         self._pool: Any = None
 
     def __len__(self) -> int:
         return len(self._captured)
+
+    @property
+    def failed(self) -> str | None:
+        """What was computed without a graph although there were to be graphs, and why; None: nothing."""
+        reasons = "; ".join(dict.fromkeys(self._failures.values()))
+        number = "all" if self._hopeless else f"{len(self._failures)} of {len(self._failures) + self.captures}"
+        dropped = f"there were more shapes than the {self.limit} graphs that are kept"
+        found = [
+            self._refusal,
+            f"{number} captures failed: {reasons}" if reasons else "",
+            dropped if self._dropped else "",
+        ]
+        return "; ".join(filter(None, found)) or None
+
+    def refuse(self, why: str) -> None:
+        """Says why what could be a graph is none."""
+        self._refusal = why
 
     def __call__(self, key: Hashable, function: Function, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Returns what the function returns for these inputs, without gradient.
@@ -65,31 +90,52 @@ class Graphs:
         Returns:
             Tensors that the next call overwrites.
         """
-        if self.failed is not None:
-            return function(*inputs)
-        device = inputs[0].device
         key = (key, torch.is_inference_mode_enabled(), *((x.shape, x.dtype, x.stride(), x.device) for x in inputs))
         captured = self._captured.pop(key, None)
-        if captured is None and self._calls[key] < self.calls_before:
-            self._calls[key] += 1
-            return function(*inputs)
+        if captured is None and self._is_due(key):
+            captured = self._capture(key, function, inputs)
         if captured is None:
-            if device.type == "cuda" and self._pool is None:
-                self._pool = torch.cuda.graph_pool_handle()
-            try:
-                captured = _Captured(function, inputs, self._pool)
-            except Exception as error:
-                if device.type != "cuda":
-                    raise
-                self.failed = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-                self._captured.clear()
-                _log.warning("%s is computed without a CUDA graph, more slowly: %s", _name(function), self.failed)
-                torch.cuda.synchronize(device)
-                return function(*inputs)
-            while len(self._captured) >= self.limit:
-                del self._captured[next(iter(self._captured))]
+            return function(*inputs)
         self._captured[key] = captured
         return captured(*inputs)
+
+    def pool_bytes(self) -> int:
+        """Returns what graphs keep of a GPU's memory for the time between replays, when no tensor has it."""
+        segments = [] if self._pool is None else torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+        pools = [segment for segment in segments if tuple(segment["segment_pool_id"]) != (0, 0)]
+        return int(sum(segment["total_size"] - segment["allocated_size"] for segment in pools))
+
+    @property
+    def _hopeless(self) -> bool:
+        return not self.captures and len(self._failures) >= _FAILURES
+
+    def _is_due(self, key: Hashable) -> bool:
+        if key in self._failures or self._hopeless:
+            return False
+        dropped = self._dropped[key]
+        self._calls[key] += 1
+        return self._calls[key] > (max(1, self.calls_before) * 10**dropped if dropped else self.calls_before)
+
+    def _capture(self, key: Hashable, function: Function, inputs: tuple[Tensor, ...]) -> _Captured | None:
+        device = inputs[0].device
+        if device.type == "cuda" and self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        del self._calls[key]
+        try:
+            captured = _Captured(function, inputs, self._pool)
+        except Exception as error:
+            self._failures[key] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            _log.warning("%s is computed without a CUDA graph, more slowly: %s", _name(function), self.failed)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+                torch.cuda.empty_cache()  # what was taken until it failed
+            return None
+        self.captures += 1
+        while len(self._captured) >= self.limit:
+            oldest = next(iter(self._captured))
+            del self._captured[oldest]
+            self._dropped[oldest] += 1
+        return captured
 
 
 class _Captured:

@@ -118,6 +118,7 @@ def train_run(
                 if due.interval:
                     state.bad_samples.gather(stream.problems, done, world_size)
                     log.skipped_steps(state.module.skipped.steps)
+                    log.without_graphs(done, state.module.graphs.failed)
                     log.interval(done, meter.flush(done), len(state.bad_samples))
             with meter.paused():
                 if due.snapshot:

@@ -124,6 +124,7 @@ def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -
         sink.set_tags({"ovos.not_scored": "; ".join(scores.missing.values())[:400]})
     if scores.notes:
         sink.set_tags({NOTES_TAG: notes_text(scores.notes)})
+    sink.set_tags({"ovos.rollout": state.module.rollout[:400]})
     choice = {"rule": "last", "step": config.stop_step} if state.best is None else {"rule": "best", **state.best}
     sink.set_tags({"ovos.checkpoint": f"{choice['rule']}, step {choice['step']}"})
     # A run has one final score, whatever its length; at step 0 MLflow draws it as a bar, not as a curve.
@@ -139,6 +140,7 @@ def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -
             "steps": config.stop_step,
             "checkpoint": choice,
             "seconds": state.seconds,
+            "rollout": state.module.rollout,
             "scores": scores.values,
             "validation": state.validation,
             "not_scored": scores.missing,

@@ -53,6 +53,7 @@ class RunLog:
         self._request, self._config, self._device = request, request.config, device
         self._first = rank == 0
         self._num_skipped = 0
+        self._without_graphs: str | None = None
         self.sink = open_sink(request, pretraining_tags(self._config)) if self._first else Sink(None)
         if self._first and start_step == self._config.start_step:
             self._describe()
@@ -117,6 +118,12 @@ class RunLog:
         self._num_skipped, size = len(steps), self._config.data.batch_size
         lines = ["step,first_position,last_position", *(f"{s},{s * size},{(s + 1) * size - 1}" for s in steps)]
         self.sink.log_artifact("\n".join([*lines, ""]).encode(), "skipped_steps.csv")
+
+    def without_graphs(self, step: int, why: str | None) -> None:
+        """Says what is computed without the CUDA graphs that there were to be, whenever that changes."""
+        if why != self._without_graphs:
+            self._without_graphs = why
+            self.say(step, f"roll-outs without a CUDA graph, more slowly: {why}")
 
     def scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Logs the scores of a validation."""

@@ -81,6 +81,12 @@ class TrainingModule(nn.Module):
             numerics=numerics_of(config.train, batch["frames"].device, graphs),
         )
 
+    @property
+    def rollout(self) -> str:
+        """How roll-outs were computed so far: as graphs, or kernel by kernel, and if not as asked for, why."""
+        done = "graph" if self.graphs.captures else "eager"
+        return f"{done}: {self.graphs.failed}" if self.graphs.failed else done
+
     @functools.cached_property
     def has_unused(self) -> bool:
         """Whether a step leaves parameters without gradient, as 1-step on a recurrent network does.

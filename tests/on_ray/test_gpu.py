@@ -126,24 +126,31 @@ def test_masks_are_those_of_a_cpu(name: str) -> None:
         assert float((masks(GPU) == expected).float().mean()) > 0.999
 
 
-def steps(config: ExperimentConfig, name: str, batch: dict[str, Tensor], count: int) -> tuple[list[float], Any]:
+def steps(config: ExperimentConfig, name: str, batches: list[dict[str, Tensor]]) -> tuple[list[float], Any]:
     network = build(name, seed=1).to(GPU)
     module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, GPU)
-    sent = next(on_device([batch], GPU))
-    losses = [train_step(module, sent, optimizer, config, step, wait=False)["loss"] for step in range(count)]
+    losses = [
+        train_step(module, sent, optimizer, config, step, wait=False)["loss"]
+        for step, sent in enumerate(on_device(batches, GPU))
+    ]
     return [float(loss) for loss in losses], module
 
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_roll_out_captured_as_a_graph_trains_as_without(name: str, precision: str) -> None:
-    changes = {"data__clip_length": 7, "train__precision": precision, "method__backward": "2-step"}
-    batch = make_batch(2, clip_length=7, side=72)
+    changes = {
+        "data__clip_length": 7, "train__precision": precision, "method__backward": "2-step", "data__max_objects": 3,
+    }  # fmt: skip
+    # Of every step another clip, of one object, two or three: what a graph has of the step before would show.
+    batches = [make_batch(2, clip_length=7, side=72, seed=seed) for seed in range(8)]
+    batches = [batch | {"num_objects": torch.tensor([1, 1 + i % 3])} for i, batch in enumerate(batches)]
     with torch.backends.cudnn.flags(allow_tf32=False):
-        expected, eager = steps(settings(train__rollout="eager", **changes), name, batch, 4)
-        found, captured = steps(settings(**changes), name, batch, 4)
+        expected, eager = steps(settings(train__rollout="eager", **changes), name, batches)
+        found, captured = steps(settings(train__rollout="graph", **changes), name, batches)
     assert captured.graphs.failed is None
-    assert (len(captured.graphs), len(eager.graphs)) == (1, 0)
+    assert (len(captured.graphs), len(eager.graphs)) == (3, 0)
+    assert np.ptp(expected) > 0.01, "the batches do not differ"
     # Cutie's queries look where an object is the likeliest: rounding can turn single pixels over.
     exact = 1e-3 if name == "cutie-tiny" else 1e-5
     np.testing.assert_allclose(found, expected, rtol=exact if precision == "float32" else 2e-2)
