@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from ovos_ray.train.step import on_device
+from ovos_ray.train.copies import on_device
 
 __all__ = ["clock_of", "make_batch", "name_of"]
 

@@ -87,9 +87,10 @@ def bare_step(config: ExperimentConfig, args: argparse.Namespace) -> dict[str, f
     """Returns what the same step takes alone: one batch on the device, no Ray, no decoding; and what decoding takes."""
     from ovos_ray.networks import build
     from ovos_ray.run.here import local_stream
+    from ovos_ray.train.copies import on_device
     from ovos_ray.train.numerics import set_numerics
     from ovos_ray.train.optimizer import build_optimizer
-    from ovos_ray.train.step import TrainingModule, on_device, train_step
+    from ovos_ray.train.step import TrainingModule, train_step
 
     device = torch.device(args.device)
     began = time.perf_counter()

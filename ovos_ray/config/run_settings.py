@@ -80,8 +80,11 @@ class TrainConfig:
     gradient_checkpointing: Annotated[bool, Computes, Priced] = False
     """Recompute each backward-propagation step instead of storing it."""
     deterministic: Annotated[bool, Computes, Priced] = True
-    """Algorithms that give the same results bit for bit, on CPUs; on GPUs the fastest are taken, and nothing is
-    promised."""
+    """On CPUs: algorithms that give the same results bit for bit. On GPUs it changes nothing: the fastest are taken,
+    results differ by rounding from run to run, and the run says so when it starts."""
+    gradient_exchange: Annotated[Literal["same", "bfloat16"], Computes, Added(before="same")] = "same"
+    """What several workers send each other of their gradients; `bfloat16` halves it, for slow networks, and rounds:
+    weights are then not those of one worker to the last digits."""
     num_threads: Annotated[int | None, Machine, Inherited, Priced] = None
     """CPU threads per worker; None: `cpus_per_worker` rounded up."""
 

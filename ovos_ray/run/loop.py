@@ -28,8 +28,9 @@ from ovos_ray.run.result import finish_run
 from ovos_ray.run.resume import Start, shared_state
 from ovos_ray.run.run_log import RunLog
 from ovos_ray.run.state import RunState
+from ovos_ray.train.copies import on_device
 from ovos_ray.train.numerics import set_numerics
-from ovos_ray.train.step import distributed, on_device, train_step
+from ovos_ray.train.step import distributed, train_step
 
 __all__ = ["Report", "Stream", "train_run"]
 
@@ -103,11 +104,11 @@ def train_run(
             log.snapshot(state.network, 0)
         module = state.module if world_size == 1 else distributed(state.module)
         meter = IntervalMeter(config.data.batch_size, stop)
-        batches = stack.enter_context(closing(stream.batches()))
+        batches = stack.enter_context(closing(on_device(stack.enter_context(closing(stream.batches())), device)))
         notice = stack.enter_context(heeding_sigterm())
         owes = False  # a validation or snapshot of the last step, which a run that goes on from it would not make
         stack.callback(lambda: log.last_checkpoint(state, done) if notice.given and not owes else None)
-        for step, batch, waited_s in _timed(on_device(batches, device), range(done, stop)):
+        for step, batch, waited_s in _timed(batches, range(done, stop)):
             due = _Due.after(step + 1, config)
             with notice.after_this():
                 meter.add(train_step(module, batch, state.optimizer, config, step, wait=device.type == "cpu"), waited_s)
@@ -176,7 +177,8 @@ def _greeting(state: RunState, start: int, world_size: int, device: torch.device
     number = sum(p.numel() for p in state.network.parameters() if p.requires_grad)
     workers = f"{world_size} worker" + ("" if world_size == 1 else "s")
     begins = f"resuming at step {start}" if start else "starting"
-    return f"{begins}: {state.config.network.name}, {number:,} parameters, {workers} on {device}"
+    equal = ", where no two runs need be equal" if device.type == "cuda" and state.config.train.deterministic else ""
+    return f"{begins}: {state.config.network.name}, {number:,} parameters, {workers} on {device}{equal}"
 
 
 def _timed(batches: Iterator[dict[str, Tensor]], steps: range) -> Iterator[tuple[int, dict[str, Tensor], float]]:

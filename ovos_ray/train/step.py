@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 import torch.distributed
@@ -22,10 +21,7 @@ from ovos_ray.seeding import generator
 from ovos_ray.train.optimizer import set_learning_rate, update
 from ovos_ray.train.skipped import SkippedSteps
 
-__all__ = ["TrainingModule", "distributed", "numerics_of", "on_device", "train_step"]
-
-# What the host has to know of a batch: draws belong to positions, and what is computed follows from the objects.
-_KNOWN_BY_HOST = ("num_objects", "position", "weight")
+__all__ = ["TrainingModule", "distributed", "numerics_of", "train_step"]
 
 
 class TrainingModule(nn.Module):
@@ -109,34 +105,24 @@ class TrainingModule(nn.Module):
 
 
 def distributed(module: TrainingModule) -> DistributedDataParallel:
-    """Wraps a module for a process group that is there already: one device a process."""
-    return DistributedDataParallel(
+    """Wraps a module for a process group that is there already: one device a process.
+
+    Not with `static_graph`: it wants every step to use the same parameters equally often, which static steps and deep
+    updates of a state do not. Nor would it save anything but the search for unused parameters, which `has_unused`
+    already does once for all.
+    """
+    wrapped = DistributedDataParallel(
         module,
         # Given `device_ids` it would send to the device what the host has to know.
         find_unused_parameters=module.has_unused,
         broadcast_buffers=False,  # they never change
         gradient_as_bucket_view=True,
     )
+    if module.config.train.gradient_exchange == "bfloat16":
+        from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 
-
-def on_device(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> Iterator[dict[str, Tensor]]:
-    """Yields batches on a device, but what the host has to know of them: objects, positions and weights.
-
-    Nothing waits for a GPU: while it is at work on a step, the next batch is copied on a stream of its own.
-    """
-    stream: Any = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    for batch in batches:
-        if stream is None:
-            yield {name: value.to(device) for name, value in batch.items()}
-            continue
-        current, sent = torch.cuda.current_stream(device), dict(batch)
-        with torch.cuda.stream(stream):
-            for name in batch.keys() - set(_KNOWN_BY_HOST):
-                sent[name] = batch[name].pin_memory().to(device, non_blocking=True)
-        current.wait_stream(stream)
-        for name in batch.keys() - set(_KNOWN_BY_HOST):
-            sent[name].record_stream(current)
-        yield sent
+        wrapped.register_comm_hook(None, default_hooks.bf16_compress_hook)
+    return wrapped
 
 
 def train_step(
@@ -152,7 +138,7 @@ def train_step(
 
     Args:
         module: A `TrainingModule`, or the same wrapped by `DistributedDataParallel`.
-        batch: This rank's part of the global batch, on the device; see `on_device`.
+        batch: This rank's part of the global batch, on the device; see `copies.on_device`.
         optimizer: Made by `build_optimizer`.
         config: The whole configuration.
         step: Number of the step, from 0.

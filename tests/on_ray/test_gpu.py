@@ -24,9 +24,10 @@ from ovos_ray.networks.memory import read
 from ovos_ray.run.estimate import estimate
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
+from ovos_ray.train.copies import on_device
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder
-from ovos_ray.train.step import TrainingModule, on_device, train_step
+from ovos_ray.train.step import TrainingModule, train_step
 
 pytestmark = [
     pytest.mark.gpu,
