@@ -71,18 +71,18 @@ def load_plan(spec: StreamSpec) -> Plan:
 
 
 @functools.lru_cache(maxsize=4)
-def _decoder(spec: StreamSpec) -> ClipDecoder:
+def _decoder(data: DataConfig, all_labels: bool) -> ClipDecoder:
     from ovos_ray.data.clips.decode import ClipDecoder
 
     # A bad row travels as data: Ray hands on the text of an exception, but neither its kind nor its remedy.
-    return ClipDecoder(dataclasses.replace(spec.data, on_bad_row="skip"), all_labels=spec.all_labels)
+    return ClipDecoder(dataclasses.replace(data, on_bad_row="skip"), all_labels=all_labels)
 
 
 def _decode_block(
     block: Mapping[str, Any], *, spec: StreamSpec, rank: int, world_size: int, steps: range, steps_per_block: int
 ) -> dict[str, Any]:
     """Decodes one rank's clips of `steps_per_block` steps; the row of the block is its number. Runs as a Ray task."""
-    plan, decoder = load_plan(spec), _decoder(spec)
+    plan, decoder = load_plan(spec), _decoder(spec.data, spec.all_labels)
     first = int(block["id"][0]) * steps_per_block
     block_steps = steps[first : first + steps_per_block]
     return decode_batch(decoder, [clip for step in block_steps for clip in plan.clips(step, rank, world_size)])

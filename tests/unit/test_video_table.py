@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import pickle
 import shutil
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,18 @@ def test_the_plan_is_the_same_function(packed: Path, columnar: Path, settings: d
     assert (a.epoch_length, a.num_videos, a.excluded) == (b.epoch_length, b.num_videos, b.excluded)
     other = Plan([ShardIndex.load(columnar)], data, seed=6, steps=20)
     assert a.clip(0) != other.clip(0)
+
+
+def test_plans_and_readers_of_a_process_hold_one_index_which_goes_with_them(packed: Path, columnar: Path) -> None:
+    data = override(ExperimentConfig(), {"data.clip_length": 3, "data.shards": (str(columnar),)}).data
+    held = [ShardReader(columnar), ShardReader(columnar), *(Plan.load(data, seed=seed, steps=9) for seed in (0, 1))]
+    index = weakref.ref(held[0].index)
+    assert {id(one.index if isinstance(one, ShardReader) else one._indices[0]) for one in held} == {id(index())}
+    shutil.copy(packed / "index.json", columnar / "index.json")  # packed again
+    assert isinstance(ShardReader(columnar).index.videos, tuple)
+    held.clear()
+    gc.collect()
+    assert index() is None
 
 
 def test_rows_are_read_and_verified_by_either(packed: Path, columnar: Path) -> None:

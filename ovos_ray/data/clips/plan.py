@@ -146,7 +146,7 @@ class Plan:
     @classmethod
     def load(cls, data: DataConfig, *, seed: int, steps: int) -> Plan:
         """Returns the plan of `data.shards`, whose indices are read; see `Plan` for the rest."""
-        return cls([ShardIndex.load(folder) for folder in data.shards], data, seed=seed, steps=steps)
+        return cls([ShardIndex.shared(folder) for folder in data.shards], data, seed=seed, steps=steps)
 
     def _item(self, number: int) -> _Item:
         source, place = self._items[number].tolist()

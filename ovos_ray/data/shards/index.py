@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from ovos_ray.data.folders.description import pack_command
 from ovos_ray.data.masks import ObjectBox
@@ -165,18 +166,28 @@ class ShardIndex:
             DataError: The folder holds no index, or one that is damaged or of another version.
             StorageError: The bucket cannot be reached.
         """
-        storage = Storage(str(folder))
-        path = storage.location(INDEX_NAME)
+        return cls._parsed(folder, _content(folder))
+
+    @classmethod
+    def shared(cls, folder: str | Path) -> ShardIndex:
+        """Returns the same as `load`: one object for all in this process that hold it, as a large one takes memory.
+
+        Raises:
+            DataError: As `load`.
+            StorageError: The bucket cannot be reached.
+        """
+        content = _content(folder)
+        key = (str(folder), hashlib.blake2b(content).digest())  # a folder may be packed again
+        if (found := _SHARED.get(key)) is None:
+            found = _SHARED[key] = cls._parsed(folder, content)
+        return found
+
+    @classmethod
+    def _parsed(cls, folder: str | Path, content: bytes) -> ShardIndex:
+        path = Storage(str(folder)).location(INDEX_NAME)
         try:
-            value: dict[str, Any] = json.loads(storage.read(INDEX_NAME))
-        except StorageError:
-            raise
-        except FileNotFoundError as error:
-            raise DataError(
-                f"{folder}: no shards here ({INDEX_NAME} is missing)",
-                f"make them: {pack_command(str(folder))}",
-            ) from error
-        except (OSError, ValueError, RecursionError) as error:
+            value: dict[str, Any] = json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: unreadable index ({error})", "pack the dataset again with --overwrite") from error
         try:
             version = value.pop("version")
@@ -201,6 +212,24 @@ class ShardIndex:
         except DataError as error:
             raise DataError(f"{path}: {error.message}", error.remedy) from error
         return index
+
+
+_SHARED: WeakValueDictionary[tuple[str, bytes], ShardIndex] = WeakValueDictionary()
+
+
+def _content(folder: str | Path) -> bytes:
+    storage = Storage(str(folder))
+    try:
+        return storage.read(INDEX_NAME)
+    except StorageError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder}: no shards here ({INDEX_NAME} is missing)", f"make them: {pack_command(str(folder))}"
+        ) from error
+    except OSError as error:
+        path = storage.location(INDEX_NAME)
+        raise DataError(f"{path}: unreadable index ({error})", "pack the dataset again with --overwrite") from error
 
 
 def content_digest(checksums: Iterable[str]) -> str:

@@ -48,7 +48,7 @@ class ShardReader:
     def __init__(self, folder: str | Path, cache: str | None = None) -> None:
         self.folder = str(folder)
         self.cache = cache if "://" in self.folder else None
-        self.index = ShardIndex.load(folder)
+        self.index = ShardIndex.shared(folder)
         self._uncached: set[int] = set()
         self._files: OrderedDict[int, OpenShard] = OrderedDict()
 
