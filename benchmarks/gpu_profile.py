@@ -28,7 +28,8 @@ def profile_of(step: Step, batch: dict[str, torch.Tensor]) -> dict[str, Any]:
         if on_gpu:
             torch.cuda.synchronize()
     attribute = "self_device_time_total" if on_gpu else "self_cpu_time_total"
-    events = [(getattr(event, attribute) / 1e6, event.count, event.key) for event in profiler.key_averages()]
+    averages = [event for event in profiler.key_averages() if not event.is_user_annotation]  # which span others
+    events = [(getattr(event, attribute) / 1e6, event.count, event.key) for event in averages]
     total = sum(seconds for seconds, _, _ in events)
     longest = sorted(events, reverse=True)[:_MOST]
     kernels = [

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class Graphs:
 
     def pool_bytes(self) -> int:
         """Returns what graphs keep of a GPU's memory for the time between replays, when no tensor has it."""
-        segments = [] if self._pool is None else torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+        segments = [] if not self.captures or self._pool is None else torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
         pools = [segment for segment in segments if tuple(segment["segment_pool_id"]) != (0, 0)]
         return int(sum(segment["total_size"] - segment["allocated_size"] for segment in pools))
 
@@ -127,8 +128,8 @@ class Graphs:
             self._failures[key] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             _log.warning("%s is computed without a CUDA graph, more slowly: %s", _name(function), self.failed)
             if device.type == "cuda":
-                torch.cuda.synchronize(device)
-                torch.cuda.empty_cache()  # what was taken until it failed
+                _leave(self._pool)
+                self._pool = None
             return None
         self.captures += 1
         while len(self._captured) >= self.limit:
@@ -166,6 +167,18 @@ class _Captured:
             return self._function(*self._inputs)
         self._graph.replay()
         return self._outputs
+
+
+def _leave(pool: Any) -> None:
+    """Gives a GPU back to eager code after a capture that failed.
+
+    In some versions of PyTorch an invalid capture leaves the allocator in it: no other may use its pool, and what other
+    streams have used is never given back.
+    """
+    with suppress(RuntimeError):  # it has left
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # what was taken until it failed
 
 
 def _name(function: Callable[..., Any]) -> str:

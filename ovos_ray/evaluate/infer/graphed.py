@@ -1,6 +1,8 @@
 """A network whose parts are launched as CUDA graphs, for videos: frames of one size come one after another.
 
-What is left out is the read of a memory that grows: it is few kernels. On a CPU, parts are called with copies of their
+What is left out is the read of a memory that grows: it is few kernels. All graphs share one pool of memory, so that one
+may overwrite what another has returned: what is kept is copied, and between an `encode` and the calls that use its maps
+there is none for another frame. On a CPU, parts are called with copies of their
 inputs, as `networks.graphs` says, so that all but the capture is tested there.
 """
 
