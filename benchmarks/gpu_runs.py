@@ -295,7 +295,7 @@ class Killer(threading.Thread):
         """Returns after which checkpoint one was killed; that none was is a failure once the run is over."""
         if self.step is not None:
             return {"killed after checkpoint": self.step}
-        return {"failed": "no worker was killed: none was found after the first checkpoint"} if over else {}
+        return {"kill failed": "no worker was found after the first checkpoint"} if over else {}
 
     def run(self) -> None:
         """Waits for the checkpoint, and for a worker."""
