@@ -231,7 +231,7 @@ def test_the_estimate_of_memory_holds(side: int) -> None:
     torch.cuda.reset_peak_memory_stats()
     for step in range(2):
         train_step(module, batch, optimizer, config, step)
-    taken = torch.cuda.max_memory_allocated() / 2**30
+    taken = (torch.cuda.max_memory_allocated() + module.graphs.pool_bytes()) / 2**30
     assert 0.7 * taken < promised < 2 * taken + 1, (promised, taken)
 
 
