@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -25,7 +25,7 @@ from ovos_ray.io import atomic_path
 if TYPE_CHECKING:
     from pyarrow import fs
 
-__all__ = ["RangedFile", "Storage", "filesystem_of", "location_of", "persistently"]
+__all__ = ["Storage", "filesystem_of", "location_of", "persistently"]
 
 PATIENCE_S = 120.0
 """How long a request that fails is made again."""
@@ -58,7 +58,10 @@ def filesystem_of(location: str | Path) -> tuple[fs.FileSystem, str]:
     text = str(location)
     if "://" not in text:
         return fs.LocalFileSystem(), str(Path(text).absolute())
-    filesystem, path = persistently(text, lambda: fs.FileSystem.from_uri(text))  # may ask for a bucket's region
+    uri = text
+    if text.startswith("s3://") and "allow_delayed_open" not in text:  # small files in one request instead of three
+        uri += ("&" if "?" in text else "?") + "allow_delayed_open=true"
+    filesystem, path = persistently(text, lambda: fs.FileSystem.from_uri(uri))  # may ask for a bucket's region
     return filesystem, path
 
 
@@ -113,95 +116,6 @@ def persistently(location: str, request: Callable[[], _T]) -> _T:
                 "machine",
             ) from error
         raise
-
-
-class RangedFile:
-    """A file in a bucket or on a disk, read in parts: each read is whole, or is made again.
-
-    Arrow can read from it, too (`pyarrow.PythonFile`).
-
-    Args:
-        filesystem: Of the bucket or disk.
-        path: In it.
-        location: What messages call it; in a bucket with its scheme.
-
-    Attributes:
-        size: In bytes.
-
-    Raises:
-        FileNotFoundError: There is none.
-        StorageError: The bucket cannot be reached.
-    """
-
-    closed = False
-
-    def __init__(self, filesystem: fs.FileSystem, path: str, location: str) -> None:
-        self._location = location
-        self._file = persistently(location, lambda: filesystem.open_input_file(path))
-        self.size = persistently(location, self._file.size)
-        self._at = 0
-        self._kept: list[tuple[int, bytes]] = []
-
-    def keep(self, ranges: Iterable[tuple[int, int]], *, hole: int = 1 << 20) -> None:
-        """Reads what will be asked for, (start, end) each, in few requests; it stays until the next call.
-
-        Args:
-            ranges: In ascending order.
-            hole: Bytes between two ranges that are rather read too than left to a request of their own, which takes as
-                long as this much data.
-        """
-        merged: list[tuple[int, int]] = []
-        for start, end in ranges:
-            if merged and start - merged[-1][1] <= hole:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-            else:
-                merged.append((start, end))
-        self._kept = [(start, self._range(start, end - start)) for start, end in merged]
-
-    def keep_end(self, size: int) -> None:
-        """Reads the last bytes, where Arrow looks first, in one request."""
-        self.keep([(max(self.size - size, 0), self.size)])
-
-    def read(self, size: int = -1) -> bytes:
-        """Reads from the current place on, fewer bytes only where the file ends."""
-        start, self._at = self._at, self.size if size < 0 else min(self._at + size, self.size)
-        return self.part(start, self._at)
-
-    def part(self, start: int, end: int) -> bytes:
-        """Returns the bytes from one place to another, of what is kept if they are there.
-
-        Raises:
-            OSError: The file ends before.
-        """
-        for first, content in self._kept:
-            if first <= start and end <= first + len(content):
-                return content[start - first : end - first]
-        return self._range(start, max(end - start, 0))
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Goes to a place."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
-        return self._at
-
-    def tell(self) -> int:
-        """Returns the place."""
-        return self._at
-
-    def close(self) -> None:
-        """Lets go of it."""
-        self._kept, self.closed = [], True
-
-    def _range(self, start: int, size: int) -> bytes:
-        if not 0 <= start <= start + size <= self.size:
-            raise OSError(f"bytes {start} to {start + size} of a file of {self.size}")
-
-        def request() -> bytes:
-            content = bytes(self._file.read_at(size, start))
-            if len(content) != size:
-                raise OSError(f"{len(content)} of {size} bytes arrived")
-            return content
-
-        return persistently(self._location, request)
 
 
 class Storage:
@@ -274,6 +188,20 @@ class Storage:
                 raise
 
         persistently(self.location(*parts), on_disk if self.local else in_bucket)
+
+    def put(self, content: bytes, *parts: str) -> None:
+        """Writes a small file with one request, which is not made again; a bucket takes it as a whole or not at all.
+
+        Raises:
+            OSError: It failed; the file may be there all the same.
+        """
+        path = self.path(*parts)
+        if self.local:
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content)
+            return
+        with self.fs.open_output_stream(path) as file:
+            file.write(content)
 
     def exists(self, *parts: str) -> bool:
         """Whether there is a file of this name."""

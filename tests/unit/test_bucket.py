@@ -221,10 +221,14 @@ def test_a_bucket_that_is_gone_is_named_and_the_data_is_not_blamed(
     upload(local / "shards", f"{bucket}/gone/shards")
     reader = ShardReader(f"{bucket}/gone/shards")
     monkeypatch.setattr("ovos_ray.storage.PATIENCE_S", 1.0)
+    expected = reader.read(reader.index.videos[0].name, [0])
     server.fail(1.0, "error")
     with pytest.raises(StorageError, match="cannot be reached") as caught:
         reader.read(reader.index.videos[0].name, [0])
     assert "pack" not in str(caught.value)
+    assert not reader._files, "what is asked for again is opened anew"
+    server.fail(0)
+    assert reader.read(reader.index.videos[0].name, [0]) == expected
 
 
 def test_records_that_were_not_sent_outlive_the_machine_and_are_sent_from_another(

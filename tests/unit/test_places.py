@@ -14,11 +14,11 @@ from davis_folder import make_davis
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.places import PLACES_KEY
+from ovos_ray.data.shards.ranged_file import RangedFile
 from ovos_ray.data.shards.reader import FrameRow, ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError
 from ovos_ray.packing.pack import pack
-from ovos_ray.storage import RangedFile
 
 FRAMES = [4, 0, 5, 2, 2]
 

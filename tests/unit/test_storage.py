@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from ovos_ray import storage
+from ovos_ray.data.shards.ranged_file import RangedFile
 from ovos_ray.errors import OvosError, StorageError
-from ovos_ray.storage import RangedFile, Storage, persistently
+from ovos_ray.storage import Storage, persistently
 
 TIMEOUT = "AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28, Timeout was reached"
 DENIED = "AWS Error ACCESS_DENIED during HeadObject operation: No response body."
@@ -115,6 +116,30 @@ def test_a_short_read_never_counts_and_what_is_kept_is_not_asked_for_again() -> 
     assert file.read() == content[-50:]
     assert file.read(10) == b""
     assert len(bucket.asked) > asked
+
+
+def test_a_file_that_went_stale_is_opened_again_unless_it_was_replaced() -> None:
+    class Server(Bucket):
+        opened = 0
+
+        def open_input_file(self, path: str) -> Any:
+            self.opened += 1
+            return Stale(self.content) if self.opened == 1 else Bucket(self.content)
+
+    class Stale(Bucket):
+        def read_at(self, size: int, start: int) -> bytes:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    server = Server(b"content")
+    file = RangedFile(server, "x", "/nfs/x")  # type: ignore[arg-type]
+    assert [file.part(0, 3), file.part(3, 7)] == [b"con", b"tent"]
+    assert server.opened == 2
+
+    replaced = Server(b"content")
+    file = RangedFile(replaced, "x", "s3://b/x")  # type: ignore[arg-type]
+    replaced.content = b"other content"
+    with pytest.raises(FileNotFoundError, match="13 bytes now and had 7"):
+        file.part(0, 3)
 
 
 def test_a_removal_whose_answer_was_lost_is_no_error(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ovos_ray.data.shards.index import ShardIndex
+from ovos_ray.data.shards.ranged_file import RangedFile
 from ovos_ray.io import atomic_path, exclusive
-from ovos_ray.storage import RangedFile
 
 __all__ = ["cached_path", "is_cached"]
 

@@ -81,6 +81,9 @@ class ShardReader:
         """
         try:
             return self._read(video, frames)
+        except StorageError:
+            self._files.pop(self.index.video(video).shard, None)  # opened anew by whoever asks again
+            raise
         except DataError as error:
             shard = self.index.video(video).shard
             if self.cache is None or shard in self._uncached:

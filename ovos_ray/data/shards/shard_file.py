@@ -12,8 +12,9 @@ from pyarrow import fs
 
 from ovos_ray.data.shards.node_cache import is_cached
 from ovos_ray.data.shards.places import Places
+from ovos_ray.data.shards.ranged_file import RangedFile
 from ovos_ray.errors import DataError, StorageError
-from ovos_ray.storage import RangedFile, filesystem_of, persistently
+from ovos_ray.storage import filesystem_of, persistently
 
 __all__ = ["REMEDY", "SCHEMA", "OpenShard", "extent", "open_shard", "require_plain", "row_checksum"]
 

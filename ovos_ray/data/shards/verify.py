@@ -12,9 +12,9 @@ import pyarrow as pa
 from ovos_ray.data.masks import boxes, decode_mask, jpeg_size
 from ovos_ray.data.shards.index import ShardIndex, VideoEntry, content_digest
 from ovos_ray.data.shards.places import PLACES_KEY, Places
+from ovos_ray.data.shards.ranged_file import RangedFile
 from ovos_ray.data.shards.shard_file import extent, open_shard, require_plain, row_checksum
 from ovos_ray.errors import DataError
-from ovos_ray.storage import RangedFile
 
 __all__ = ["Problem", "verify"]
 
