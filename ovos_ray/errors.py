@@ -9,6 +9,7 @@ __all__ = [
     "DataError",
     "DivergedError",
     "EvaluationError",
+    "HeldError",
     "MissingExtraError",
     "OvosError",
     "ResourceError",
@@ -73,6 +74,10 @@ class EvaluationError(OvosError):
 
 class ResourceError(OvosError):
     """More CPUs, GPUs, memory or disk were asked for than there are."""
+
+
+class HeldError(ResourceError):
+    """Another process makes the same run, study or shards."""
 
 
 class StorageError(OvosError, OSError):

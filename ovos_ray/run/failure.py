@@ -12,8 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.errors import OvosError
-from ovos_ray.run.lock import HeldError
+from ovos_ray.errors import HeldError, OvosError
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
 

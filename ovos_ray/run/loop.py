@@ -95,6 +95,8 @@ def train_run(
             stored = shared_state(config, done, stored, rank)
         state = RunState.at(config, done, device, stored)
         del stored
+        if rank == 0:
+            stack.enter_context(request.lease.followed())
         log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=done, device=device)))
         stack.callback(lambda: log.skipped_steps(state.module.skipped.steps))  # also where they were too many
         log.say(done, _greeting(state, done, world_size, device))
@@ -109,6 +111,7 @@ def train_run(
         owes = False  # a validation or snapshot of the last step, which a run that goes on from it would not make
         stack.callback(lambda: log.last_checkpoint(state, done) if notice.given and not owes else None)
         for step, batch, waited_s in _timed(batches, range(done, stop)):
+            log.require_held()
             due = _Due.after(step + 1, config)
             with notice.after_this():
                 meter.add(train_step(module, batch, state.optimizer, config, step, wait=device.type == "cpu"), waited_s)

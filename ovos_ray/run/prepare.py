@@ -123,10 +123,10 @@ def make_run(
                 f"pretraining {config.pretrain.digest} is needed and not finished",
                 "give its request too: pretraining_request(config, base)",
             )
-        with run_lock(request):
+        with run_lock(request) as lease:
             if (values := folder.result()) is not None:  # finished by whom this one waited for
                 return RunResult(folder, values, resumed_finished=True)
-            execute(request)
+            execute(dataclasses.replace(request, lease=lease))
         if (values := folder.result()) is None:
             raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")
         return RunResult(folder, values)

@@ -10,6 +10,7 @@ from typing import Any
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.digest import resolve_paths
 from ovos_ray.config.files import find_config, is_file
+from ovos_ray.lease import Lease
 from ovos_ray.track.servers import require_chosen, resolve_tracking_uri
 from ovos_ray.train.run_folder import RunFolder
 
@@ -38,6 +39,7 @@ class RunRequest:
         pretraining: The stage that comes first, if any (`pretraining.pretraining_request`).
         shared: Whether others may ask for the same run at the same time; then one trains it and the others wait.
         alone: Whether it belongs to no study, so that it says itself how it failed (`run/failure.py`).
+        lease: Holds its folder while it is made; lost, it ends (`run/lock.py`).
         same_below: Storage whose finished runs of the same digest are taken over; None: it is trained (`run/same.py`).
     """
 
@@ -50,6 +52,7 @@ class RunRequest:
     pretraining: RunRequest | None = None
     shared: bool = False
     alone: bool = False
+    lease: Lease = field(default_factory=Lease, compare=False)
     same_below: str | None = None
 
     def post(self, step: int, **values: Any) -> None:

@@ -55,6 +55,7 @@ def finish_run(
     Returns:
         The final scores by name, in percent.
     """
+    log.require_held(look=True)
     state.load_best()
     scores = _Scores()
     _score(state, state.network, "", scores, log, rank, world_size, scorers)
@@ -108,6 +109,7 @@ def _score(
 
 
 def _write(request: RunRequest, state: RunState, log: RunLog, scores: _Scores) -> None:
+    log.require_held(look=True)
     config, folder, sink = state.config, RunFolder.of(state.config), log.sink
     weights = _content_of(state.network, config.network.name)
     files = {"network.safetensors": weights}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ovos_ray.data.shards.index import ShardIndex
-from ovos_ray.errors import DataError, ResourceError
+from ovos_ray.errors import DataError, ResourceError, StorageError
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.run.cycle_strip import cycle_strip
 from ovos_ray.run.labels import labels_of_run
@@ -59,7 +59,7 @@ class RunLog:
             self._describe()
         self._system = SystemMeter(device)
         store = RunFolder.of(self._config).checkpoints(self._config.train.keep_checkpoints)
-        self._writer = CheckpointWriter(store, start_step)
+        self._writer = CheckpointWriter(store, start_step, before=request.lease.look)
         self._written_at, self._warning = time.monotonic(), ""
 
     def _describe(self) -> None:
@@ -82,6 +82,17 @@ class RunLog:
         """Waits for the checkpoint under way and lets go of the tracker; a run that has not ended goes on later."""
         self._writer.close()
         self.sink.close()
+
+    def require_held(self, *, look: bool = False) -> None:
+        """Makes sure that the run's folder is still this run's, by what is known of it or by a look.
+
+        Raises:
+            HeldError: Another process has taken it over.
+        """
+        if self._first and look:
+            self._request.lease.look()
+        elif self._first:
+            self._request.lease.check()
 
     def say(self, step: int, event: str) -> None:
         """Tells the watcher of an event."""
@@ -154,7 +165,9 @@ class RunLog:
         Where the storage fails and the next interval may try again, that is only said.
 
         Raises:
-            ResourceError: The storage fails, and it must not.
+            ResourceError: There is no room, and it must succeed.
+            StorageError: The storage is out of reach, and it must succeed.
+            HeldError: Another process has taken the run over.
             Exception: What went wrong otherwise, also with the checkpoint before.
         """
         if not self._first:
@@ -166,6 +179,8 @@ class RunLog:
         if must_succeed:
             try:
                 self._writer.wait()
+            except StorageError:  # it may be back when the run is started again
+                raise
             except OSError as error:
                 raise ResourceError(
                     f"the checkpoint of step {step} could not be written: {error}",
@@ -180,7 +195,7 @@ class RunLog:
             return
         try:
             self.checkpoint(state, step, must_succeed=True)
-        except ResourceError as error:
+        except (ResourceError, StorageError) as error:
             self.say(step, str(error))
         else:
             self.say(step, f"told to end; the checkpoint of step {step} is written")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ovos_ray.config import ExperimentConfig
+from ovos_ray.errors import HeldError
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.failure import forget_failure
@@ -93,7 +94,7 @@ def run_study(
     _set_aside(space, others, tags or {}, watcher)
     requests = requests_of(space, trials, tags=tags or {}, watcher=watcher)
     first = next(iter(requests.values()))
-    with hold(Storage(first.config.storage), f"study {space.name}", lambda event: first.post(0, event=event)):
+    with hold(Storage(first.config.storage), f"study {space.name}", lambda event: first.post(0, event=event)) as lease:
         todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
         for request in todo.values():
             forget_failure(request.config)
@@ -104,8 +105,13 @@ def run_study(
                 todo = _without_same(space, todo)
             if stages := distinct_pretrainings(todo):
                 execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages)
+                lease.check()
             if runs := without_failed_pretraining(todo):
                 execute(space, trials, runs)
+            lease.look()
+        except HeldError:  # its MLflow run is that of another process, too
+            parent.close()
+            raise
         except BaseException:
             parent.finish("KILLED")
             raise

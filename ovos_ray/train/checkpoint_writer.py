@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -19,12 +19,17 @@ _SMALL_BYTES = 32 * 2**20
 class CheckpointWriter:
     """Writes one checkpoint at a time in a thread of its own. A process that ends waits for the one under way.
 
+    Args:
+        store: Where they go.
+        step: Where the run stands.
+        before: Called before each is written; raises an error where it must not be.
+
     Attributes:
         step: Of the last one that was started.
     """
 
-    def __init__(self, store: CheckpointStore, step: int = 0) -> None:
-        self._store = store
+    def __init__(self, store: CheckpointStore, step: int = 0, *, before: Callable[[], None] | None = None) -> None:
+        self._store, self._before = store, before
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[str] | None = None
         self.step = step
@@ -45,9 +50,14 @@ class CheckpointWriter:
         """
         self.wait()
         copied = _copied(dict(state))
-        self._writing = self._pool.submit(self._store.save, step, copied, keep_step=keep_step)
+        self._writing = self._pool.submit(self._save, step, copied, keep_step)
         self.step = step
         return _bytes(copied) > _SMALL_BYTES
+
+    def _save(self, step: int, state: Mapping[str, Any], keep_step: int | None) -> str:
+        if self._before is not None:
+            self._before()
+        return self._store.save(step, state, keep_step=keep_step)
 
     @property
     def busy(self) -> bool:

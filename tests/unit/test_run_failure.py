@@ -10,9 +10,8 @@ from runs import config_of
 from tracked import history, the_run
 
 from ovos_ray.config import ExperimentConfig, PretrainConfig, override
-from ovos_ray.errors import DataError, OvosError
+from ovos_ray.errors import DataError, HeldError, OvosError
 from ovos_ray.run import failure
-from ovos_ray.run.lock import HeldError
 from ovos_ray.run.prepare import make_run, request_for
 from ovos_ray.run.pretraining import pin, pretraining_folder
 from ovos_ray.run.request import RunRequest

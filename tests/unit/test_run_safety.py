@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ import torch.distributed
 from runs import config_of, local_stream, run_ranks, same, train_alone
 from tiny_study import make_dataset
 
+from ovos_ray import storage
 from ovos_ray.config import ExperimentConfig
-from ovos_ray.errors import ConfigError, DivergedError, OvosError, ResourceError, WeightsError
+from ovos_ray.errors import ConfigError, DivergedError, OvosError, ResourceError, StorageError, WeightsError
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
@@ -73,6 +75,30 @@ def test_a_checkpoint_without_room_is_tried_again_and_the_last_one_is_a_named_er
     with pytest.raises(ResourceError, match=r"checkpoint of step 4 could not be written.*No space left"):
         train_alone(config)
     assert RunFolder.of(config).checkpoints().latest() == 2
+
+
+def test_a_storage_that_is_away_at_the_last_checkpoint_is_no_full_one_and_the_run_goes_on_later(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovos_ray.on_ray.causes import lasting_cause
+
+    away, real = [True], storage.atomic_path
+
+    def reset(path: str) -> Any:
+        if away[0] and "step-00000004" in path:
+            raise OSError(errno.ECONNRESET, "Connection reset by peer")
+        return real(path)
+
+    monkeypatch.setattr(storage, "atomic_path", reset)
+    monkeypatch.setattr(storage, "PATIENCE_S", 0.1)
+    config = small(shards, tmp_path)
+    with pytest.raises(StorageError, match="the storage cannot be reached") as caught:
+        train_alone(config)
+    assert "make room" not in str(caught.value)
+    assert lasting_cause(caught.value) is None, "on a cluster it is tried again"
+    away[0] = False
+    whole = train_alone(small(shards, tmp_path, name="whole"))
+    assert same(train_alone(config), whole)
 
 
 def test_one_damaged_picture_ends_no_training_at_a_snapshot(shards: Path, tmp_path: Path) -> None:
