@@ -75,9 +75,17 @@ _decode_block = stream._decode_block
 
 
 def _met(block: Any, *, meet: Path, rank: int, **more: Any) -> dict[str, Any]:
-    (meet / str(rank)).touch()
-    wait_for(lambda: len(list(meet.iterdir())) == RANKS, 300)
+    (meet / f"{rank} {os.getpid()}").touch()
+    wait_for(functools.partial(_all_ranks_came, meet), 300)
     return _decode_block(block, rank=rank, **more)
+
+
+def _ranks(meet: Path) -> set[str]:
+    return {met.name.split()[0] for met in meet.iterdir()}
+
+
+def _all_ranks_came(meet: Path) -> bool:
+    return len(_ranks(meet)) == RANKS
 
 
 def start(config: ExperimentConfig, kind: type[stream.RankStream], meet: Path | None = None) -> list[Any]:
@@ -109,11 +117,12 @@ def main(root: Path) -> None:
         meet = root / kind.__name__
         meet.mkdir()
         ranks = start(config, kind, meet)
-        # Those that need a CPU each can never be more than there are; the others are waited for.
-        wait_for(functools.partial(_have_come, meet, 5 if kind is ClusterWide else RANKS), 300)
-        if kind is ClusterWide:
+        if kind is ClusterWide:  # no more tasks than CPUs are free for, some of them of one rank
+            wait_for(functools.partial(_have_come, meet, 5), 300)
             time.sleep(10)  # for those that must not come
-        told[kind.__name__] = len(list(meet.iterdir()))
+        else:
+            wait_for(functools.partial(_all_ranks_came, meet), 300)
+        told[kind.__name__] = len(_ranks(meet))
         if kind is stream.RankStream:
             wait_for(functools.partial(_have_arrived, ranks), 300)
         for rank in ranks:
