@@ -1,10 +1,10 @@
 """Pretraining as a stage: computed once per digest of its configuration, and shared by every run that asks for it.
 
 STORAGE/pretraining/DIGEST/    the run folder of one pretraining (see `run_folder.py`)
-STORAGE/pretraining/DIGEST/lock    held by whoever trains it; others wait, and the lock ends with its holder
+STORAGE/pretraining/DIGEST/lock    held by whoever trains it (in a bucket a lease, see `lock.py`); others wait, and it
+                                   ends with its holder
 
-The digest is part of the digest of every run that starts from it. If a lock cannot be had (a bucket), two drivers may
-train the same pretraining at a time; they write the same files, each of which is whole or absent.
+The digest is part of the digest of every run that starts from it.
 """
 
 from __future__ import annotations

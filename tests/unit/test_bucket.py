@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import shutil
@@ -110,8 +111,17 @@ def config_of(bucket: str, local: Path, name: str, **changes: object) -> Experim
     return override(make("trainables.one_shot", ExperimentConfig), settings)
 
 
+def full(path: Path) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+
 def test_shards_are_kept_on_the_disk_of_a_node_and_the_bucket_has_the_last_word(
-    server: Server, bucket: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    bucket: str,
+    local: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     upload(local / "shards", f"{bucket}/kept/shards")
     expected = ShardReader(local / "shards").read("train-001", [4, 0])
@@ -135,6 +145,11 @@ def test_shards_are_kept_on_the_disk_of_a_node_and_the_bucket_has_the_last_word(
     monkeypatch.setattr("ovos_ray.data.shards.node_cache._SPARE_BYTES", 2**60)
     assert reader().read("train-001", [4, 0]) == expected, "a full disk is none"
     assert not kept.exists()
+    monkeypatch.setattr("ovos_ray.data.shards.node_cache._SPARE_BYTES", 0)
+    monkeypatch.setattr("ovos_ray.data.shards.node_cache.atomic_path", full)
+    caplog.clear()
+    assert reader().read("train-001", [4, 0]) == expected, "nor is one that fills up meanwhile"
+    assert caplog.messages == [f"{kept.parent}: No space left on device; its shards are read from the bucket"]
 
 
 def test_a_run_reads_and_writes_buckets_and_is_resumed_from_them(

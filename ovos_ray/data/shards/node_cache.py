@@ -5,6 +5,7 @@ CACHE/DIGEST/frames-00000.parquet
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -20,6 +21,8 @@ __all__ = ["cached_path", "is_cached"]
 
 _BLOCK_BYTES = 16 * 2**20
 _SPARE_BYTES = 2**30
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What a disk answers that takes no more, and a bucket never."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,8 +38,16 @@ def is_cached(path: Path, opened: Callable[[], RangedFile]) -> bool:
     Raises:
         StorageError: The bucket cannot be reached.
     """
-    if path.is_file():
-        return True
+    try:
+        return path.is_file() or _is_fetched(path, opened)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _log.warning("%s: %s; its shards are read from the bucket", path.parent, error.strerror)
+        return False
+
+
+def _is_fetched(path: Path, opened: Callable[[], RangedFile]) -> bool:
     with exclusive(path.with_name(f"{path.name}.lock")):
         if path.is_file():  # fetched by whom this one waited for
             return True
