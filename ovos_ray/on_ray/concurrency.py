@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -13,7 +13,11 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from ovos_ray.config import TrainConfig
 from ovos_ray.on_ray.stall import cluster_state
+from ovos_ray.on_ray.trial import request_of
+from ovos_ray.on_ray.workers import holds_processors
+from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import max_concurrent
+from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["AsManyAsFit", "SaysWhenNoneRuns"]
 
@@ -69,24 +73,36 @@ class SaysWhenNoneRuns(tune.Callback):  # type: ignore[misc]  # ray is untyped
     """Tells once of each wait in which no trial runs though some could: their nodes have gone, or others hold them.
 
     Args:
+        requests: The runs by trial name.
         say: Told of it.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, requests: Mapping[str, RunRequest], say: Callable[[str], None]) -> None:
+        self._requests, self._say = requests, say
+        self._looked = -math.inf
         self._tell_at: float | None = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Called by Tune again and again."""
-        states = {trial.status for trial in trials}
-        if "RUNNING" in states or "PENDING" not in states:
+        """Called by Tune again and again; looks every few seconds."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        waiting = [trial for trial in trials if trial.status in ("PENDING", "RUNNING")]
+        if not waiting or any(self._runs(trial) for trial in waiting):
             self._tell_at = None
         elif self._tell_at is None:
-            self._tell_at = time.monotonic() + _SILENCE_S
-        elif time.monotonic() >= self._tell_at:
+            self._tell_at = now + _SILENCE_S
+        elif now >= self._tell_at:
             self._tell_at = math.inf
-            waiting = sum(trial.status == "PENDING" for trial in trials)
-            self._say(f"waiting for room for {waiting} trials, of which none runs: {cluster_state()}")
+            self._say(f"waiting for room for {len(waiting)} trials, of which none runs: {cluster_state()}")
+
+    def _runs(self, trial: Any) -> bool:
+        """Whether a trial has what it needs; of several workers, Tune knows the process alone that drives them."""
+        if trial.status != "RUNNING":
+            return False
+        config = request_of(trial.config, self._requests).config
+        return config.train.num_workers == 1 or holds_processors(RunFolder.of(config))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as above

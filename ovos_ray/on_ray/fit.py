@@ -17,19 +17,20 @@ from ovos_ray.run.request import RunRequest
 __all__ = ["fit"]
 
 
-def fit(request: RunRequest, *, callbacks: Sequence[Any] = (), wait_s: float = 0.0) -> RunResult:
+def fit(request: RunRequest, *, callbacks: Sequence[Any] = (), wait_s: float | None = 0.0) -> RunResult:
     """Trains until the last step, or says why not. The same request again continues where the last one stopped.
 
     Args:
         request: The run. Ray must be initialised.
         callbacks: More `UserCallback`s for a run of several workers, such as Tune's.
-        wait_s: How long to wait for nodes that are not there yet; see `room.await_room`.
+        wait_s: How long to wait for nodes that are not there yet; see `room.await_room`. None: without end, as a trial
+            does whose nodes were there when its study began.
 
     Raises:
         OvosError: The run cannot be made as configured; workers' own errors arrive unwrapped.
     """
     say = functools.partial(_say, request)
-    room = functools.partial(await_room, wait_s=wait_s, say=say)
+    room = None if wait_s is None else functools.partial(await_room, wait_s=wait_s, say=say)
     return make_run(request, functools.partial(_execute, callbacks=callbacks), check_room=room)
 
 

@@ -21,7 +21,7 @@ from ray.train.torch import TorchTrainer
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.on_ray.causes import lasting_cause, post_restart, was_killed
 from ovos_ray.on_ray.leaving import drained_nodes, leaving_nodes, this_node_id
-from ovos_ray.on_ray.room import processors, this_node
+from ovos_ray.on_ray.room import processors, say_what_is_held, this_node
 from ovos_ray.on_ray.scoring import ScoringTasks
 from ovos_ray.on_ray.stream import RankStream, stream_spec
 from ovos_ray.run.loop import Report, train_run
@@ -102,10 +102,7 @@ def train_in_task(request: RunRequest) -> None:
     )
     failures = 0
     while True:
-        free = ray.available_resources()
-        if any(free.get(name, 0) < number for name, number in have.items()):
-            asked = " and ".join(f"{number:g} {name}" for name, number in have.items())
-            request.post(marked_step(config), event=f"waiting until {asked} are free")
+        say_what_is_held(request)
         with drained_nodes() as was_drained:
             running = task.remote(request)
             try:

@@ -10,9 +10,11 @@ import ray
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import ResourceError
+from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import check_fits
+from ovos_ray.run.resume import marked_step
 
-__all__ = ["await_room", "check_room", "patience_s", "processors", "this_node"]
+__all__ = ["await_room", "check_room", "patience_s", "processors", "say_what_is_held", "this_node"]
 
 _POLL_S = 2.0
 
@@ -76,6 +78,16 @@ def check_room(config: ExperimentConfig) -> None:
         ResourceError: It has not; the message shows the arithmetic.
     """
     check_fits(config.train, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+
+
+def say_what_is_held(request: RunRequest) -> None:
+    """Tells the watcher of a run that is about to start what it has to wait for, if others hold it or it is gone."""
+    workers, free = request.config.train.fewest_workers, ray.available_resources()
+    have = processors(request.config)
+    if any(free.get(name, 0) < workers * number for name, number in have.items()):
+        asked = " and ".join(f"{number:g} {name}" for name, number in have.items())
+        each = "" if workers == 1 else f" for each of {workers} workers"
+        request.post(marked_step(request.config), event=f"waiting until {asked}{each} are free")
 
 
 def this_node() -> dict[str, float]:

@@ -118,7 +118,7 @@ def _tune(
             name=f"tune-{digest(first)}",
             storage_path=(Storage(first.storage) / "ray").folder,
             verbose=0,
-            callbacks=[ends, SaysWhenNoneRuns(say), *following],
+            callbacks=[ends, SaysWhenNoneRuns(requests, say), *following],
             # A trial whose process is lost with its node starts again, from its own checkpoint.
             failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),

@@ -75,7 +75,8 @@ def _run_on_workers(request: RunRequest) -> None:
     from ray.tune.integration.ray_train import TuneReportCallback
 
     try:
-        fit(request, callbacks=[TuneReportCallback()])
+        # Nodes that have gone since the study began come back, or they do not: that is no fault of the trial.
+        fit(request, callbacks=[TuneReportCallback()], wait_s=None)
     except Exception as error:
         if trial_is_being_stopped():  # its workers are taken from under it; `stopping.py` writes down where it stood
             return

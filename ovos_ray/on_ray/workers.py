@@ -21,7 +21,7 @@ from ray.util.placement_group import PlacementGroup
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.on_ray.causes import lasting_cause, own_cause, post_restart, was_killed
 from ovos_ray.on_ray.leaving import leaving_nodes, this_node_id
-from ovos_ray.on_ray.room import processors, this_node
+from ovos_ray.on_ray.room import processors, say_what_is_held, this_node
 from ovos_ray.on_ray.scoring import ScoringTasks
 from ovos_ray.on_ray.stream import RankStream, stream_spec
 from ovos_ray.run.loop import train_run
@@ -31,7 +31,7 @@ from ovos_ray.run.resources import decoders_of_worker
 from ovos_ray.run.resume import Start, marked_step
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["free_processors", "rank_stream", "train_on_workers"]
+__all__ = ["free_processors", "holds_processors", "rank_stream", "train_on_workers"]
 
 
 def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> None:
@@ -47,6 +47,7 @@ def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> N
     """
     config, folder = request.config, RunFolder.of(request.config)
     free_processors([folder])
+    say_what_is_held(request)
     launch = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     train = config.train
     trainer = TorchTrainer(
@@ -90,6 +91,14 @@ def _keep_placement_group(folder: RunFolder) -> None:
     group = ray.util.get_current_placement_group()
     if group is not None:
         folder.storage.write(group.id.hex().encode(), _GROUP)
+
+
+def holds_processors(folder: RunFolder) -> bool:
+    """Whether the workers of a run have their processors now, and have begun."""
+    if not folder.storage.exists(_GROUP):
+        return False
+    group = ray.util.placement_group_table().get(folder.storage.read(_GROUP).decode(), {})
+    return bool(group.get("state") == "CREATED")
 
 
 def free_processors(folders: Sequence[RunFolder], *, after_s: float = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +11,17 @@ from typing import Any
 
 import pytest
 from processes import wait_for
+from ray.train import UserCallback
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from runs import config_of
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.errors import ResourceError
-from ovos_ray.on_ray import concurrency, leaving, room, stall
-from ovos_ray.on_ray.trial import resources_of
+from ovos_ray.on_ray import concurrency, leaving, room, stall, workers
+from ovos_ray.on_ray.trial import resources_of, run_trial
+from ovos_ray.run.failure import noted_failure
 from ovos_ray.run.request import RunRequest
+from ovos_ray.train.run_folder import RunFolder
 
 
 class Endless(Searcher):  # type: ignore[misc]  # ray is untyped
@@ -68,12 +72,21 @@ def test_nodes_are_asked_for_as_long_as_they_are_waited_for_and_no_longer(monkey
     assert len(told) == 1
 
 
-def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, told = [0.0], list[str]()
     monkeypatch.setattr("ovos_ray.on_ray.concurrency.time.monotonic", lambda: now[0])
     monkeypatch.setattr(concurrency, "cluster_state", lambda: "1 of 2 nodes live")
-    callback = concurrency.SaysWhenNoneRuns(told.append)
-    for now[0], states in (
+    monkeypatch.setattr(concurrency, "_LOOK_S", 0.0)
+    requests = {name: request(shards, tmp_path, **{"train.num_workers": n}) for name, n in (("one", 1), ("two", 2))}
+    callback = concurrency.SaysWhenNoneRuns(requests, told.append)
+
+    def step(at_s: float, states: str, trial: str = "one") -> None:
+        now[0] = at_s
+        callback.on_step_begin(0, [SimpleNamespace(status=s, config={"trial": trial}) for s in states.split()])
+
+    for at_s, states in (
         (0, "PENDING"),
         (59, "PENDING PENDING"),
         (61, "PENDING PENDING TERMINATED"),
@@ -84,8 +97,24 @@ def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(monkeypatch: pytest.
         (300, "PENDING"),
         (361, "PENDING"),
     ):
-        callback.on_step_begin(0, [SimpleNamespace(status=state) for state in states.split()])
+        step(at_s, states)
     assert told == [f"waiting for room for {n} trials, of which none runs: 1 of 2 nodes live" for n in (2, 1)]
+
+    groups: dict[str, dict[str, str]] = {}
+    monkeypatch.setattr("ovos_ray.on_ray.workers.ray.util.placement_group_table", lambda: groups)
+    folder = RunFolder.of(requests["two"].config)
+    step(399, "RUNNING")
+    step(400, "RUNNING PENDING", "two")
+    step(461, "RUNNING PENDING", "two")
+    assert told[2:] == ["waiting for room for 2 trials, of which none runs: 1 of 2 nodes live"], "its workers wait"
+    folder.storage.write(b"a1", "placement_group")
+    groups["a1"] = {"state": "CREATED"}
+    step(500, "RUNNING PENDING", "two")
+    groups["a1"] = {"state": "RESCHEDULING"}
+    step(600, "RUNNING PENDING", "two")
+    assert len(told) == 3
+    step(661, "RUNNING PENDING", "two")
+    assert len(told) == 4, "their node was lost"
 
 
 def slow(*waits_s: float) -> Iterator[int]:
@@ -158,11 +187,43 @@ def test_nodes_that_leave_are_told_and_their_loss_is_known(monkeypatch: pytest.M
         assert was_drained("a" * 56), "gone by now"
 
 
+def request(shards: Path, root: Path, **changes: Any) -> RunRequest:
+    config = config_of(shards, root / "runs", **changes)
+    return RunRequest(config, "study", config.name)
+
+
 def test_what_drives_a_trial_takes_no_cpu_from_its_workers(shards: Path, tmp_path: Path) -> None:
     def held(**changes: Any) -> dict[str, float]:
-        config = config_of(shards, tmp_path, **changes)
-        request = RunRequest(config, "study", config.name)
-        return dict(resources_of({"trial": "a"}, requests={"a": request}).required_resources)
+        return dict(
+            resources_of({"trial": "a"}, requests={"a": request(shards, tmp_path, **changes)}).required_resources
+        )
 
     assert held(**{"train.num_workers": 2, "train.cpus_per_worker": 4}).get("CPU", 0) == 0
     assert held(**{"train.cpus_per_worker": 4})["CPU"] == 4
+
+
+def test_a_trial_of_several_workers_waits_for_nodes_that_have_gone(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, told = request(shards, tmp_path, **{"train.num_workers": 2, "train.cpus_per_worker": 1.0}), list[str]()
+    one = dataclasses.replace(one, watcher=lambda record: told.append(record.get("event", "")))
+    begun: list[str] = []
+
+    class Trainer:
+        """Ray Train's, which waits for its workers' nodes without end."""
+
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            begun.append(settings["run_config"].name)
+
+        def fit(self) -> None:
+            RunFolder.of(one.config).finish({"name": one.config.name})
+
+    monkeypatch.setattr(workers, "TorchTrainer", Trainer)
+    monkeypatch.setattr("ray.tune.integration.ray_train.TuneReportCallback", UserCallback)
+    monkeypatch.setattr("ovos_ray.on_ray.trial.trial_is_being_stopped", lambda: False)
+    monkeypatch.setattr(room.ray, "nodes", lambda: [{"Alive": True, "Resources": {"memory": 1e10}}])
+    monkeypatch.setattr(room.ray, "available_resources", lambda: {"memory": 1e10})
+    run_trial({"trial": "a"}, requests={"a": one})
+    assert not noted_failure(one.config)
+    assert len(begun) == 1
+    assert "waiting until 1 CPU for each of 2 workers are free" in told
