@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.errors import ConfigError, OvosError
+from ovos_ray.errors import ConfigError, OvosError, StorageError
+from ovos_ray.lease import LEASE_NAME
 from ovos_ray.paths import checked_name
-from ovos_ray.storage import Storage
+from ovos_ray.storage import Storage, persistently
 
 __all__ = ["PLAN", "Progress", "RunStatus", "StudyStatus", "read_run", "read_study", "write_plan"]
 
@@ -238,7 +239,10 @@ def _last_checkpoint(storage: Storage) -> int:
 def _held(storage: Storage) -> bool | None:
     """Whether a process makes the run: its lock is held, or its lease renewed; None: that cannot be told here."""
     if not storage.local:
-        lease = storage.fs.get_file_info(storage.path("lease"))
+        try:
+            lease = persistently(storage.folder, lambda: storage.fs.get_file_info(storage.path(LEASE_NAME)))
+        except StorageError:
+            return None
         return bool(lease.is_file and lease.mtime and time.time() - lease.mtime.timestamp() < 60)
     import fcntl
 

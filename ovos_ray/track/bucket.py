@@ -14,7 +14,7 @@ from pathlib import Path
 from pyarrow import fs
 
 from ovos_ray.errors import TrackingError
-from ovos_ray.storage import Storage
+from ovos_ray.storage import Storage, persistently
 from ovos_ray.track.leftovers import Unsent, sync
 from ovos_ray.track.sink import Sink
 from ovos_ray.track.spool import find_spools
@@ -33,7 +33,7 @@ def finish_and_keep(sink: Sink, storage: Storage, status: str = "FINISHED") -> b
     done = sink.finish(status)
     folder = sink.spool_folder
     if not done and folder is not None and not storage.local:
-        fs.copy_files(str(folder), storage.path(_FOLDER, folder.name), fs.LocalFileSystem(), storage.fs)
+        _copy(storage, str(folder), storage.path(_FOLDER, folder.name), fs.LocalFileSystem(), storage.fs)
     return done
 
 
@@ -49,8 +49,10 @@ def sync_bucket(
 
     Raises:
         TrackingError: There is no such folder, or a key in it leads elsewhere.
+        StorageError: The bucket cannot be reached.
     """
-    found = storage.fs.get_file_info(fs.FileSelector(storage.root, recursive=True, allow_not_found=True))
+    below = fs.FileSelector(storage.root, recursive=True, allow_not_found=True)
+    found = persistently(storage.folder, lambda: storage.fs.get_file_info(below))
     if not found:
         raise TrackingError(f"{storage.folder} is absent or empty", "give the storage of the runs")
     for info in found:
@@ -68,11 +70,15 @@ def sync_bucket(
             # Numbered: spools of different runs may be named alike. `files` may be empty, which buckets do not keep.
             target = here / f"{number}" / posixpath.basename(path)
             (target / "files").mkdir(parents=True)
-            fs.copy_files(path, str(target), storage.fs, fs.LocalFileSystem())
+            _copy(storage, path, str(target), storage.fs, fs.LocalFileSystem())
         left = sync(here, tracking_uri=tracking_uri, confirm=confirm)
         unsent = {(entry.experiment, entry.run_key) for entry in left}
         for number, path in enumerate(spools):
             for spool in find_spools(here / f"{number}")[0]:
                 if (spool.identity.experiment, spool.identity.run_key) not in unsent:
-                    storage.fs.delete_dir(path)
+                    storage.remove_folder(path[len(storage.root) :].strip("/"))
     return left
+
+
+def _copy(storage: Storage, source: str, target: str, there: fs.FileSystem, here: fs.FileSystem) -> None:
+    persistently(storage.folder, lambda: fs.copy_files(source, target, there, here))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from faulty_s3 import Server, serving, upload
+from pyarrow import fs
 from tiny_study import make_dataset
 from tracked import history, the_run
 
@@ -246,10 +247,43 @@ def test_a_bucket_that_is_gone_is_named_and_the_data_is_not_blamed(
     assert reader.read(reader.index.videos[0].name, [0]) == expected
 
 
+class FailsOnce:
+    """A bucket's file system whose every kind of request fails the first time, and not again."""
+
+    def __init__(self, filesystem: fs.FileSystem) -> None:
+        self.filesystem, self.failed = filesystem, set[str]()
+
+    def __getattr__(self, name: str) -> Any:
+        def request(*arguments: Any) -> Any:
+            self.fail(name)
+            return getattr(self.filesystem, name)(*arguments)
+
+        return request
+
+    def fail(self, name: str) -> None:
+        if name not in self.failed:
+            self.failed.add(name)
+            raise OSError("AWS Error NETWORK_CONNECTION: Timeout was reached")
+
+
 def test_records_that_were_not_sent_outlive_the_machine_and_are_sent_from_another(
     bucket: str, store: str, client: Any, tmp_path: Path, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink_module, "_PATIENCE_WHEN_AWAY_S", 0.5)
+    copy_files, failing = fs.copy_files, list[FailsOnce]()
+
+    def copy(source: str, target: str, *filesystems: Any) -> None:
+        for one in filesystems:
+            if isinstance(one, FailsOnce):
+                one.fail("copy_files")
+        copy_files(source, target, *(getattr(one, "filesystem", one) for one in filesystems))
+
+    def failing_once(place: Storage) -> Storage:
+        place.fs = FailsOnce(place.fs)
+        failing.append(place.fs)
+        return place
+
+    monkeypatch.setattr(fs, "copy_files", copy)
     storage = Storage(bucket) / "away" / "study"
     runs = {"sweep": None, "one": "sweep", "two": "sweep"}
     for name, parent in runs.items():
@@ -259,11 +293,12 @@ def test_records_that_were_not_sent_outlive_the_machine_and_are_sent_from_anothe
         sink.log_metrics({"a": 1.0}, 1)
         sink.log_artifact(b"text", "note.txt")
         sink.flush(0.5)
-        assert not finish_and_keep(sink, storage / name)
+        assert not finish_and_keep(sink, failing_once(storage / name))
     shutil.rmtree(tmp_path / "node")
 
     assert not client.get_experiment_by_name("bucket")
-    assert sync_bucket(Storage(bucket) / "away") == []
+    assert sync_bucket(failing_once(Storage(bucket) / "away")) == []
+    assert [one.failed for one in failing] == [{"copy_files"}] * 3 + [{"get_file_info", "copy_files", "delete_dir"}]
     parent = the_run(client, "bucket", "sweep")
     for name in ("one", "two"):
         run = the_run(client, "bucket", name)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_study import make_dataset, tiny_config
@@ -18,6 +20,7 @@ from ovos_ray.errors import ConfigError, DataError
 from ovos_ray.io import exclusive
 from ovos_ray.run.here import fit_here
 from ovos_ray.storage import Storage
+from ovos_ray.study import status
 from ovos_ray.study.expand import expand
 from ovos_ray.study.run_study import run_study
 from ovos_ray.study.space import SearchSpace
@@ -83,6 +86,30 @@ def test_every_state_and_sum_is_what_the_files_say(tmp_path: Path) -> None:
     assert status.hours == {"GPU": pytest.approx(2 * 2770 / 3600), "CPU": 0.0}
     # One at a time: 80 s, 70 s, and 100 steps of one that has not begun, at the mean of 1 s a step
     assert status.left_s == pytest.approx(80 + 70 + 100)
+
+
+def test_a_bucket_that_fails_once_is_asked_again_and_one_that_is_away_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, asked = Storage(str(tmp_path)), list[str]()
+    real = place.fs
+
+    class Bucket:
+        fails = 1
+
+        def get_file_info(self, path: str) -> Any:
+            asked.append(path)
+            if len(asked) <= self.fails:
+                raise OSError(errno.ECONNRESET, "Connection reset by peer")
+            return real.get_file_info(path)
+
+    place.put(b"somebody", "lease")
+    place.local, place.fs = False, Bucket()
+    monkeypatch.setattr("ovos_ray.storage.PATIENCE_S", 1.0)
+    assert status._held(place) is True
+    assert len(asked) == 2
+    Bucket.fails = 10_000
+    assert status._held(place) is None
 
 
 def test_without_a_lock_that_is_held_nothing_runs(tmp_path: Path) -> None:
