@@ -11,25 +11,24 @@ import fnmatch
 import hashlib
 import os
 import pickle
-import shutil
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
-
-from pyarrow import fs
 
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.shards.index import INDEX_NAME, LabelBudget, ShardFile, ShardIndex, content_digest
 from ovos_ray.data.shards.video_table import VideoTable
 from ovos_ray.errors import DataError, StorageError
-from ovos_ray.io import exclusive, make_folder, restore_folder, whole_folder
+from ovos_ray.io import restore_folder, whole_folder
+from ovos_ray.lease import Lease
 from ovos_ray.packing.label_choice import LabelFrame, Labels, check_choice, kind_of, named_videos
 from ovos_ray.packing.parts import RECORDS, Options, Part, Runner, in_processes, make_part, read_record
-from ovos_ray.paths import MARKER, require_replaceable, write_marker
-from ovos_ray.storage import Storage, persistently
+from ovos_ray.packing.place import OURS, beside, files_in, place_of, workplace
+from ovos_ray.paths import require_replaceable
+from ovos_ray.storage import Storage
 
 __all__ = ["LabelFrame", "Labels", "Progress", "pack"]
 
@@ -37,7 +36,7 @@ Progress: TypeAlias = Callable[[int, int], None]
 _Group: TypeAlias = tuple[tuple[str, ...], str]
 """The videos of a part, and a digest of their files."""
 
-_KIND, _UNFINISHED = "shards", "unfinished shards"
+_KIND = "shards"
 _UNMARKED = (INDEX_NAME, "frames-*.parquet")  # what shards of version 0.1 are known by
 _ROWS_PER_GROUP = 4
 _SHARD_BYTES = 256 * 2**20
@@ -101,7 +100,7 @@ def pack(
     stated = [source.description.name, split, labels, shortest_side, str(label_frame), rows_per_group, shard_bytes]
     stated += [str(sorted(colours.items()))] if (colours := source.description.colours) else []
     groups, source_digest = _grouped(source, split, names, stated, shard_bytes)
-    final = _storage(out)
+    final = place_of(out)
     if (done := _room_for(final, source_digest, overwrite=overwrite)) is not None:
         return done
 
@@ -110,10 +109,12 @@ def pack(
     if runner is None and num_workers > 1:
         runner = partial(in_processes, num_workers=num_workers)
     try:
-        with _workplace(final) as place:
+        with workplace(final) as (place, lease):
+            if not place.local and (done := _room_for(final, source_digest, overwrite=overwrite)) is not None:
+                return done  # made by whom this one waited for
             parts = _parts(source, groups, options, place, threads)
-            _raise(_made(parts, runner, len(names), progress), source)
-            _publish(_index(parts, source, options, source_digest, place), place, final)
+            _raise(_made(parts, runner, len(names), progress, lease), source)
+            _publish(_index(parts, source, options, source_digest, place), place, final, lease)
     except StorageError:
         raise
     except OSError as error:
@@ -130,14 +131,14 @@ def _room_for(final: Storage, source_digest: str, *, overwrite: bool) -> ShardIn
     if not final.local:
         if not overwrite and (done := _already_packed(final, source_digest)) is not None:
             return done
-        if INDEX_NAME in (there := _files(final)) and not fnmatch.filter(there, "frames-*.parquet"):
+        if INDEX_NAME in (there := files_in(final)) and not fnmatch.filter(there, "frames-*.parquet"):
             raise DataError(f"{final.folder}: its {INDEX_NAME} is not one of shards", "give another --out")
         return None
     target = Path(final.root).resolve()
     restore_folder(target, _KIND, *_UNMARKED)
     if not overwrite and (done := _already_packed(final, source_digest)) is not None:
-        if _beside(final).exists():
-            with suppress(DataError, OSError), _workplace(final):
+        if beside(final).exists():
+            with suppress(DataError, OSError), workplace(final):
                 pass  # what a killed process has left is cleared
         return done
     require_replaceable(target, _KIND, *_UNMARKED)
@@ -191,7 +192,7 @@ def _index(
     return index
 
 
-def _publish(index: ShardIndex, place: Storage, final: Storage) -> None:
+def _publish(index: ShardIndex, place: Storage, final: Storage, lease: Lease) -> None:
     """Lets the shards appear as a whole."""
     if final.local:
         with whole_folder(final.root, _KIND, *_UNMARKED) as folder:
@@ -199,19 +200,23 @@ def _publish(index: ShardIndex, place: Storage, final: Storage) -> None:
                 os.rename(place.path(file.name), folder / file.name)
             index.save(Storage(str(folder)))
         return
+    lease.look()
     index.save(final)
     final.remove_folder(RECORDS)
-    for name in _files(final) - {index.table_name, *(file.name for file in index.files)}:
-        if fnmatch.fnmatchcase(name, "frames-?????-*.parquet") or fnmatch.fnmatchcase(name, "videos-*.parquet"):
+    for name in files_in(final) - {INDEX_NAME, index.table_name, *(file.name for file in index.files)}:
+        if OURS.fullmatch(name):
             final.remove(name)
 
 
-def _made(parts: Sequence[Part], runner: Runner | None, total: int, progress: Progress | None) -> list[str]:
+def _made(
+    parts: Sequence[Part], runner: Runner | None, total: int, progress: Progress | None, lease: Lease
+) -> list[str]:
     """Makes all parts; returns what is wrong, in the order of the videos."""
     done, problems = 0, dict[int, list[str]]()
 
     def tell(count: int = 1) -> None:
         nonlocal done
+        lease.check()
         done += count
         if progress is not None:
             progress(done, total)
@@ -279,49 +284,10 @@ def _grouped(
     return groups, whole.hexdigest()
 
 
-def _storage(out: str | Path) -> Storage:
-    text = str(out).removeprefix("file://")
-    return Storage(text if "://" in text else str(Path(text).expanduser().absolute()))
-
-
-@contextmanager
-def _workplace(final: Storage) -> Iterator[Storage]:
-    """Yields where parts are made: the bucket itself, or a hidden folder beside the one that is to be."""
-    if not final.local:
-        yield final
-        return
-    target, folder = Path(final.root).resolve(), _beside(final)
-    require_replaceable(folder, _UNFINISHED)
-    make_folder(folder)
-    write_marker(folder / MARKER, _UNFINISHED)
-
-    def refuse(who: str) -> None:
-        raise DataError(f"{target}: {who} is packing it", "wait until it has finished, or stop it; its files are kept")
-
-    with exclusive(folder / "lock", refuse):
-        finished = False
-        try:
-            yield Storage(str(folder))
-            finished = True
-        finally:
-            if finished or not (folder / RECORDS).is_dir():
-                shutil.rmtree(folder, ignore_errors=True)
-
-
-def _beside(final: Storage) -> Path:
-    target = Path(final.root).resolve()
-    return target.with_name(f".{target.name}.packing")
-
-
-def _files(storage: Storage) -> set[str]:
-    below = fs.FileSelector(storage.root, allow_not_found=True)
-    return {info.base_name for info in persistently(storage.folder, lambda: storage.fs.get_file_info(below))}
-
-
 def _already_packed(final: Storage, source_digest: str) -> ShardIndex | None:
     """The index of a folder if it holds just this; None if there is nothing yet, or part of it."""
-    names = _files(final)
-    if not names - {RECORDS} or (INDEX_NAME not in names and RECORDS in names):
+    names = files_in(final)
+    if INDEX_NAME not in names and (RECORDS in names or all(map(OURS.fullmatch, names))):
         return None
     if INDEX_NAME not in names:
         raise DataError(f"{final.folder}: exists and holds no shards", "give another folder with --out")

@@ -17,13 +17,15 @@ from processes import answers, free_port, wait_for
 from pyarrow import fs
 from typer.testing import CliRunner
 
+from ovos_ray import lease
 from ovos_ray.cli.app import app
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.verify import verify
-from ovos_ray.errors import DataError, ResourceError
+from ovos_ray.errors import DataError, HeldError, ResourceError
 from ovos_ray.packing.pack import pack
 from ovos_ray.packing.parts import Part, in_processes, make_part
+from ovos_ray.storage import Storage
 
 
 @pytest.fixture
@@ -243,6 +245,39 @@ def test_a_bucket_is_packed_straight_resumed_and_replaced(davis: DatasetFolder, 
     assert _objects(f"{bucket}/project") == ["index.json"]
     command = ["verify", uri]
     assert "every row is good" in CliRunner().invoke(app, command, catch_exceptions=False).output
+
+
+@pytest.mark.slow
+def test_a_second_pack_into_the_same_bucket_is_refused_and_one_that_lost_it_publishes_nothing(
+    davis: DatasetFolder, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "_BEAT_S", 0.05)
+    monkeypatch.setattr(lease, "_SILENT_S", 0.4)
+    uri, problems = f"{bucket}/shared", list[str]()
+    for left in ("frames-00007-0123abcd.parquet.89abcdef.tmp", "index.json.89abcdef.tmp", "thesis.parquet.tmp"):
+        Storage(uri).write(b"left", left)
+
+    def second(done: int, total: int) -> None:
+        if done == 1:
+            with pytest.raises(DataError, match=f"process {os.getpid()} .* is packing it") as error:
+                pack(davis, uri, labels="all", overwrite=True, shard_bytes=1)
+            problems.append(str(error.value))
+
+    index = pack(davis, uri, overwrite=True, shard_bytes=1, progress=second)
+    assert len(problems) == 1
+    assert verify(uri) == []
+    assert _objects(uri) == sorted(["index.json", "thesis.parquet.tmp", *(file.name for file in index.files)])
+
+    monkeypatch.setattr(lease, "_BEAT_S", 60.0)  # no beat comes between
+
+    def taken_over(done: int, total: int) -> None:
+        if done == total:
+            Storage(uri).write(b"process 1 on another\ntoken\n0\n", "lease")
+
+    with pytest.raises(HeldError, match="taken over by process 1 on another"):
+        pack(davis, uri, labels="all", overwrite=True, shard_bytes=1, progress=taken_over)
+    assert ShardIndex.load(uri) == index
+    assert Storage(uri).read("lease").startswith(b"process 1 on another"), "it is not one's own"
 
 
 def test_the_lock_is_free_again_after_a_failure(davis: DatasetFolder, tmp_path: Path) -> None:
