@@ -11,7 +11,7 @@ from ray import tune
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest
 from ovos_ray.on_ray.causes import post_restart, unwrapped, was_killed
-from ovos_ray.on_ray.trial import request_of
+from ovos_ray.on_ray.trial import HELD, request_of
 from ovos_ray.on_ray.workers import free_processors
 from ovos_ray.run.failure import forget_failure, mark_failed
 from ovos_ray.run.labels import labels_of_run
@@ -46,6 +46,8 @@ class TrialEnds(tune.Callback):  # type: ignore[misc]  # ray is untyped
         """Called by Tune when a trial has ended, by itself or not."""
         request = request_of(trial.config, self._requests)
         last = trial.last_result or {}
+        if HELD in last:
+            return
         steps = request.config.stop_step
         folder = RunFolder.of(request.config)
         if not 0 < last.get("step", 0) < steps or folder.result() is not None or folder.storage.exists("failure.json"):

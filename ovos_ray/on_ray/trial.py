@@ -12,6 +12,7 @@ from ray import tune
 from ray.exceptions import RayError
 
 from ovos_ray.config import override
+from ovos_ray.errors import HeldError
 from ovos_ray.on_ray.causes import lasting_cause, own_cause
 from ovos_ray.on_ray.fit import fit
 from ovos_ray.on_ray.one_process import train_in_this_process
@@ -21,8 +22,10 @@ from ovos_ray.run.failure import forget_failure, mark_failed, note_failure
 from ovos_ray.run.prepare import make_run
 from ovos_ray.run.request import RunRequest
 
-__all__ = ["request_of", "resources_of", "run_trial"]
+__all__ = ["HELD", "request_of", "resources_of", "run_trial"]
 
+HELD = "held by another process"
+"""What a trial reports last whose run another process makes."""
 _DRIVER_BYTES = 2**20
 """Ray has no group of processes that holds nothing."""
 
@@ -68,7 +71,7 @@ def run_trial(parameters: dict[str, Any], *, requests: Mapping[str, RunRequest])
         if (cause := lasting_cause(error)) is None:
             note_failure(request.config, error)
             raise
-        mark_failed(request, cause)  # trying again would not mend it; raised, Tune would
+        _end_failed(request, cause)  # trying again would not mend it; raised, Tune would
 
 
 def _run_on_workers(request: RunRequest) -> None:
@@ -84,4 +87,10 @@ def _run_on_workers(request: RunRequest) -> None:
         if isinstance(cause, RayError):
             note_failure(request.config, cause)
             raise
-        mark_failed(request, cause)
+        _end_failed(request, cause)
+
+
+def _end_failed(request: RunRequest, cause: BaseException) -> None:
+    mark_failed(request, cause)
+    if isinstance(cause, HeldError):  # its folder is another's: who hears of its end must write no result there
+        tune.report({"step": 0.0, HELD: True})

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -232,6 +233,37 @@ def test_a_run_whose_folder_is_anothers_ends_at_its_next_step(shards: Path, tmp_
     folder = RunFolder.of(config)
     assert folder.result() is None
     assert (folder.checkpoints().latest() or 0) <= 3
+
+
+def test_a_trial_whose_run_is_anothers_leaves_no_word_in_its_folder(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovos_ray.on_ray import stopping, trial
+
+    config = config_of(shards, tmp_path)
+    requests, reports = {"a": RunRequest(config, "study", "a")}, list[dict[str, Any]]()
+
+    def taken_over(*_: Any, **__: Any) -> None:
+        trial.tune.report({"step": 4.0, "val/jf": 50.0})
+        raise HeldError("taken over")
+
+    monkeypatch.setattr(trial, "make_run", taken_over)
+    monkeypatch.setattr(trial.tune, "report", reports.append)
+    trial.run_trial({"trial": "a"}, requests=requests)
+
+    class Ended:
+        config = MappingProxyType({"trial": "a"})
+        last_result = reports[-1]
+
+    ends = stopping.TrialEnds(requests)
+    ends.on_trial_complete(0, [], Ended)
+    ends.wait()
+    assert not [path for path in tmp_path.rglob("*.json") if path.is_relative_to(tmp_path / "run")]
+    Ended.last_result = reports[0]
+    ends = stopping.TrialEnds(requests)
+    ends.on_trial_complete(0, [], Ended)
+    ends.wait()
+    assert RunFolder.of(config).result() is not None, "the control: a scheduler has stopped it"
 
 
 @pytest.mark.slow
