@@ -39,7 +39,7 @@ TINY = {
 }  # fmt: skip
 FULL = {
     "networks": ["xmem", "stcn", "cutie-base"], "side": 384, "clip_length": 8, "batch_size": 4, "repeats": 5,
-    "back_to_back": 10, "rounds": 3, "warm_up": 2, "steps": 90, "steps_of_two": 60,
+    "back_to_back": 8, "rounds": 3, "warm_up": 2, "steps": 90, "steps_of_two": 60,
     "frame": (480, 854), "num_frames": 12,
     "inference": ["cutie-base", "cutie-small", "xmem", "stcn"], "frames_timed": 60,
     "network": "xmem", "crop": 384, "run_batch": 4, "share": 1.0, "trial_steps": 40, "run_clip": 8,
