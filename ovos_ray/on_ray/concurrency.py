@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from ovos_ray.config import TrainConfig
+from ovos_ray.on_ray.room import is_free
 from ovos_ray.on_ray.stall import cluster_state
 from ovos_ray.on_ray.trial import request_of
 from ovos_ray.on_ray.workers import holds_processors
@@ -98,11 +99,14 @@ class SaysWhenNoneRuns(tune.Callback):  # type: ignore[misc]  # ray is untyped
             self._say(f"waiting for room for {len(waiting)} trials, of which none runs: {cluster_state()}")
 
     def _runs(self, trial: Any) -> bool:
-        """Whether a trial has what it needs; of several workers, Tune knows the process alone that drives them."""
+        """Whether a trial has what it needs, or only has to take it.
+
+        Of a trial of several workers, Tune knows the process alone that drives them.
+        """
         if trial.status != "RUNNING":
             return False
         config = request_of(trial.config, self._requests).config
-        return config.train.num_workers == 1 or holds_processors(RunFolder.of(config))
+        return config.train.num_workers == 1 or is_free(config) or holds_processors(RunFolder.of(config))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as above

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import ray
 
@@ -14,8 +15,20 @@ from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resources import check_fits
 from ovos_ray.run.resume import marked_step
 
-__all__ = ["await_room", "check_room", "patience_s", "processors", "say_what_is_held", "this_node"]
+__all__ = [
+    "await_nodes",
+    "await_room",
+    "check_room",
+    "head_node",
+    "is_free",
+    "patience_s",
+    "processors",
+    "say_what_is_held",
+    "this_node",
+]
 
+_HEAD = "node:__internal_head__"
+"""What the head alone has, by Ray's documentation."""
 _POLL_S = 2.0
 
 
@@ -44,11 +57,33 @@ def await_room(config: ExperimentConfig, *, wait_s: float = 0.0, say: Callable[[
     Raises:
         ResourceError: There is no room, or was none in that time; the message shows the arithmetic.
     """
+    asked = [processors(config)] * config.train.fewest_workers
+    await_nodes(lambda: check_room(config), asked, wait_s=wait_s, say=say)
+
+
+def await_nodes(
+    check: Callable[[], None],
+    bundles: list[dict[str, float]],
+    *,
+    wait_s: float = 0.0,
+    say: Callable[[str], None] | None = None,
+) -> None:
+    """Checks that a cluster has something; where it may grow, asks it to and waits; see `await_room`.
+
+    Args:
+        check: Raises a `ResourceError` as long as it has not.
+        bundles: What an autoscaler is asked for.
+        wait_s: See `await_room`.
+        say: See `await_room`.
+
+    Raises:
+        ResourceError: What `check` raises at the end.
+    """
     deadline, asked = time.monotonic() + wait_s, False
     try:
         while True:
             try:
-                check_room(config)
+                check()
             except ResourceError as error:
                 if time.monotonic() >= deadline:
                     raise
@@ -57,7 +92,7 @@ def await_room(config: ExperimentConfig, *, wait_s: float = 0.0, say: Callable[[
             else:
                 return
             # Again and again: a cluster keeps one request, the last, and Ray Train makes some for runs that go on.
-            _ask_for([processors(config)] * config.train.fewest_workers)
+            _ask_for(bundles)
             asked = True
             time.sleep(_POLL_S)
     finally:
@@ -80,14 +115,25 @@ def check_room(config: ExperimentConfig) -> None:
     check_fits(config.train, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
+def is_free(config: ExperimentConfig) -> bool:
+    """Whether nobody holds, on the nodes that live, what the workers of a run need."""
+    free, workers = ray.available_resources(), config.train.fewest_workers
+    return all(free.get(name, 0) >= workers * number for name, number in processors(config).items())
+
+
 def say_what_is_held(request: RunRequest) -> None:
     """Tells the watcher of a run that is about to start what it has to wait for, if others hold it or it is gone."""
-    workers, free = request.config.train.fewest_workers, ray.available_resources()
-    have = processors(request.config)
-    if any(free.get(name, 0) < workers * number for name, number in have.items()):
-        asked = " and ".join(f"{number:g} {name}" for name, number in have.items())
+    config = request.config
+    if not is_free(config):
+        asked = " and ".join(f"{number:g} {name}" for name, number in processors(config).items())
+        workers = config.train.fewest_workers
         each = "" if workers == 1 else f" for each of {workers} workers"
-        request.post(marked_step(request.config), event=f"waiting until {asked}{each} are free")
+        request.post(marked_step(config), event=f"waiting until {asked}{each} are free")
+
+
+def head_node() -> Mapping[str, Any]:
+    """Returns what Ray says of the cluster's head: its `NodeID`, its `Resources`; nothing where it is not named."""
+    return next((node for node in ray.nodes() if node["Alive"] and _HEAD in node["Resources"]), {})
 
 
 def this_node() -> dict[str, float]:

@@ -17,10 +17,11 @@ from ovos_ray.on_ray.causes import lasting_cause, own_cause
 from ovos_ray.on_ray.fit import fit
 from ovos_ray.on_ray.one_process import train_in_this_process
 from ovos_ray.on_ray.private import trial_is_being_stopped
-from ovos_ray.on_ray.room import processors
+from ovos_ray.on_ray.room import head_node, processors
 from ovos_ray.run.failure import forget_failure, mark_failed, note_failure
 from ovos_ray.run.prepare import make_run
 from ovos_ray.run.request import RunRequest
+from ovos_ray.run.resources import workers_that_fit
 
 __all__ = ["HELD", "request_of", "resources_of", "run_trial"]
 
@@ -41,11 +42,15 @@ def resources_of(parameters: Mapping[str, Any], *, requests: Mapping[str, RunReq
     """Returns what the process of a trial holds: the processors of its one worker, or next to nothing beside several.
 
     Of a trial on several workers the process only drives them: a part of a CPU, however small, would be missing where
-    its workers need all that there are.
+    its workers need all that there are. It and Train's controller, which goes with it, stay off a head that has no room
+    for a worker either.
     """
     config = requests[parameters["trial"]].config
     if config.train.num_workers > 1:
-        return tune.PlacementGroupFactory([{"memory": _DRIVER_BYTES}])
+        head = head_node()
+        kept_free = workers_that_fit(config.train, head.get("Resources", {})) == 0
+        labels = {"bundle_label_selector": [{"ray.io/node-id": f"!{head['NodeID']}"}]} if head and kept_free else {}
+        return tune.PlacementGroupFactory([{"memory": _DRIVER_BYTES}], **labels)
     held = processors(config)
     return tune.PlacementGroupFactory([{**held, "CPU": held["CPU"] or 0.01}])
 

@@ -100,7 +100,8 @@ def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(
         step(at_s, states)
     assert told == [f"waiting for room for {n} trials, of which none runs: 1 of 2 nodes live" for n in (2, 1)]
 
-    groups: dict[str, dict[str, str]] = {}
+    groups, free = dict[str, dict[str, str]](), {"CPU": 0.5}
+    monkeypatch.setattr(room.ray, "available_resources", lambda: free)
     monkeypatch.setattr("ovos_ray.on_ray.workers.ray.util.placement_group_table", lambda: groups)
     folder = RunFolder.of(requests["two"].config)
     step(399, "RUNNING")
@@ -115,6 +116,12 @@ def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(
     assert len(told) == 3
     step(661, "RUNNING PENDING", "two")
     assert len(told) == 4, "their node was lost"
+    free["CPU"] = 1.0
+    step(700, "RUNNING PENDING", "two")
+    step(800, "RUNNING PENDING", "two")
+    free["CPU"] = 0.5
+    step(801, "RUNNING PENDING", "two")
+    assert len(told) == 4, "they were about to start"
 
 
 def slow(*waits_s: float) -> Iterator[int]:
@@ -192,14 +199,25 @@ def request(shards: Path, root: Path, **changes: Any) -> RunRequest:
     return RunRequest(config, "study", config.name)
 
 
-def test_what_drives_a_trial_takes_no_cpu_from_its_workers(shards: Path, tmp_path: Path) -> None:
-    def held(**changes: Any) -> dict[str, float]:
-        return dict(
-            resources_of({"trial": "a"}, requests={"a": request(shards, tmp_path, **changes)}).required_resources
-        )
+def test_what_drives_a_trial_takes_no_cpu_from_its_workers_and_nothing_of_a_head_without_room_for_one(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = {"NodeID": "ab12", "Alive": True, "Resources": {"CPU": 4.0, "node:__internal_head__": 1.0}}
+    before = head | {"NodeID": "cd34", "Alive": False}
+    monkeypatch.setattr(room.ray, "nodes", lambda: [before, {"NodeID": "ef56", "Alive": True, "Resources": {}}, head])
 
-    assert held(**{"train.num_workers": 2, "train.cpus_per_worker": 4}).get("CPU", 0) == 0
-    assert held(**{"train.cpus_per_worker": 4})["CPU"] == 4
+    monkeypatch.setattr("ray.tune.execution.placement_groups.placement_group", lambda *bundles, **where: where)
+
+    def held(**changes: Any) -> tuple[float, Any]:
+        factory = resources_of({"trial": "a"}, requests={"a": request(shards, tmp_path, **changes)})
+        return factory.required_resources.get("CPU", 0), factory().get("bundle_label_selector")
+
+    off_head = [{"ray.io/node-id": "!ab12"}]
+    assert held(**{"train.num_workers": 2, "train.cpus_per_worker": 4}) == (0, None), "a worker may be there as well"
+    assert held(**{"train.num_workers": 2, "train.cpus_per_worker": 5}) == (0, off_head)
+    assert held(**{"train.cpus_per_worker": 4}) == (4, None)
+    head["Resources"] = {"node:__internal_head__": 1.0}
+    assert held(**{"train.num_workers": 2, "train.cpus_per_worker": 4}) == (0, off_head)
 
 
 def test_a_trial_of_several_workers_waits_for_nodes_that_have_gone(
