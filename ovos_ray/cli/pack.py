@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ovos_ray.cli.console import console, counted, progress_bar
-from ovos_ray.cli.options import LAYOUTS
+from ovos_ray.cli.options import LAYOUTS, WaitForNodes
 from ovos_ray.errors import ConfigError
 from ovos_ray.io import read_json
 
@@ -54,6 +54,7 @@ def pack(
         typer.Option(min=1, help="Shard files made at a time, by processes, or tasks of the cluster of RAY_ADDRESS."),
     ] = 1,
     overwrite: Annotated[bool, typer.Option(help="Replace another dataset at --out.")] = False,
+    wait_for_nodes: WaitForNodes = 15.0,
 ) -> None:
     """Packs a dataset folder into Parquet shards with an index. After a kill, the same command goes on."""
     from ovos_ray.data.folders.drawn_masks import read_colours
@@ -74,8 +75,9 @@ def pack(
     runner = None
     if num_workers > 1 and "RAY_ADDRESS" in os.environ:
         from ovos_ray.on_ray.packing import on_cluster
+        from ovos_ray.on_ray.room import patience_s
 
-        runner = partial(on_cluster, num_workers=num_workers)
+        runner = partial(on_cluster, num_workers=num_workers, wait_s=patience_s(wait_for_nodes), say=console.print)
     began = time.perf_counter()
     with progress_bar() as bar:
         task = bar.add_task(f"packing {source.description.name} {split}", total=None)

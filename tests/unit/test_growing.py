@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,9 @@ from runs import config_of
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.errors import ResourceError
-from ovos_ray.on_ray import concurrency, leaving, room, stall, workers
+from ovos_ray.on_ray import concurrency, leaving, packing, room, stall, workers
 from ovos_ray.on_ray.trial import resources_of, run_trial
+from ovos_ray.packing.parts import Part
 from ovos_ray.run.failure import noted_failure
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
@@ -70,6 +72,22 @@ def test_nodes_are_asked_for_as_long_as_they_are_waited_for_and_no_longer(monkey
         room.await_room(config, say=told.append)
     assert len(asked) == 4
     assert len(told) == 1
+
+
+def test_packing_waits_for_its_first_node_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, told = list[list[dict[str, float]]](), list[str]()
+    part = Part(0, "frames-00000.parquet", b"", {}, (), "", "", 1)
+    monkeypatch.setattr(packing, "ray_session", lambda verbose: nullcontext())
+    monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
+    monkeypatch.setattr(room, "_POLL_S", 0.01)
+    monkeypatch.setattr(room.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 0.0}}])
+    with pytest.raises(ResourceError, match="no node of the cluster has one") as error:
+        next(packing.on_cluster([part], 2, wait_s=0.06, say=told.append))
+    assert "--wait-for-nodes" in (error.value.remedy or "")
+    assert told == ["waiting up to 0.001 min for nodes: packing takes one CPU a task, no node of the cluster has one"]
+    assert asked[0] == [{"CPU": 1.0}]
+    assert asked[-1] == []
+    assert list(packing.on_cluster([], 2)) == [], "nothing is to be made"
 
 
 def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(
