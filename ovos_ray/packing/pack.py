@@ -202,6 +202,7 @@ def _publish(index: ShardIndex, place: Storage, final: Storage, lease: Lease) ->
         return
     lease.look()
     index.save(final)
+    lease.look()  # what is removed must not be what another one has just written
     final.remove_folder(RECORDS)
     for name in files_in(final) - {INDEX_NAME, index.table_name, *(file.name for file in index.files)}:
         if OURS.fullmatch(name):
