@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError
 
 from ovos_ray.config import override
 from ovos_ray.errors import HeldError
-from ovos_ray.on_ray.causes import lasting_cause, own_cause
+from ovos_ray.on_ray.causes import lasting_cause, own_cause, was_killed
 from ovos_ray.on_ray.fit import fit
 from ovos_ray.on_ray.one_process import train_in_this_process
 from ovos_ray.on_ray.private import trial_is_being_stopped
@@ -29,6 +30,8 @@ HELD = "held by another process"
 """What a trial reports last whose run another process makes."""
 _DRIVER_BYTES = 2**20
 """Ray has no group of processes that holds nothing."""
+_LAST_MOMENT_S = 10.0
+"""A process whose node is lost ends within five seconds, and must not judge before what it has seen end there."""
 
 
 def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> RunRequest:
@@ -86,12 +89,16 @@ def _run_on_workers(request: RunRequest) -> None:
         # Nodes that have gone since the study began come back, or they do not: that is no fault of the trial.
         fit(request, callbacks=[TuneReportCallback()], wait_s=None)
     except Exception as error:
-        if trial_is_being_stopped():  # its workers are taken from under it; `stopping.py` writes down where it stood
-            return
+        for pause_s in (0.0, _LAST_MOMENT_S if was_killed(error) else 0.0):
+            time.sleep(pause_s)
+            if trial_is_being_stopped():  # its workers are taken from it; `stopping.py` writes down where it stood
+                return
         cause = own_cause(error) or error
+        if isinstance(error.__cause__, RayActorError):
+            cause = error.__cause__  # Train's controller has ended, and no worker too often
         if isinstance(cause, RayError):
             note_failure(request.config, cause)
-            raise
+            raise cause from None
         _end_failed(request, cause)
 
 

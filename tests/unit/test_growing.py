@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from processes import wait_for
+from ray.exceptions import ActorDiedError, RayActorError
 from ray.train import UserCallback
+from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from runs import config_of
 
@@ -238,8 +240,20 @@ def test_what_drives_a_trial_takes_no_cpu_from_its_workers_and_nothing_of_a_head
     assert held(**{"train.num_workers": 2, "train.cpus_per_worker": 4}) == (0, off_head)
 
 
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [
+        (None, None),
+        (ActorDiedError(), RayActorError),  # Train's controller: Tune starts the trial again
+        (WorkerGroupError("workers were lost", {0: ActorDiedError()}), ResourceError),
+    ],
+)
 def test_a_trial_of_several_workers_waits_for_nodes_that_have_gone(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ends: Exception | None,
+    expected: type[Exception] | None,
+    shards: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one, told = request(shards, tmp_path, **{"train.num_workers": 2, "train.cpus_per_worker": 1.0}), list[str]()
     one = dataclasses.replace(one, watcher=lambda record: told.append(record.get("event", "")))
@@ -252,6 +266,8 @@ def test_a_trial_of_several_workers_waits_for_nodes_that_have_gone(
             begun.append(settings["run_config"].name)
 
         def fit(self) -> None:
+            if ends is not None:
+                raise ends
             RunFolder.of(one.config).finish({"name": one.config.name})
 
     monkeypatch.setattr(workers, "TorchTrainer", Trainer)
@@ -259,7 +275,13 @@ def test_a_trial_of_several_workers_waits_for_nodes_that_have_gone(
     monkeypatch.setattr("ovos_ray.on_ray.trial.trial_is_being_stopped", lambda: False)
     monkeypatch.setattr(room.ray, "nodes", lambda: [{"Alive": True, "Resources": {"memory": 1e10}}])
     monkeypatch.setattr(room.ray, "available_resources", lambda: {"memory": 1e10})
-    run_trial({"trial": "a"}, requests={"a": one})
-    assert not noted_failure(one.config)
+    monkeypatch.setattr("ovos_ray.on_ray.trial._LAST_MOMENT_S", 0.0)
+    with pytest.raises(RayActorError) if expected is RayActorError else nullcontext():
+        run_trial({"trial": "a"}, requests={"a": one})
+    noted = noted_failure(one.config) or {"error": None}
+    assert noted["error"] == {None: None, RayActorError: "ActorDiedError", ResourceError: "ResourceError"}[expected]
+    assert any(event.startswith("failed: a training worker was killed") for event in told) == (
+        expected is ResourceError
+    )
     assert len(begun) == 1
     assert "waiting until 1 CPU for each of 2 workers are free" in told
