@@ -91,6 +91,7 @@ def pack(
     Raises:
         DataError: The source cannot be used as it is, or `out` is there and holds something else.
         ConfigError: The options contradict one another.
+        HeldError: Another process has taken the bucket's folder over.
         ResourceError: A process died.
         StorageError: The bucket cannot be reached.
     """
