@@ -8,10 +8,13 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
+from gates import Gates
+from lost_node_study import GATE
 from processes import RayHead, wait_for
 from tiny_study import make_dataset
 
@@ -21,7 +24,7 @@ _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "one-shot-one-shot-one-sho
 SUPPORT = REPOSITORY / "tests" / "support"
 
 
-def told_by(head: RayHead, root: Path, *command: str) -> tuple[str, int]:
+def told_by(head: RayHead, root: Path, *command: str, meanwhile: Callable[[], None] = lambda: None) -> tuple[str, int]:
     """Runs a command on the cluster; returns what it has told, and the most nodes that there were."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("RAY_A")}
     paths = {"PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY, SUPPORT)))}
@@ -40,6 +43,7 @@ def told_by(head: RayHead, root: Path, *command: str) -> tuple[str, int]:
 
         def ended() -> bool:
             nodes.append(head.num_nodes)
+            meanwhile()
             return running.poll() is not None
 
         try:
@@ -89,6 +93,24 @@ def test_runs_and_studies_start_nodes_and_give_them_back(tmp_path: Path) -> None
             assert sorted(seen[:3]) == [more, "starting", "starting"], events + told
             assert seen[3:] == ["finished", fewer, "finished"], events + told
             assert nodes == 2
+            wait_for(lambda: head.num_nodes == 0, 180)
+
+            gates = Gates(tmp_path / "gates", (GATE,))
+
+            def lose_the_node() -> None:
+                if not (gates.folder / "open").exists() and list(gates.folder.glob(f"*-{GATE}")):
+                    head.kill_nodes()
+                    gates.open()
+
+            command = [str(SUPPORT / "lost_node_study.py"), str(tmp_path)]
+            told, nodes = told_by(head, tmp_path, *command, meanwhile=lose_the_node)
+            events = (tmp_path / "lost-events").read_text()
+            assert len(list(gates.folder.glob(f"*-{GATE}"))) == 2, "one was lost there, the other came past"
+            assert "failed" not in events, events + told
+            assert len(list((tmp_path / "lost").glob("lost/*/result.json"))) == 2, events + told
+            assert re.findall(r"\bstarting|resuming at step [24]|finished", events) in (
+                ["starting", f"resuming at step {step}", "finished", "starting", "finished"] for step in (2, 4)
+            ), events
             wait_for(lambda: head.num_nodes == 0, 180)
         finally:
             head.stop()

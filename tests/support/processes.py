@@ -203,7 +203,8 @@ class RayHead:
             command += f" --autoscaling-config {scaling}"
             # Processes of one machine are told apart by the ids that their provider has given them.
             ids = dict.fromkeys(("RAY_CLOUD_INSTANCE_ID", "RAY_OVERRIDE_NODE_ID_FOR_TESTING"), _HEAD_ID)
-            environment = {**_AUTOSCALER, **ids, **environment}
+            here = {"PYTHONPATH": os.pathsep.join((str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")))}
+            environment = {**_AUTOSCALER, **ids, **here, **environment}
         self._log = folder.with_suffix(".log")
         with open(self._log, "wb") as log:
             self._process = subprocess.Popen(
@@ -218,11 +219,23 @@ class RayHead:
     @property
     def num_nodes(self) -> int:
         """How many nodes live beside the head, of those that its autoscaler has started."""
-        raylets = 0
+        return len(self._nodes())
+
+    def kill_nodes(self) -> None:
+        """Kills the raylets of all nodes but the head, and waits for the processes that end after them."""
+        raylets = self._nodes()
+        left = [process for raylet in raylets for process in raylet.children(recursive=True)]
+        for raylet in raylets:
+            raylet.kill()
+        psutil.wait_procs(left, timeout=60)
+
+    def _nodes(self) -> list[psutil.Process]:
+        found = []
         for process in self._family():
             with contextlib.suppress(psutil.NoSuchProcess):
-                raylets += process.name() == "raylet"
-        return raylets - 1
+                if process.name() == "raylet" and process.status() != psutil.STATUS_ZOMBIE:
+                    found += [process] if "--head" not in process.cmdline() else []
+        return found
 
     def _ready(self) -> bool:
         assert self._process.poll() is None, self._log.read_text()
@@ -260,14 +273,14 @@ def _growing(gcs_address: str, head_cpus: int, worker_cpus: int) -> dict[str, An
     The provider is named by its class: as `fake_multinode` it reads a file of defaults, which no wheel of Ray has.
     """
     no_commands = ("setup", "head_setup", "worker_setup", "initialization")
-    head, worker = {"CPU": head_cpus}, {"CPU": worker_cpus, "object_store_memory": 200 * 2**20}
+    head, worker = {"CPU": head_cpus}, {"CPU": worker_cpus, "object_store_memory": 200 * 2**20, "memory": 2**30}
     return {
         "cluster_name": "growing",
         "max_workers": 2,
         "idle_timeout_minutes": 0.25,
         "provider": {
             "type": "external",
-            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "module": "fake_nodes.FakeNodes",
             "gcs_address": gcs_address,
             "head_node_id": _HEAD_ID,
             "launch_multiple": True,
