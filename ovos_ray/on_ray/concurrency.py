@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from ovos_ray.config import TrainConfig
+from ovos_ray.errors import StorageError
 from ovos_ray.on_ray.room import is_free
 from ovos_ray.on_ray.stall import cluster_state
 from ovos_ray.on_ray.trial import request_of
@@ -106,7 +107,10 @@ class SaysWhenNoneRuns(tune.Callback):  # type: ignore[misc]  # ray is untyped
         if trial.status != "RUNNING":
             return False
         config = request_of(trial.config, self._requests).config
-        return config.train.num_workers == 1 or is_free(config) or holds_processors(RunFolder.of(config))
+        try:
+            return config.train.num_workers == 1 or is_free(config) or holds_processors(RunFolder.of(config))
+        except StorageError:  # a message is not worth a study
+            return True
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # as above

@@ -19,7 +19,7 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from runs import config_of
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
-from ovos_ray.errors import ResourceError
+from ovos_ray.errors import ResourceError, StorageError
 from ovos_ray.on_ray import concurrency, leaving, packing, room, stall, workers
 from ovos_ray.on_ray.trial import resources_of, run_trial
 from ovos_ray.packing.parts import Part
@@ -142,6 +142,12 @@ def test_a_study_in_which_no_trial_runs_says_so_once_a_wait(
     free["CPU"] = 0.5
     step(801, "RUNNING PENDING", "two")
     assert len(told) == 4, "they were about to start"
+
+    def out_of_reach(*name: str) -> bool:
+        raise StorageError("the bucket does not answer")
+
+    monkeypatch.setattr("ovos_ray.storage.Storage.exists", out_of_reach)
+    step(1000, "RUNNING PENDING", "two")  # is no end of a study
 
 
 def slow(*waits_s: float) -> Iterator[int]:
