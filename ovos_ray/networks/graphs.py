@@ -175,7 +175,7 @@ def _leave(pool: Any) -> None:
     In some versions of PyTorch an invalid capture leaves the allocator in it: no other may use its pool, and what other
     streams have used is never given back.
     """
-    with suppress(RuntimeError):  # it has left
+    with suppress(RuntimeError, AttributeError):  # it has left, or this version has no such thing
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
     torch.cuda.synchronize()
     torch.cuda.empty_cache()  # what was taken until it failed
