@@ -50,6 +50,10 @@ def kill_once_they_train(gates: Gates, trials: list[Trial], node: Any, blocker: 
     done |= {"killed": node.node_id, "steps_at_kill": steps}
 
 
+def _alive() -> list[str]:
+    return [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+
+
 def main(root: Path) -> None:
     # The head has a CPU to spare: runs that start while Ray has not yet noticed the death leave reservations behind.
     # The usual port belongs to the test session's cluster.
@@ -72,7 +76,9 @@ def main(root: Path) -> None:
     killer.start()
     result = run_sweep(space, trials, max_concurrent=2, watcher=gates)
     killer.join(1)
-    alive = [n["NodeID"] for n in ray.nodes() if n["Alive"]]
+    # The study may end before Ray calls the node dead.
+    wait_for(lambda: done.get("killed") not in _alive(), 120)
+    alive = _alive()
     failed = [[failure.name, failure.reason] for failure in result.failed]
     finished = sorted(result.results)
     print(json.dumps({**done, "finished": finished, "failed": failed, "alive": alive}))
