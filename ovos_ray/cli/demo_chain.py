@@ -37,7 +37,7 @@ from ovos_ray.evaluate.infer.contact_sheet import write_contact_sheet
 from ovos_ray.evaluate.infer.prediction import predict_dataset
 from ovos_ray.evaluate.metrics import COMPARED
 from ovos_ray.evaluate.score.scoring import evaluate_folders
-from ovos_ray.evaluate.score.table import ScoreTable
+from ovos_ray.evaluate.score.table import ScoreTable, protocol_for
 from ovos_ray.io import write_json
 from ovos_ray.packing.pack import pack
 from ovos_ray.run.request import resolve
@@ -198,11 +198,11 @@ def _prepare(out: Path, num_videos: Mapping[str, int] | None) -> DatasetFolder:
 def _baselines(trials: list[Trial], folder: DatasetFolder, out: Path) -> dict[str, ScoreTable]:
     """Scores copying, colour matching and untrained networks on the held-out videos."""
     evaluation, seed = trials[0].config.evaluation, trials[0].config.seed
-    tables = {}
+    tables, protocol = {}, protocol_for(folder.description.layout)
     for name, baseline in _BASELINES.items():
         predictions = out / "baselines" / name.replace(" ", "-")
         predict_dataset(baseline, folder, evaluation.split, predictions)
-        tables[name] = evaluate_folders(predictions, folder.root, evaluation.protocol, num_processes=1)
+        tables[name] = evaluate_folders(predictions, folder.root, protocol, num_processes=1)
     for network_name in dict.fromkeys(trial.config.network.name for trial in trials):
         network = networks.build(network_name, seed=seed)
         root = str(evaluation.root)

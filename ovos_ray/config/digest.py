@@ -24,6 +24,7 @@ REMOVED: dict[str, Any] = {}
 """Settings that are no longer there, with the value at which they did nothing; it stays a part of every digest."""
 FORGOTTEN: dict[str, Any] = {"method.horizon": [], "method.smallest_confidence": 0.0}
 """The same of those that were no part of a digest at this value, since they had come later (`Added`)."""
+_PROTOCOL = "evaluation.protocol"
 
 
 def digest(config: ExperimentConfig) -> str:
@@ -35,6 +36,8 @@ def digest(config: ExperimentConfig) -> str:
         if not setting.role.digested or (setting.added is not None and value == setting.added.before):
             continue
         leaves[key] = _last_parts(value) if Located in setting else value
+    if leaves[_PROTOCOL] == "auto":
+        leaves[_PROTOCOL] = "davis2017"  # the default of the runs before there was `auto`
     leaves["evaluation.also"] = [(one.name, PurePath(one.root).name, one.split) for one in config.evaluation.also]
     if leaves.get("data.digests"):
         del leaves["data.shards"]
@@ -60,10 +63,12 @@ def unpinned(config: ExperimentConfig) -> ExperimentConfig:
 def differences(stored: ExperimentConfig, config: ExperimentConfig) -> list[str]:
     """Returns how what two configurations compute differs, setting by setting; nothing if it is the same.
 
-    What only one of them has pinned is not compared: the other one is older.
+    What only one of them has pinned is not compared: the other one is older, or did not see the data.
     """
     there, here = flatten(stored), flatten(config)
     unknown = {key: flatten(ExperimentConfig())[key] for key in keys_of(Pinned) if not (there[key] and here[key])}
+    if "auto" in (there[_PROTOCOL], here[_PROTOCOL]):
+        unknown[_PROTOCOL] = "auto"
     stored, config = override(stored, unknown), override(config, unknown)
     if digest(stored) == digest(config):
         return []

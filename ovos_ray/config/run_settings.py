@@ -168,8 +168,9 @@ class EvaluationConfig:
     """How the folder is read: a layout or dataset of `ovos-ray ls`; `auto` finds out."""
     split: Annotated[str, Computes] = "val"
     """Which of its splits is reported."""
-    protocol: Annotated[Literal["davis2016", "davis2017", "youtube-vos"], Computes] = "davis2017"
-    """By which benchmark's rules it is scored; `davis2016` merges all objects into one foreground."""
+    protocol: Annotated[Literal["auto", "davis2016", "davis2017", "youtube-vos"], Computes] = "auto"
+    """By which benchmark's rules it is scored; `davis2016` merges all objects into one foreground. `auto`: by those of
+    the dataset's layout, `davis2017` where it has none of its own; filled in when a run is prepared."""
     shortest_side: Annotated[int | None, AtLeast(1), Computes] = None
     """Frames are predicted at this size (and scored at their own); None: the published one, 480."""
     also: Annotated[tuple[ScoredSplit, ...], Computes] = ()

@@ -62,7 +62,8 @@ class Benchmark:
 def benchmarks(config: EvaluationConfig) -> Iterator[Benchmark]:
     """Yields the splits a configuration scores: the main one first, if there is one."""
     if config.source is not None:
-        yield Benchmark("", config.source, config.layout, config.split, config.protocol)
+        protocol = None if config.protocol == "auto" else config.protocol
+        yield Benchmark("", config.source, config.layout, config.split, protocol)
     for one in config.also:
         yield Benchmark(one.name, one.root, "auto", one.split, None)
 

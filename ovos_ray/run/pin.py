@@ -1,5 +1,7 @@
 """What a run is made from, pinned: the content of its shards and of the weights file that it starts with.
 
+Also by which rules it is scored, where its dataset's layout is to say.
+
 A path says where, not what: shards are packed anew, and every release is called `model.pth`. What is pinned is part of
 the digest, lies in `config.json` and in every checkpoint, and is compared when a run goes on.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path, PurePosixPath
 
-from ovos_ray.config import INITS, ExperimentConfig, override
+from ovos_ray.config import INITS, EvaluationConfig, ExperimentConfig, override
 from ovos_ray.errors import DataError, StorageError
 from ovos_ray.storage import Storage, filesystem_of, persistently
 
@@ -17,9 +19,9 @@ __all__ = ["pin_content"]
 
 
 def pin_content(config: ExperimentConfig) -> ExperimentConfig:
-    """Returns the configuration with the digests of its shards and its weights file as they are now.
+    """Returns the configuration with the digests of its shards and its weights file as they are now, and its protocol.
 
-    What is not there is left open; `check_config` says what is wrong with it.
+    What is not there is left open; `check_config` and `check_benchmarks` say what is wrong with it.
 
     Raises:
         StorageError: A bucket cannot be reached.
@@ -32,7 +34,21 @@ def pin_content(config: ExperimentConfig) -> ExperimentConfig:
         raise  # it is not known what is there
     except (DataError, OSError):
         digests = ()
-    return override(config, {"data.digests": digests, "network.init_sha256": _sha256(init) if is_file else ""})
+    pinned = {"data.digests": digests, "network.init_sha256": _sha256(init) if is_file else ""}
+    return override(config, {**pinned, "evaluation.protocol": _protocol(config.evaluation)})
+
+
+def _protocol(evaluation: EvaluationConfig) -> str:
+    if evaluation.protocol != "auto" or evaluation.source is None:
+        return evaluation.protocol
+    from ovos_ray.data.folders.open import open_dataset  # late: `show` is to answer at once
+    from ovos_ray.evaluate.score.table import protocol_for
+
+    try:
+        layout = open_dataset(evaluation.source, layout=evaluation.layout).description.layout
+    except (DataError, StorageError, OSError):
+        return "auto"
+    return protocol_for(layout)
 
 
 def _exists(weights: str) -> bool:

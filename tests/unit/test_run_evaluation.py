@@ -95,9 +95,7 @@ def test_what_a_reader_of_the_scores_should_know_is_in_all_that_a_run_tells(
     shown = {"1": 5, "2": 5, "3": 1}  # frames
     objects = {name: {"category": "cat", "frames": [f"{t:05d}" for t in range(n)]} for name, n in shown.items()}
     (whole / "valid" / "meta.json").write_text(json.dumps({"videos": {"val-000": {"objects": objects}}}))
-    folder, events = run(
-        root, tmp_path / "runs", store, "noted", root=str(whole), split="valid", protocol="youtube-vos"
-    )
+    folder, events = run(root, tmp_path / "runs", store, "noted", root=str(whole), split="valid")
     annotations = whole / "valid" / "Annotations"
     expected = evaluate_folders(tmp_path / "runs/noted/predictions", annotations, "youtube-vos", num_processes=1).notes
     assert [note.split()[:2] for note in expected] == [["1", "objects"], ["G", "needs"]]

@@ -13,16 +13,17 @@ from davis_folder import make_davis
 
 from ovos_ray import networks
 from ovos_ray.config import EvaluationConfig, ExperimentConfig, ValidationConfig, override
-from ovos_ray.config.digest import digest
+from ovos_ray.config.digest import differences, digest
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import decode_mask, encode_mask
 from ovos_ray.data.shards.shard_folder import ShardFolder
 from ovos_ray.errors import ConfigError, DataError
-from ovos_ray.evaluate.evaluation import check_benchmarks, evaluate_network
+from ovos_ray.evaluate.evaluation import benchmarks, check_benchmarks, evaluate_network
 from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_settings, check_validation
 from ovos_ray.run.labels import count_labels
+from ovos_ray.run.pin import pin_content
 from ovos_ray.run.snapshots import snapshot_videos
 
 LAYOUTS = ("davis2017", "davis2016", "youtube-vos")
@@ -72,6 +73,36 @@ def test_the_scores_of_shards_are_those_of_the_folder(tmp_path: Path, layout: st
     assert here.to_csv() == there.to_csv()
     other = evaluate_network(networks.build("stcn-tiny", seed=2), root=str(shards), split="val")
     assert other.rows != here.rows, "the control"
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_run_that_names_no_protocol_is_scored_by_that_of_its_datasets_layout(tmp_path: Path, layout: str) -> None:
+    folder = dataset(tmp_path / "data", layout)
+    shards = shards_of(folder, tmp_path / "shards")
+    for source in (f"evaluation.root={folder}", f"evaluation.shards={shards}"):
+        written = override(ExperimentConfig(), [source])
+        pinned = pin_content(written)
+        assert pinned.evaluation.protocol == layout
+        (benchmark,), (by_itself,) = benchmarks(pinned.evaluation), benchmarks(written.evaluation)
+        assert (benchmark.protocol, by_itself.protocol) == (layout, None)
+        named = override(written, ["evaluation.protocol=davis2017"])
+        assert pin_content(named) == named, "what was asked for stays"
+        # `davis2017` was the default: its runs stay what they are, and those of others are told from them.
+        assert digest(written) == digest(named)
+        assert (digest(pinned) == digest(named)) == (layout == "davis2017")
+        expected = [] if layout == "davis2017" else [f"evaluation.protocol davis2017 there, {layout} here"]
+        assert differences(named, pinned) == expected
+
+
+def test_a_driver_that_does_not_see_the_data_leaves_the_protocol_open(tmp_path: Path) -> None:
+    written = override(ExperimentConfig(), [f"evaluation.root={tmp_path / 'data'}"])
+    assert pin_content(written) == written
+    dataset(tmp_path / "data", "youtube-vos")
+    pinned = pin_content(written)
+    assert pinned != written
+    assert differences(pinned, written) == differences(written, pinned) == []
+    other = override(pinned, ["evaluation.protocol=davis2016"])
+    assert differences(pinned, other) == ["evaluation.protocol youtube-vos there, davis2016 here"], "the control"
 
 
 def test_a_video_is_fetched_once_and_only_when_it_is_opened(tmp_path: Path, cache: Path) -> None:
