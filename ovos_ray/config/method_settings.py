@@ -82,6 +82,9 @@ class MethodConfig:
     """What becomes of an object that the forward mask of frame T does not show: `keep` compares it with the label of
     frame 0 all the same, as the paper does; `leave_out` counts it as right. That mask alone decides, since frame T has
     no label: an object that the network lost counts as gone too. No matter where the reference is empty."""
+    further_labels: Annotated[Literal["ignore", "compare"], Computes, Live, Added(before="ignore")] = "ignore"
+    """What becomes of further labels of a clip (`pack --labels 4`, or `all`): `compare` averages the loss over all that
+    the walk back passes, each clip's own included. Objects that this one does not show are left out of it."""
     shared_intermediate: Annotated[bool, Computes, Live, Priced, Added(before=True)] = True
     """Whether the frames that `k-step` draws between T and 0 are the same for the whole global batch. False: each
     sample has its own, as the paper says (section 3.4), for the price of encoding them once more."""
@@ -97,6 +100,11 @@ class MethodConfig:
     def needs_all_labels(self) -> bool:
         """Whether a clip needs the labels of all its frames; one-shot training needs that of the first alone."""
         return self.name == "supervised" or self.reference == "true"
+
+    @property
+    def compares_further_labels(self) -> bool:
+        """Whether a clip needs the labels of those of its frames that have one."""
+        return self.name == "one_shot" and self.further_labels == "compare"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ovos_ray.data.clips.batches import NO_LABEL
 from ovos_ray.methods.losses import one_hot
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.networks.graphs import send
@@ -30,6 +32,8 @@ class ClipBatch:
         weight: (B,); 0 for a slot without a sample.
         counts: The same numbers of real objects, at least 1 each, where they can be read without waiting.
         draws: Random draws.
+        labels: (B, T, H, W) of all frames, `NO_LABEL` where nothing is known; None: only `label` is there.
+        labelled: (B, T) bool, which frames have one, where it can be read without waiting.
     """
 
     frames: Tensor
@@ -39,6 +43,8 @@ class ClipBatch:
     weight: Tensor
     counts: tuple[int, ...]
     draws: BatchRng
+    labels: Tensor | None = None
+    labelled: npt.NDArray[np.bool_] | None = None
 
     @classmethod
     def of(
@@ -52,13 +58,19 @@ class ClipBatch:
 
         Args:
             batch: `frames` (B, T, 3, H, W) uint8, `label` (B, H, W) uint8, `num_objects`, `weight` and `position` (B,);
-                where frames are on a GPU, these three are best left on the CPU, which has to know them.
+                where frames are on a GPU, these three are best left on the CPU, which has to know them. Where there
+                are more labels, `labels` (B, T, H, W), and `labelled` (B, T), on the CPU too; without it all have one.
             network: Says the dtype.
             max_objects: N; None: the largest number of objects in the batch.
             rng: A generator in the same state on all ranks, or its draws.
         """
         dtype, device = next(network.parameters()).dtype, batch["frames"].device
         counts = tuple(max(1, count) for count in batch["num_objects"].tolist())
+        labels, labelled = batch.get("labels"), None
+        if labels is not None and labels.shape[1] != batch["frames"].shape[1]:
+            labels = None
+        if labels is not None:
+            labelled = np.array(batch["labelled"].tolist() if "labelled" in batch else np.ones(labels.shape[:2]), bool)
         return cls(
             frames=batch["frames"].to(dtype) / 255,
             label=batch["label"],
@@ -67,6 +79,8 @@ class ClipBatch:
             weight=send(batch["weight"], device),
             counts=counts,
             draws=BatchRng.of(rng, batch["position"].tolist()),
+            labels=labels,
+            labelled=labelled,
         )
 
     @property
@@ -92,14 +106,22 @@ class ClipBatch:
 
     def with_one_object(self, choice: str) -> ClipBatch:
         """Returns the clip with one object: `draw` keeps one drawn per sample, `merge` joins all."""
-        if choice == "merge":
-            label = self.label > 0
-        else:
-            drawn = [int(rng.integers(1, n + 1)) for rng, n in zip(self.draws.per_sample, self.counts, strict=True)]
-            label = self.label == send(torch.tensor(drawn, dtype=self.label.dtype), self.label.device)[:, None, None]
+        drawn: Tensor | None = None
+        if choice == "draw":
+            ids = [int(rng.integers(1, n + 1)) for rng, n in zip(self.draws.per_sample, self.counts, strict=True)]
+            drawn = send(torch.tensor(ids, dtype=self.label.dtype), self.label.device)[:, None, None]
+
+        def as_one(label: Tensor, drawn: Tensor | None) -> Tensor:
+            return (label > 0 if drawn is None else label == drawn).to(label.dtype)
+
+        labels = self.labels
+        if labels is not None:
+            one = as_one(labels, None if drawn is None else drawn[:, None])
+            labels = torch.where(labels == NO_LABEL, labels, one)
         return dataclasses.replace(
             self,
-            label=label.to(self.label.dtype),
+            label=as_one(self.label, drawn),
+            labels=labels,
             num_objects=torch.ones_like(self.num_objects),
             counts=(1,) * len(self.counts),
             max_objects=1,

@@ -26,6 +26,7 @@ __all__ = [
     "dice",
     "frame_losses",
     "give_objects",
+    "give_unknown",
     "mask_confidence",
     "mask_iou",
     "one_hot",
@@ -104,6 +105,20 @@ def give_objects(logits: Tensor, label: Tensor, given: Tensor) -> Tensor:
     channels = torch.cat([torch.zeros_like(given[:, :1]), given], 1)[..., None, None]
     pixels = (wanted & channels).any(1, keepdim=True)
     return torch.where(channels | pixels, torch.where(wanted, _CERTAIN, -_CERTAIN), logits)
+
+
+def give_unknown(logits: Tensor, unknown: Tensor) -> Tensor:
+    """Returns logits that are sure of the background at some pixels, so that these have no part in the loss.
+
+    Args:
+        logits: As for `give_objects`.
+        unknown: (B, H, W), which pixels; their label is to be 0.
+    """
+    if unknown.shape[-2:] != logits.shape[-2:]:
+        unknown = F.interpolate(unknown[:, None].float(), logits.shape[-2:], mode="nearest")[:, 0] > 0
+    background = logits.new_full((logits.shape[-3], 1, 1), -_CERTAIN)
+    background[0] = _CERTAIN
+    return torch.where(unknown[:, None], background, logits)
 
 
 def total_loss(parts: Mapping[str, Tensor], weight: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -5,7 +5,8 @@
     loss     = criterion(backward at frame 0, label_0)
 
 The label is where the forward propagation starts and what the loss compares with; the backward propagation sees it
-only through the predicted mask_T. Nothing inside the backward propagation is detached.
+only through the predicted mask_T. Nothing inside the backward propagation is detached. Where more frames have labels,
+those that it passes may be compared too (`further_labels.py`).
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ from torch import Tensor
 
 from ovos_ray.config import MethodConfig
 from ovos_ray.config.strategies import canonical_strategy, check_strategy
+from ovos_ray.data.clips.batches import NO_LABEL
 from ovos_ray.errors import ConfigError
 from ovos_ray.methods.batch import ClipBatch
+from ovos_ray.methods.further_labels import with_further_labels
 from ovos_ray.methods.losses import (
     frame_losses,
     give_objects,
+    give_unknown,
     mask_confidence,
     mask_iou,
     one_hot,
@@ -71,7 +75,7 @@ def one_shot_loss(
     numerics = _with_graphs_that_fit(numerics or Numerics(), config)
     clip = ClipBatch.of(batch, network, max_objects, rng)
     check_strategy(type(network).__name__, network.recurrent, config, clip.num_frames)
-    walked, order = _backward_walk(clip, config)
+    walked, order, visited = _backward_walk(clip, config)
     if config.reference == "empty":
         clip = clip.with_one_object(config.empty_objects)
     back_features, forward_features = None, None
@@ -82,7 +86,7 @@ def one_shot_loss(
     if config.reference == "empty":
         reference = torch.zeros_like(clip.masks)
     elif config.reference == "true":
-        label = _label_of_last(batch, clip)
+        label = _label_of_last(clip)
         if label is None:
             raise ConfigError(
                 "method.reference='true' starts from the label of the last frame, which these clips do not have",
@@ -91,7 +95,7 @@ def one_shot_loss(
         reference = one_hot(label, 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
     else:
         reference = _walk_forward(network, clip, forward_features, config, numerics)
-        described = _describe_reference(reference, batch, clip)
+        described = _describe_reference(reference, clip)
 
     heads: list[AuxiliaryLogits] | None = [] if uses_auxiliary(config.loss) else None
     with numerics.for_gradient(clip.frames.device):
@@ -107,21 +111,29 @@ def one_shot_loss(
             aux=heads,
             recompute=numerics.recompute,
         )
-    logits, auxiliary = backward[-1], heads[-1] if heads else None
+    gone: Tensor | None = None
     if config.vanished == "leave_out" and config.reference != "empty":
         gone = _gone(reference) & clip.selector
         described["vanished_objects"] = clip.mean(gone.sum(1) / clip.num_objects.clamp(min=1))
-        logits = give_objects(logits, clip.label, gone)
-        auxiliary = auxiliary and {name: give_objects(head, clip.label, gone) for name, head in auxiliary.items()}
-    parts = frame_losses(
-        logits,
-        clip.label,
-        clip.num_objects,
-        config.loss,
-        step=step,
-        auxiliary=auxiliary,
-        generators=clip.draws.per_sample,
-    )
+
+    def compare(
+        place: int, label: Tensor, generators: Sequence[np.random.Generator], unknown: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        logits, auxiliary = backward[place], heads[place] if heads else {}
+        if gone is not None:
+            logits = give_objects(logits, label, gone)
+            auxiliary = {name: give_objects(head, label, gone) for name, head in auxiliary.items()}
+        if unknown is not None:
+            logits = give_unknown(logits, unknown)
+            auxiliary = {name: give_unknown(head, unknown) for name, head in auxiliary.items()}
+        return frame_losses(
+            logits, label, clip.num_objects, config.loss, step=step, auxiliary=auxiliary, generators=generators
+        )
+
+    parts = compare(-1, clip.label, clip.draws.per_sample)
+    if config.further_labels == "compare":
+        parts, number = with_further_labels(parts, compare, clip, visited)
+        described["further_labels"] = clip.mean(number)
     loss, scalars = total_loss(parts, clip.weight)
     return loss, scalars | _describe(backward[-1], reference, clip) | described
 
@@ -211,18 +223,18 @@ def _rolled_out(
         return (walk_along(network, walk, features, masks, selector)[-1],)
 
 
-def _backward_walk(clip: ClipBatch, config: MethodConfig) -> tuple[Tensor, list[int]]:
-    """Returns frames (B, T, 3, H, W) and the order in which they are walked back, one for all samples.
+def _backward_walk(clip: ClipBatch, config: MethodConfig) -> tuple[Tensor, list[int], list[list[int]]]:
+    """Returns frames (B, T, 3, H, W), the order in which they are walked back, and what each walk visits of its clip.
 
     Where every sample has frames of its own between the last and the first, they are gathered in the order of the walk.
     """
     order = backward_order(config.backward, clip.num_frames, clip.draws.shared)
     nothing_drawn = len(order) in (2, clip.num_frames)
     if config.shared_intermediate or nothing_drawn:
-        return clip.frames, order
+        return clip.frames, order, [order] * len(clip.counts)
     own = [backward_order(config.backward, clip.num_frames, rng) for rng in clip.draws.per_sample]
     samples = torch.arange(len(own), device=clip.frames.device)[:, None]
-    return clip.frames[samples, send(torch.tensor(own), clip.frames.device)], list(range(len(order)))
+    return clip.frames[samples, send(torch.tensor(own), clip.frames.device)], list(range(len(order))), own
 
 
 def _encode_once(
@@ -253,20 +265,22 @@ def _gone(reference: Tensor) -> Tensor:
     return ~one_hot(likeliest, 1 + reference.shape[1])[:, 1:].flatten(2).any(2)
 
 
-def _label_of_last(batch: Mapping[str, Tensor], clip: ClipBatch) -> Tensor | None:
-    labels = batch.get("labels")
-    return None if labels is None or labels.shape[1] != clip.num_frames else labels[:, -1]
+def _label_of_last(clip: ClipBatch) -> Tensor | None:
+    """Returns the label of frame T, if all samples have one; what it shows of other objects is background."""
+    if clip.labels is None or clip.labelled is None or not clip.labelled[:, -1].all():
+        return None
+    return clip.labels[:, -1].masked_fill(clip.labels[:, -1] == NO_LABEL, 0)
 
 
 @torch.no_grad()
-def _describe_reference(reference: Tensor, batch: Mapping[str, Tensor], clip: ClipBatch) -> dict[str, Tensor]:
+def _describe_reference(reference: Tensor, clip: ClipBatch) -> dict[str, Tensor]:
     """What the forward mask says: how sure it is and, where frame T has a label, how right.
 
     `reference_iou` compares it with that label. `reference_identity` is the share of the labelled foreground, as far as
     the mask calls it foreground too, that has the right object; 0 where there is none.
     """
     described = {"reference_confidence": clip.mean(mask_confidence(reference))}
-    wanted = _label_of_last(batch, clip)
+    wanted = _label_of_last(clip)
     if wanted is None:
         return described
     probabilities = torch.cat([1 - reference.sum(1, keepdim=True), reference], 1)

@@ -49,6 +49,7 @@ class StreamSpec:
         steps: Optimiser steps of the whole run.
         all_labels: Whether labels of all frames are read (fully supervised).
         stop_step: The step before which the stream ends; None: after the last one.
+        further_labels: Whether those of further frames are read where there are some.
     """
 
     data: DataConfig
@@ -56,12 +57,20 @@ class StreamSpec:
     steps: int
     all_labels: bool
     stop_step: int | None = None
+    further_labels: bool = False
 
 
 def stream_spec(config: ExperimentConfig) -> StreamSpec:
     """Returns what decides the samples of a configuration."""
-    all_labels = config.method.needs_all_labels
-    return StreamSpec(config.data, config.seed, config.train.steps, all_labels, config.stop_step)
+    method = config.method
+    return StreamSpec(
+        config.data,
+        config.seed,
+        config.train.steps,
+        method.needs_all_labels,
+        config.stop_step,
+        method.compares_further_labels,
+    )
 
 
 @functools.lru_cache(maxsize=4)
@@ -71,18 +80,19 @@ def load_plan(spec: StreamSpec) -> Plan:
 
 
 @functools.lru_cache(maxsize=4)
-def _decoder(data: DataConfig, all_labels: bool) -> ClipDecoder:
+def _decoder(data: DataConfig, all_labels: bool, further_labels: bool) -> ClipDecoder:
     from ovos_ray.data.clips.decode import ClipDecoder
 
     # A bad row travels as data: Ray hands on the text of an exception, but neither its kind nor its remedy.
-    return ClipDecoder(dataclasses.replace(data, on_bad_row="skip"), all_labels=all_labels)
+    data = dataclasses.replace(data, on_bad_row="skip")
+    return ClipDecoder(data, all_labels=all_labels, further_labels=further_labels)
 
 
 def _decode_block(
     block: Mapping[str, Any], *, spec: StreamSpec, rank: int, world_size: int, steps: range, steps_per_block: int
 ) -> dict[str, Any]:
     """Decodes one rank's clips of `steps_per_block` steps; the row of the block is its number. Runs as a Ray task."""
-    plan, decoder = load_plan(spec), _decoder(spec.data, spec.all_labels)
+    plan, decoder = load_plan(spec), _decoder(spec.data, spec.all_labels, spec.further_labels)
     first = int(block["id"][0]) * steps_per_block
     block_steps = steps[first : first + steps_per_block]
     return decode_batch(decoder, [clip for step in block_steps for clip in plan.clips(step, rank, world_size)])

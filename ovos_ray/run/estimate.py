@@ -142,7 +142,8 @@ def _step(module: TrainingModule, batch: dict[str, torch.Tensor], device: torch.
 def _batch(config: ExperimentConfig, side: int, clips: int, device: torch.device) -> dict[str, torch.Tensor]:
     """Returns clips of noise, with as many objects as there may be."""
     n = config.data.clip_length
-    num_labels = n if config.method.needs_all_labels or config.data.static_share else 1
+    further = config.method.compares_further_labels
+    num_labels = n if config.method.needs_all_labels or further or config.data.static_share else 1
     generator = torch.Generator().manual_seed(0)
     labels = torch.zeros(clips, num_labels, side, side, dtype=torch.uint8)
     for i in range(config.data.max_objects):

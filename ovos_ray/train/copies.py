@@ -12,14 +12,14 @@ from torch import Tensor
 __all__ = ["on_device", "one_ahead"]
 
 # What the host has to know of a batch: draws belong to positions, and what is computed follows from the objects.
-_KNOWN_BY_HOST = ("num_objects", "position", "weight")
+_KNOWN_BY_HOST = ("labelled", "num_objects", "position", "weight")
 
 _From = TypeVar("_From")
 _To = TypeVar("_To")
 
 
 def on_device(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> Generator[dict[str, Tensor]]:
-    """Yields batches on a device, but what the host has to know of them: objects, positions and weights.
+    """Yields batches on a device, but what the host has to know of them: objects, positions, weights, labelled frames.
 
     Nothing waits for a GPU, nor does the training thread for memory to be pinned: while one batch is trained on, the
     next is on its way. On a CPU batches stay where they are, and none is taken before it is asked for.

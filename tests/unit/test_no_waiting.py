@@ -77,9 +77,10 @@ def no_reading(monkeypatch: pytest.MonkeyPatch, allowed: list[torch.Tensor]) -> 
         {"method.reference": "empty"},
         {"method.vanished": "leave_out", "method.shared_intermediate": False, "method.rollout_memory": "all"},
         {"method.loss.cross_entropy": "points", "method.loss.num_points": 50},
+        {"method.further_labels": "compare", "method.backward": "3-step", "method.shared_intermediate": False},
         {"method.loss.cross_entropy": "bootstrapped", "method.loss.warm_up_start": 0, "train.rollout": "graph"},
     ],
-    ids=["default", "T-step", "supervised", "empty", "switches", "points", "graph"],
+    ids=["default", "T-step", "supervised", "empty", "switches", "points", "further labels", "graph"],
 )
 def test_a_step_reads_nothing(name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     plain = {"data.clip_length": 6, "data.max_objects": 3, "method.loss.cross_entropy": "plain"}

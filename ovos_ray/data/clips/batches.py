@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["NO_LABEL", "LocalStream", "batch_of", "decode_batch"]
 
 NO_LABEL = 255
-"""What the label of a frame is filled with where the shards hold none."""
+"""What the label of a frame is filled with where the shards hold none, or nothing is known."""
 
 
 def decode_batch(decoder: ClipDecoder, clips: Sequence[Clip]) -> dict[str, npt.NDArray[np.generic]]:
@@ -26,10 +26,13 @@ def decode_batch(decoder: ClipDecoder, clips: Sequence[Clip]) -> dict[str, npt.N
     size = decoder.data.crop_size
     frames = np.empty((len(clips), decoder.data.clip_length, 3, size, size), np.uint8)
     samples = [decoder(clip, out) for clip, out in zip(clips, frames, strict=True)]
+    labels = np.stack([sample.labels for sample in samples])
+    labelled = {"labelled": (labels != NO_LABEL).any((2, 3)).astype(np.uint8)} if decoder.further_labels else {}
     return {
         "position": np.array([sample.position for sample in samples], np.int64),
         "frames": frames,
-        "labels": np.stack([sample.labels for sample in samples]),
+        "labels": labels,
+        **labelled,
         "num_objects": np.array([sample.num_objects for sample in samples], np.int64),
         "weight": np.array([sample.weight for sample in samples], np.float32),
         "problem": np.array([sample.problem for sample in samples], np.str_),
@@ -40,7 +43,8 @@ def batch_of(columns: Mapping[str, npt.NDArray[Any]], *, copy: bool = False) -> 
     """Returns a batch, as methods take it.
 
     That is `frames` (B, T, 3, S, S) uint8, `label` (B, S, S) uint8 of the reference frames, `labels` (B, L, S, S) uint8
-    of them (L = 1) or of all frames, and `num_objects` int64, `weight` float32 and `position` int64, (B,) each.
+    of them (L = 1) or of all frames, and `num_objects` int64, `weight` float32 and `position` int64, (B,) each. Where
+    further labels are compared, `labelled` (B, T) uint8 says which frames have one.
 
     Args:
         columns: From `decode_batch`.
@@ -53,7 +57,7 @@ def batch_of(columns: Mapping[str, npt.NDArray[Any]], *, copy: bool = False) -> 
     }
     batch["label"] = batch["labels"][:, 0]
     # A label that is not there fills all of its frame.
-    if bool((batch["labels"][:, :, 0, 0] == NO_LABEL).any()):
+    if "labelled" not in batch and bool((batch["labels"][:, :, 0, 0] == NO_LABEL).any()):
         batch["labels"] = batch["labels"][:, :1]
     return batch
 

@@ -36,7 +36,7 @@ class Sample:
         position: Place in the plan.
         frames: (T, 3, S, S) uint8 RGB.
         labels: (L, S, S) uint8 object indices 1 … num_objects; L = 1 (the reference frame) or T. Frames without a label
-            are filled with `NO_LABEL`.
+            are filled with `NO_LABEL`, and so are, in further labels, objects that the reference label does not show.
         num_objects: Objects the reference label shows.
         weight: 1, or 0 for a sample without object and for an unreadable one.
         problem: What could not be read; empty for a good sample.
@@ -57,12 +57,13 @@ class ClipDecoder:
         data: The data part of the configuration.
         all_labels: Whether every frame's label is needed (fully supervised) or the reference frame's alone; the others
             are read where the shards have them, since they show how good the masks between are.
+        further_labels: Whether those of further frames are needed where the shards have them (`method.further_labels`).
     """
 
-    def __init__(self, data: DataConfig, *, all_labels: bool) -> None:
-        self.data, self.all_labels = data, all_labels
+    def __init__(self, data: DataConfig, *, all_labels: bool, further_labels: bool = False) -> None:
+        self.data, self.all_labels, self.further_labels = data, all_labels, further_labels
         self._readers = [ShardReader(folder, data.cache) for folder in data.shards]
-        some = data.static_share or any(reader.index.labels == "all" for reader in self._readers)
+        some = data.static_share or further_labels or any(reader.index.labels == "all" for reader in self._readers)
         self._num_labels = data.clip_length if all_labels or some else 1
 
     def __call__(self, clip: Clip, out: UInt8Array | None = None) -> Sample:
@@ -116,14 +117,24 @@ class ClipDecoder:
     def _augmented(self, clip: Clip, rows: Sequence[FrameRow], out: UInt8Array) -> tuple[UInt8Array, UInt8Array]:
         """Returns frames (T, 3, S, S), which are `out`, and labels (L, S, S), with the ids of the dataset."""
         images = [masks.decode_image(row.jpeg) for row in rows]
-        shown = self._num_labels > 1 and all(row.label is not None for row in rows)
-        labels = [_label_of(row) for row in (rows if self.all_labels or shown else rows[:1])]
         height, width = images[0].shape[:2]
+        labels = self._labels(rows)
         parameters = self._first_showing(clip, labels[0], height, width)
         for t, image in enumerate(images):
             transforms.apply_to_frame(image, parameters, t, out[t])
         cropped = np.stack([transforms.apply_to_label(label, parameters, t).numpy() for t, label in enumerate(labels)])
         return out, cropped
+
+    def _labels(self, rows: Sequence[FrameRow]) -> list[UInt8Array]:
+        """Returns the label of the reference frame or, as far as they are wanted and there, those of all frames."""
+        shown = self._num_labels > 1 and all(row.label is not None for row in rows)
+        if self.all_labels or shown:
+            return [_label_of(row) for row in rows]
+        first = _label_of(rows[0])
+        if not self.further_labels:
+            return [first]
+        none = np.full_like(first, NO_LABEL)
+        return [first, *(none if row.label is None else _label_of(row) for row in rows[1:])]
 
     def _first_showing(self, clip: Clip, label: UInt8Array, height: int, width: int) -> transforms.ClipParameters:
         """Returns the first seeded crop that shows an object; after the last try, the whole frame."""
@@ -166,6 +177,9 @@ class ClipDecoder:
         shown = set(np.unique(labels[0]).tolist()) - {0}
         kept = sorted([i for i in order if i in shown][: self.data.max_objects])
         renumber = np.zeros(256, np.uint8)
+        if self.further_labels and not clip.static:
+            # What the reference label does not show is unknown, not background; what it shows and is not kept is.
+            renumber[[i for i in range(1, 256) if i not in shown]] = NO_LABEL
         renumber[kept] = np.arange(1, len(kept) + 1)
         if frames is not out:
             out[:] = frames
