@@ -26,7 +26,12 @@ EXAMPLE = (
 def evaluate(
     predictions: Annotated[Path, typer.Option(help="Folder of predicted masks, one folder per video.")],
     annotations: Annotated[Path, typer.Option(help="Folder of true masks, or the dataset's.")],
-    protocol: Annotated[str, typer.Option(help="davis2016, davis2017 or youtube-vos.")] = "davis2017",
+    protocol: Annotated[
+        str | None,
+        typer.Option(
+            help="davis2016, davis2017 or youtube-vos. Default: youtube-vos beside a meta.json, otherwise davis2017."
+        ),
+    ] = None,
     sequences: Annotated[str | None, typer.Option(help="Only these, such as bear,swan.")] = None,
     seen: Annotated[Path | None, typer.Option(help="youtube-vos: meta.json of the training set.")] = None,
     meta: Annotated[Path | None, typer.Option(help="youtube-vos: meta.json of the split.")] = None,
@@ -36,8 +41,11 @@ def evaluate(
     num_processes: Annotated[int | None, typer.Option(help="Default: one per CPU.")] = None,
 ) -> None:
     """Scores predictions as the official toolkit does. Exits with 1 if they cannot be scored, saying why."""
+    from ovos_ray.evaluate.score.pairs import has_meta
     from ovos_ray.evaluate.score.table import Protocol
 
+    if protocol is None:
+        protocol = "youtube-vos" if seen or meta or has_meta(annotations) else "davis2017"
     if protocol not in get_args(Protocol):
         raise ConfigError(f"no protocol {protocol!r}", f"choose one of {', '.join(get_args(Protocol))}")
     if protocol != "youtube-vos" and (seen or meta):

@@ -72,11 +72,18 @@ def test_evaluate_youtube_vos_with_seen_categories_and_meta(tmp_path, ovos_ray):
     expected = evaluate_folders(pred, gt, "youtube-vos", meta=meta, seen={"bird"}, num_processes=1).summary["G"]
     assert f"G {expected:.1f}, J_s" in out
     assert "okapi" in out
+    _, named, _ = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, *options[2:])
+    assert named == out, "no other protocol has a meta.json or seen categories"
     code, out, _ = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, *options[:4])
     assert code == 0
     assert "Note: G needs seen and unseen categories" in out
     code, _, err = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, *options[:3], tmp_path / "seen.txt")
     assert (code, "not a YouTube-VOS meta.json" in err) == (1, True)
+    meta.rename(gt / "meta.json")
+    code, out, _ = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt)
+    assert (code, "youtube-vos, percent" in out) == (0, True), "nor lies one beside the masks of another"
+    _, other, _ = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt, "--protocol", "davis2017")
+    assert "youtube-vos, percent" not in other
 
 
 def test_evaluate_needs_neither_torch_nor_ray(tmp_path):

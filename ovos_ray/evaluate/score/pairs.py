@@ -17,7 +17,7 @@ from ovos_ray.evaluate.score.read_mask import read_mask
 from ovos_ray.evaluate.score.table import Protocol
 from ovos_ray.io import read_json
 
-__all__ = ["FramePair", "SequencePlan", "load_seen", "masks_root", "plan_sequences"]
+__all__ = ["FramePair", "SequencePlan", "has_meta", "load_seen", "masks_root", "plan_sequences"]
 
 _PARTS = ("Annotations/480p", "Annotations", "valid/Annotations", "DAVIS/Annotations/480p", "masks")
 
@@ -105,6 +105,19 @@ def masks_root(annotations: Path) -> Path:
         EvaluationError: There is none.
     """
     return _root(annotations, "annotations")
+
+
+def has_meta(annotations: Path) -> bool:
+    """Whether a `meta.json` lies beside true masks, which YouTube-VOS alone has.
+
+    Raises:
+        EvaluationError: There are no masks.
+    """
+    return any(path.is_file() for path in _beside(masks_root(annotations)))
+
+
+def _beside(truth: Path) -> tuple[Path, Path]:
+    return truth / "meta.json", truth.parent / "meta.json"
 
 
 def _plan_davis(name: str, pred: Path, gt: Path, protocol: Protocol) -> SequencePlan:
@@ -210,8 +223,7 @@ def _require_frames(name: str, pred: Path, pairs: Sequence[FramePair]) -> None:
 
 
 def _meta(truth: Path, given: Path | None) -> dict[str, Any] | None:
-    beside = (truth / "meta.json", truth.parent / "meta.json")
-    path = given or next((path for path in beside if path.is_file()), None)
+    path = given or next((path for path in _beside(truth) if path.is_file()), None)
     return None if path is None else _videos(path)
 
 
