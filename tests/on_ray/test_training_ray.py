@@ -47,11 +47,13 @@ def equal(a: list[Batch], b: list[Batch]) -> bool:
 
 
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("share", [(), ((0.0, 1.0), (0.25, 0.5))])
+@pytest.mark.parametrize(
+    "changes", [{}, {"data.static_share": ((0.0, 1.0), (0.25, 0.5)), "method.further_labels": "compare"}]
+)
 def test_global_batches_do_not_depend_on_workers_blocks_or_resuming(
-    share: tuple[tuple[float, float], ...], shards: Path, tmp_path: Path
+    changes: dict[str, Any], shards: Path, tmp_path: Path
 ) -> None:
-    config = config_of(shards, tmp_path, **{"data.static_share": share})
+    config = config_of(shards, tmp_path, **changes)
     alone = local_batches(config)
     assert [int(p) for batch in alone for p in batch["position"]] == list(range(8 * 4))
     for world_size in (1, 2):
