@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 import os
 import platform
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from ovos_ray.errors import HeldError
+from ovos_ray.repeating import repeating
 from ovos_ray.storage import Storage, persistently
 
 __all__ = ["LEASE_NAME", "Lease", "leased"]
@@ -155,27 +155,11 @@ def _claimed(storage: Storage, seen: str, token: str, write: Callable[[int], Non
     return True
 
 
-@contextmanager
-def _repeating(action: Callable[[], None]) -> Iterator[None]:
-    """Does something every few seconds beside what is inside, until the folder is another's."""
-    ended = threading.Event()
-
-    def follow() -> None:
-        while not ended.wait(_BEAT_S):
-            try:
-                action()
-            except OSError:  # it is void only after some that failed
-                continue
-            except HeldError:
-                return
-
-    thread = threading.Thread(target=follow, name="lease", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+def _repeating(action: Callable[[], None]) -> AbstractContextManager[None]:
+    """Does something at every beat beside what is inside, until the folder is another's."""
+    # An outage is forgiven: the lease is void only after some that failed. A beat under way is waited for, since it
+    # would write what is removed at the end.
+    return repeating(action, _BEAT_S, "lease", forgiving=OSError, until=(HeldError,))
 
 
 def _read(storage: Storage) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import ray
 
 from ovos_ray.on_ray.private import draining_nodes
+from ovos_ray.repeating import repeating
 
 __all__ = ["drained_nodes", "leaving_nodes", "this_node_id"]
 
@@ -59,18 +59,6 @@ def drained_nodes() -> Iterator[Callable[[str], bool]]:
         yield was_drained
 
 
-@contextmanager
-def _looking(look: Callable[[], None]) -> Iterator[None]:
-    ended = threading.Event()
-
-    def follow() -> None:
-        while not ended.wait(_POLL_S):
-            with suppress(Exception):  # the head is away; Ray ends this process if it stays so
-                look()
-
-    thread = threading.Thread(target=follow, name="leaving nodes", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
+def _looking(look: Callable[[], None]) -> AbstractContextManager[None]:
+    # The head may be away; Ray ends this process if it stays so. Nobody waits for its answer at the end.
+    return repeating(look, _POLL_S, "leaving nodes", forgiving=Exception, waits=False)
