@@ -87,7 +87,7 @@ def examine(
         ("packages", _packages),
         ("this machine", _machine),
         ("cluster", _cluster),
-        *((f"shards {folder}", lambda folder=folder: _shards(folder)) for folder in shards),
+        *((f"shards {folder}", lambda folder=folder: _shards(folder, config)) for folder in shards),
         (f"storage {storage}", lambda: _storage(storage, config)),
         ("unsent tracking records", lambda: _backlog(storage)),
         (f"tracking {without_secrets(tracking_uri) or '(none)'}", lambda: _tracking(tracking_uri)),
@@ -198,7 +198,7 @@ def _cluster() -> Iterator[Finding]:
             )
 
 
-def _shards(folder: str) -> Iterator[Finding]:
+def _shards(folder: str, config: ExperimentConfig | None) -> Iterator[Finding]:
     from ovos_ray.data.masks import decode_image
     from ovos_ray.data.shards.index import ShardIndex
     from ovos_ray.data.shards.reader import ShardReader
@@ -215,6 +215,13 @@ def _shards(folder: str) -> Iterator[Finding]:
     size = f"{counted(len(index.videos), 'video')} in {counted(len(index.files), 'file')}"
     yield f"{index.dataset} {index.split}, {size}, {index.budget}"
     yield f"packed with --labels {index.labels}, digest {index.digest}"
+    if config is not None:
+        from ovos_ray.cli.decoding import describe_gpus
+
+        try:
+            yield from describe_gpus(config, folder)
+        except OvosError as error:
+            yield Concern(f"no clip of {config.name} can be decoded: {error.message}", error.remedy or "see above")
 
 
 def _storage(storage: str, config: ExperimentConfig | None) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Column, Table
 from rich.text import Text
@@ -19,8 +19,13 @@ from ovos_ray.study.price import Group, price
 from ovos_ray.study.space import SearchSpace, Skipped, Trial
 from ovos_ray.study.summary import Failure, summarise
 
+if TYPE_CHECKING:
+    from ovos_ray.run.estimate import Cost
+
 __all__ = [
+    "Nodes",
     "dry_run_problems",
+    "nodes_at_hand",
     "print_cost",
     "print_failures",
     "print_label_budgets",
@@ -28,6 +33,7 @@ __all__ = [
     "print_study",
 ]
 
+Nodes = Sequence[Mapping[str, float]]
 _STOPPING = ("asha", "median")
 _START_UP_S = 1  # benchmarks/README.md, "The overhead of a sweep"
 
@@ -100,13 +106,20 @@ def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
     return problems
 
 
-def print_cost(space: SearchSpace, groups: Sequence[Group], on: str | None = None) -> None:
+def print_cost(
+    space: SearchSpace, groups: Sequence[Group], nodes: Nodes, where: str, on: str | None = None
+) -> dict[str, Cost | None]:
     """Measures and prints what each configuration and the whole study cost, and how many trials run at a time.
 
     Args:
         space: The study; where a scheduler stops trials early, the cost is an upper bound.
         groups: Its configurations, pretrainings included.
+        nodes: What they are to run on, from `nodes_at_hand`.
+        where: The name of that.
         on: Price for this GPU with stored step times; None: measure here.
+
+    Returns:
+        The cost of a trial of each configuration, by its name; None where no such step is stored.
     """
     from ovos_ray.run.stored_times import describe_stored
 
@@ -117,13 +130,14 @@ def print_cost(space: SearchSpace, groups: Sequence[Group], on: str | None = Non
     name = Column("estimate for", no_wrap=True)
     table = Table(name, "per trial", "GiB each worker", "trials", title="cost", title_justify="left")
     for kind in cost.kinds:
-        more = f" and {kind.num_configurations - 1} more" if kind.num_configurations > 1 else ""
+        named = kind.groups[0].name + (f" and {len(kind.groups) - 1} more" if len(kind.groups) > 1 else "")
         if kind.cost is None:
-            table.add_row(kind.name + more, "not stored", "–", str(kind.num_trials))
+            table.add_row(named, "not stored", "–", str(kind.num_trials))
             continue
         memory = "–" if math.isnan(kind.cost.memory_gib) else f"{kind.cost.memory_gib:.1f}"
-        table.add_row(kind.name + more, duration(kind.cost.seconds), memory, str(kind.num_trials))
+        table.add_row(named, duration(kind.cost.seconds), memory, str(kind.num_trials))
     console.print(table)
+    costs = {group.name: kind.cost for kind in cost.kinds for group in kind.groups}
     num_trials = sum(kind.num_trials for kind in cost.kinds)
     if on is not None:
         known = sum(kind.num_trials for kind in cost.kinds if kind.cost is not None)
@@ -131,42 +145,43 @@ def print_cost(space: SearchSpace, groups: Sequence[Group], on: str | None = Non
             f"{known} of {counted(num_trials, 'trial')}: {at_most}{cost.processor_hours:,.1f} {on.upper()}-hours"
         )
         console.print(describe_stored(on))
-        return
+        return costs
     wants_gpus = any(group.config.train.gpus_per_worker for group in groups)
     remark = " (no GPU here: GPU-hours are not measured)" if wants_gpus and cost.unit == "CPU-hours" else ""
     console.print(
         f"{counted(num_trials, 'trial')}: {at_most}{cost.processor_hours:,.1f} {cost.unit} at this machine's speed"
         f"{remark}; scoring, start-up ({_START_UP_S} s {each} here) and pretraining come on top",
     )
-    resources, where = _cluster_at_hand()
-    if resources is None:
+    if not nodes:
         console.print(f"trials at a time: unknown ({where})")
-        return
+        return costs
+    resources = {name: sum(node.get(name, 0) for node in nodes) for name in ("CPU", "GPU")}
     at_a_time = min(max_concurrent([group.config.train for group in groups], resources), num_trials)
     console.print(
-        f"trials at a time on {where} ({resources.get('CPU', 0):g} CPUs, {resources.get('GPU', 0):g} GPUs): "
+        f"trials at a time on {where} ({resources['CPU']:g} CPUs, {resources['GPU']:g} GPUs): "
         f"{at_a_time}, in all {at_most or 'about '}{duration(3600 * cost.trial_hours / at_a_time)}",
     )
+    return costs
 
 
-def _cluster_at_hand() -> tuple[Mapping[str, float] | None, str]:
-    """Returns the resources of the cluster that a sweep would run on, and its name; None where it does not answer."""
+def nodes_at_hand() -> tuple[Nodes, str]:
+    """Returns `CPU` and `GPU` of each node that a run would be on, and where they are; none where nobody says it."""
     address = os.environ.get("RAY_ADDRESS")
     if not address:
         import torch
 
-        return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}, "this machine"
+        return [{"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}], "this machine"
     if "://" in address and not address.startswith("ray://"):
-        return None, f"{address} takes jobs, it does not say what the cluster has; ask `ovos-ray doctor` in a job"
+        return [], f"{address} takes jobs, it does not say what the cluster has; ask `ovos-ray doctor` in a job"
     import ray
 
     from ovos_ray.on_ray.session import attached
 
     try:
         with attached(address):
-            return ray.cluster_resources(), address
+            return [node["Resources"] for node in ray.nodes() if node["Alive"]], address
     except Exception as error:
-        return None, first_line(error)
+        return [], first_line(error)
 
 
 def print_results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,6 +23,7 @@ from ovos_ray.cli.options import (
 from ovos_ray.errors import ResourceError
 
 if TYPE_CHECKING:
+    from ovos_ray.run.estimate import Cost
     from ovos_ray.study.space import SearchSpace, Trial
     from ovos_ray.study.summary import SweepResult
 
@@ -48,6 +50,7 @@ def sweep(
 ) -> None:
     """Runs a study on Ray Tune, logged to MLflow. The same command resumes it."""
     from ovos_ray.cli import studies
+    from ovos_ray.cli.decoding import print_decoding
     from ovos_ray.config.recipes import make
     from ovos_ray.run.request import resolve
     from ovos_ray.study.checks import problems_of
@@ -65,12 +68,17 @@ def sweep(
     studies.print_study(space, groups, skipped)
     stages = pretraining_groups(groups)
     problems = studies.print_label_budgets([*stages, *groups])
+    unreadable = bool(problems)
     unscored = {"evaluation.root=", "evaluation.root=none"} & {word.lower() for word in overrides or []}
     problems += problems_of(space, trials, unscored=bool(unscored), replace=replace)
     if dry_run:
         problems += studies.dry_run_problems([*stages, *groups], on)
+        nodes, where = studies.nodes_at_hand() if on is None else ([], "")
+        costs: Mapping[str, Cost | None] = {}
         if not any(isinstance(problem, ResourceError) for problem in problems):  # a GPU's work is not priced on a CPU
-            studies.print_cost(space, [*stages, *groups], on)
+            costs = studies.print_cost(space, [*stages, *groups], nodes, where, on)
+        if not unreadable:
+            print_decoding([*stages, *groups], costs, nodes, no_ray=no_ray)
         for problem in problems:
             tell("it cannot run yet:", problem, style="yellow")
         if problems:

@@ -24,6 +24,7 @@ from ovos_ray.errors import ConfigError
 
 if TYPE_CHECKING:
     from ovos_ray.config import ExperimentConfig
+    from ovos_ray.run.estimate import Cost
     from ovos_ray.run.prepare import RunResult
 
 __all__ = ["train"]
@@ -74,7 +75,7 @@ def train(
         _print_result(config, RunResult(folder, folder.result() or {}, resumed_finished=True))
         return
     print_config(config)
-    several = _print_plan(config, dry_run=dry_run, on=on)
+    several = _print_plan(config, dry_run=dry_run, on=on, no_ray=no_ray)
     if no_ray and several:
         raise ConfigError("--no-ray trains with one worker", "add train.num_workers=1, or leave out --no-ray")
     if dry_run:
@@ -103,12 +104,14 @@ def _print_result(config: ExperimentConfig, result: RunResult, seconds: float = 
     console.print(f"run folder: {result.folder.storage.folder}")
 
 
-def _print_plan(config: ExperimentConfig, *, dry_run: bool, on: str | None) -> bool:
+def _print_plan(config: ExperimentConfig, *, dry_run: bool, on: str | None, no_ray: bool) -> bool:
     """Prints label budget, epochs and the estimated cost of a run and its pretraining; refuses what cannot be run.
+
+    A dry run also says whether they are fed.
 
     Returns whether any of them has several workers.
     """
-    from ovos_ray.cli.studies import dry_run_problems, print_label_budgets
+    from ovos_ray.cli.studies import dry_run_problems, nodes_at_hand, print_label_budgets
     from ovos_ray.evaluate.evaluation import check_benchmarks
     from ovos_ray.run.checks import check_config
     from ovos_ray.run.estimate import estimate
@@ -131,15 +134,20 @@ def _print_plan(config: ExperimentConfig, *, dry_run: bool, on: str | None) -> b
             raise problems[0]
     if dry_run and (found := dry_run_problems(groups, on)):
         raise found[0]
+    costs: dict[str, Cost | None] = {}
     for group in groups:
-        if on is None:
-            console.print(f"estimate for {group.name}: {estimate(group.config)}")
-        elif (cost := stored_cost(group.config, on)) is None:
-            console.print(f"estimate for {group.name}: no such step is stored for {on}")
+        cost = costs[group.name] = estimate(group.config) if on is None else stored_cost(group.config, on)
+        if cost is None:
+            what = f"no such step is stored for {on}"
         else:
-            console.print(f"estimate for {group.name}: {cost.seconds / 3600:,.1f} h")
+            what = str(cost) if on is None else f"{cost.seconds / 3600:,.1f} h"
+        console.print(f"estimate for {group.name}: {what}")
     if on is not None:
         console.print(describe_stored(on))
+    if dry_run:
+        from ovos_ray.cli.decoding import print_decoding
+
+        print_decoding(groups, costs, nodes_at_hand()[0] if on is None else [], no_ray=no_ray)
     return any(group.config.train.num_workers > 1 for group in groups)
 
 

@@ -41,16 +41,17 @@ class KindCost:
     """What one kind of configuration costs: all those whose steps do the same work.
 
     Attributes:
-        name: The first of them.
-        num_configurations: How many there are.
-        num_trials: Trials of all of them.
+        groups: These configurations, the first of which was measured.
         cost: Of one trial; None where it is asked for a GPU of which no such step is stored.
     """
 
-    name: str
-    num_configurations: int
-    num_trials: int
+    groups: tuple[Group, ...]
     cost: Cost | None
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of all of them."""
+        return sum(len(group.trials) for group in self.groups)
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,12 @@ def price(
         if progress is not None:
             progress(members[0].name)
         cost, train = estimate(kind) if on is None else stored_cost(kind, on), kind.train
-        num_trials = sum(len(group.trials) for group in members)
-        kinds.append(KindCost(members[0].name, len(members), num_trials, cost))
+        kinds.append(KindCost(tuple(members), cost))
         if cost is None:
             continue
         threads = train.num_threads or math.ceil(train.cpus_per_worker)
         processors = train.num_workers * (train.gpus_per_worker if cost.device.startswith("cuda") else threads)
+        num_trials = kinds[-1].num_trials
         hours += num_trials * cost.seconds / 3600
         processor_hours += num_trials * processors * cost.seconds / 3600
     unit = "GPU-hours" if any(kind.cost and kind.cost.device.startswith("cuda") for kind in kinds) else "CPU-hours"

@@ -53,6 +53,7 @@ def test_healthy_place_passes_and_is_left_as_it_was(here: Path, store: str, clie
     index = json.loads((here / "shards" / "index.json").read_text())
     assert f"digest {index['digest']}" in said
     assert "3 videos in 1 file, 3 of 18 frames labelled" in said
+    assert re.search(r"a clip of \d+ frames at \d+ pixels: [\d.]+ ms of one CPU here", said)
     assert "experiments, writable" in said
     assert re.search(r"a run of xmem-tiny keeps 3 checkpoints of \d+ MiB", said)
     assert sorted(path.name for path in here.iterdir()) == before
