@@ -129,8 +129,9 @@ class Sender:
     @property
     def complete(self) -> bool:
         """Whether the server has confirmed every record, and the link to the parent run."""
-        waiting = self._spool.num_held or any(True for _ in self._spool.records(self._state["offset"]))
-        return not waiting and bool(self._state["linked"])
+        state = self._furthest()
+        waiting = self._spool.num_held or any(True for _ in self._spool.records(state["offset"]))
+        return not waiting and bool(state["linked"])
 
     def drain(self) -> None:
         """Sends all records there are.
@@ -138,8 +139,11 @@ class Sender:
         Raises:
             Exception: Whatever the connection failed with; call again later, nothing is lost or doubled.
         """
-        if not self._has_begun:  # who had the spool before may have sent more since this one was made
+        if not self._has_begun:
             self._state, self._has_begun = self._spool.sent, True
+        if (state := self._furthest()) is not self._state:
+            self._state, self._created_here = state, False
+            self._known.clear()
         try:
             self._connect()
             for batch in _batches(self._spool.records(self._state["offset"])):
@@ -157,6 +161,16 @@ class Sender:
             raise
         finally:
             self.asking_since = None
+
+    def _furthest(self) -> dict[str, Any]:
+        """Returns how far the server confirmed, to this process or another one that has the spool too.
+
+        The process of a trial that was ended may send for another moment while the study writes down its end. To send
+        anything twice would let the run begin again after that.
+        """
+        mine, told = self._state, self._spool.sent
+        further = told["offset"] > mine["offset"] and mine["run_id"] in (None, told["run_id"])
+        return told if further else mine
 
     def _send_held(self) -> None:
         """Sends what a full disk could not take straight from memory."""

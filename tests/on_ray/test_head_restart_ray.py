@@ -56,9 +56,8 @@ def test_a_study_whose_head_was_lost_is_finished_by_the_same_command_on_another(
         head = RayHead(Path(short) / "a", _TOKEN, num_cpus=2)
         try:
             job = submit(tmp_path, head)
-            wait_for(
-                lambda: job.poll() is not None or bool(list(tmp_path.glob("runs/smoke/*/checkpoints/step-*"))), 600
-            )
+            complete = "runs/smoke/*/checkpoints/step-*/complete.json"  # its folder is there while it is still written
+            wait_for(lambda: job.poll() is not None or any(tmp_path.glob(complete)), 600)
             assert job.poll() is None, job.communicate()[0]
         finally:
             head.kill()

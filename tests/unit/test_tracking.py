@@ -18,8 +18,11 @@ from tracked import history, loss, the_run
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.config.digest import digest
 from ovos_ray.track.leftovers import sync
+from ovos_ray.track.records import RunIdentity
+from ovos_ray.track.sender import Sender
 from ovos_ray.track.servers import resolve_tracking_uri
 from ovos_ray.track.sink import Sink
+from ovos_ray.track.spool import Spool
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -90,6 +93,28 @@ def test_resumed_run_has_no_point_twice_and_keeps_its_history(store: str, client
     run = the_run(client, "resume", "one")
     assert history(client, run, "train/loss") == [(step, loss(step)) for step in range(100)]
     assert "ovos.points_that_differ_after_resume" not in run.data.tags
+
+
+def test_process_that_still_has_the_spool_does_not_send_again_what_another_has_sent(
+    store: str, client: Any, tmp_path: Path
+) -> None:
+    """As when a study ends a trial whose process is not gone yet: sent again, `RUNNING` would come after the end."""
+    spool = Spool(tmp_path, RunIdentity(store, "two", "one", "x"))
+    trial, study = Sender(spool), Sender(Spool.load(spool.folder))
+    spool.append("status", {"status": "RUNNING"})
+    trial.drain()
+    spool.append("metrics", {"step": 1, "values": {"a": 1.0}})
+    spool.append("tags", {"by": "the study"})
+    spool.append("status", {"status": "FINISHED"})
+    study.drain()
+    client.set_tag(study.run_id, "by", "nobody since")
+    spool.append("metrics", {"step": 2, "values": {"a": 2.0}})
+    trial.drain()
+    run = the_run(client, "two", "one")
+    assert history(client, run, "a") == [(1, 1.0), (2, 2.0)]
+    assert (run.info.status, run.data.tags["by"]) == ("FINISHED", "nobody since")
+    assert trial.complete
+    assert study.complete
 
 
 def test_load_of_the_machine_is_read_beside_the_metrics(store: str, client: Any, tmp_path: Path) -> None:
