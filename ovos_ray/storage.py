@@ -219,6 +219,15 @@ class Storage:
             return []
         return sorted(info.base_name for info in found if info.type == fs.FileType.Directory)
 
+    def files(self) -> list[str]:
+        """Returns the paths of all files below, from here, sorted; none where this folder is absent."""
+        from pyarrow import fs
+
+        below = fs.FileSelector(self.root, recursive=True, allow_not_found=True)
+        found = persistently(self.folder, lambda: self.fs.get_file_info(below))
+        start = len(self.root.rstrip("/")) + 1
+        return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
+
     def remove(self, *parts: str) -> None:
         """Removes a file.
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ import torch.distributed
 from ovos_ray.config import EvaluationConfig
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.errors import ConfigError, DataError, EvaluationError
+from ovos_ray.evaluate.infer.mask_archive import send_masks
 from ovos_ray.evaluate.infer.prediction import VideoReport, predict_dataset
 from ovos_ray.evaluate.infer.settings import InferenceSettings
 from ovos_ray.evaluate.score.scoring import ScoredOrProblem, ScoredVideos, score_videos, table_of
@@ -205,15 +204,7 @@ def _sent_to(out: Storage | None, predictions: Path) -> Iterator[Callable[[Video
         yield lambda _: None
         return
     bucket, sent = out, list[Future[None]]()
-
-    def put(video: VideoReport) -> None:
-        archive = io.BytesIO()
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-            for path in sorted((predictions / video.name).glob("*.png")):
-                file.write(path, f"{video.name}/{path.name}")
-        bucket.write(archive.getvalue(), f"{video.name}.zip")
-
     with ThreadPoolExecutor(_UPLOADS) as pool:
-        yield lambda video: sent.append(pool.submit(put, video))
+        yield lambda video: sent.append(pool.submit(send_masks, predictions, video.name, bucket))
         for one in sent:
             one.result()

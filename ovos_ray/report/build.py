@@ -25,7 +25,7 @@ from ovos_ray.report.pictures.emergence import emergence_galleries
 from ovos_ray.report.pictures.films import write_films
 from ovos_ray.report.pictures.galleries import choose_sequences, copying_galleries, overlay_galleries
 from ovos_ray.report.pictures.pictures import Gallery, decode, or_nothing
-from ovos_ray.report.pictures.stored import stored_predictions
+from ovos_ray.report.pictures.stored import Buckets, in_bucket, stored_predictions
 from ovos_ray.report.pictures.traces import traces
 from ovos_ray.report.read import load_study
 from ovos_ray.report.tables import csv_table, latex_table, markdown_table, note_text, render_table
@@ -105,9 +105,11 @@ def build_report(
         "paper.csv": paper_csv(tables),
         "paper.tex": paper_latex(tables),
     }
-    stored = stored_predictions(leading)
+    buckets = Buckets()
+    stored = stored_predictions(leading, buckets)
     chosen = choose_sequences(stored, sequences)
-    found = traces(stored)
+    traced = tuple(chosen) if any(in_bucket(one.place) for one in stored) else ()  # what is shown is fetched, no more
+    found = traces(stored, traced)
     galleries = overlay_galleries(stored, chosen)
     page = render_page(
         Content(
@@ -118,9 +120,10 @@ def build_report(
             found,
             galleries,
             copying_galleries(stored, found, sequences),
-            emergence_galleries(comparison.rows),
+            emergence_galleries(comparison.rows, buckets),
             tuple(cycle for row in leading if (cycle := cycle_gallery(row, tracking_uri)) is not None)[:_CYCLES],
             texts,
+            traced,
         )
     )
     for name, text in {**texts, "report.html": page}.items():
@@ -182,5 +185,5 @@ def _attach(report: Report, note: str, galleries: Sequence[Gallery], films: Sequ
         client.set_tag(run.run_id, "mlflow.note.content", note)
     for gallery in galleries:
         for strip in gallery.strips:
-            if strip.run_id:
+            if strip.run_id and strip.image:
                 client.log_image(strip.run_id, decode(strip.image), f"figures/{gallery.sequence}.jpg")

@@ -45,6 +45,7 @@ class Content:
         emergence: Masks over training.
         cycles: Training clips there and back.
         exports: File name to text, offered for download.
+        traced: The only sequences that have traces; empty: all have them.
     """
 
     comparison: Comparison
@@ -57,6 +58,7 @@ class Content:
     emergence: tuple[Gallery, ...]
     cycles: tuple[Gallery, ...]
     exports: Mapping[str, str]
+    traced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ def render_page(content: Content) -> str:
         rows=[*comparison.rows, *comparison.baselines],
         figures=_figures(content),
         copy_scores=copy_scores,
+        traced=_only(content.traced),
         has_pictures=bool(pictures or copy_scores),
         exports=exports,
         made=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -156,7 +159,7 @@ def _figures(content: Content) -> list[Figure]:
         add("Leader and runner-up", above, figures.scatter_figure(trials[0], trials[1]))
     add(
         "J over the length of a video",
-        "A falling line is drift: errors that the memory carries on.",
+        f"A falling line is drift: errors that the memory carries on.{_only(content.traced)}",
         figures.decay_figure(decay, palette),
     )
     add(
@@ -242,6 +245,11 @@ def _copy_scores(traces: Mapping[str, Mapping[str, Trace]]) -> list[tuple[str, f
             first = sum(t.first.mean() for t in found.values()) / len(found)
             rows.append((label, float(truth), float(first), float(first - truth)))
     return rows
+
+
+def _only(traced: Sequence[str]) -> str:
+    """Says of which sequences a number is, where it is not of all."""
+    return f" Of {', '.join(traced)} alone: masks in a bucket are fetched of what is shown." if traced else ""
 
 
 def _rounded(value: float) -> float:

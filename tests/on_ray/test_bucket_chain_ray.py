@@ -90,3 +90,7 @@ def test_the_whole_chain_on_a_bucket_that_fails_gives_the_weights_of_one_that_do
         pages = [(tmp_path / f"report-{name}" / "report.html").read_text() for name in ("calm", "faulty")]
         counts = [re.search(r"2 trials: [^<.]*", page) for page in pages]
         assert [found and found[0] for found in counts] == ["2 trials: 1 finished, 1 stopped"] * 2
+        assert all("Predictions beside the truth" in page for page in pages)
+        drawn = [re.findall(r'<img src="(data:[^"]+)" alt="(val-000, worst [^"]+)"', page) for page in pages]
+        assert len(drawn[0]) == 2, "the truth and the masks of the run that finished"
+        assert drawn[0] == drawn[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import PurePosixPath
 
 import numpy as np
 
@@ -13,9 +13,10 @@ from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import decode_mask
 from ovos_ray.evaluate.infer.overlay import tile
 from ovos_ray.report.numbers.rows import Row
-from ovos_ray.report.pictures.pictures import Gallery, Strip, or_nothing, still
-from ovos_ray.report.pictures.stored import local_folder
+from ovos_ray.report.pictures.pictures import Gallery, Strip, or_why, still
+from ovos_ray.report.pictures.stored import Buckets, place_of
 from ovos_ray.report.runs import Run
+from ovos_ray.storage import Storage
 from ovos_ray.track.strategy import EMPTY
 
 __all__ = ["emergence_galleries"]
@@ -30,47 +31,83 @@ _EMPTY = (
 _GIVEN = "The first mask is given. Where later masks keep its shape and place, the network copies."
 
 
-def emergence_galleries(rows: Sequence[Row]) -> tuple[Gallery, ...]:
+def emergence_galleries(rows: Sequence[Row], buckets: Buckets | None = None) -> tuple[Gallery, ...]:
     """Shows a few videos after more and more optimiser steps; runs with an empty reference come first.
 
-    Of `rows`, best first, unfinished ones count too.
+    Args:
+        rows: Configurations, best first; unfinished ones count too.
+        buckets: Asked for what lies in one; None: others than before.
+
+    Returns:
+        One each, or, where there is no picture at all, one without any that says why.
     """
-    found = [(row, run, folder) for row in rows for run in row.runs if (folder := local_folder(run, "ovos.snapshots"))]
+    buckets = buckets or Buckets()
+    found = [(row, run, place) for row in rows for run in row.runs if (place := place_of(run, "ovos.snapshots"))]
     found.sort(key=lambda item: item[0].strategy != EMPTY)
-    shown: dict[str, tuple[Row, Run, Path]] = {}
+    shown: dict[str, tuple[Row, Run, str]] = {}
     for item in found:
         shown.setdefault(item[0].label, item)
-    galleries: list[Gallery] = []
-    for row, run, folder in shown.values():
-        make = functools.partial(_galleries, row, run, folder)
-        galleries += or_nothing(make, f"pictures of how masks emerge in {run.name}") or []
-    return tuple(galleries[:_GALLERIES])
+    pictured: list[Gallery] = []
+    remarks: list[Gallery] = []
+    for row, run, place in shown.values():
+        if len(pictured) < _GALLERIES:
+            made = _of_run(row, run, place, buckets)
+            pictured += [gallery for gallery in made if gallery.strips]
+            remarks += [gallery for gallery in made if not gallery.strips]
+    return tuple(pictured[:_GALLERIES] or remarks[:1])
 
 
-def _galleries(row: Row, run: Run, folder: Path) -> list[Gallery]:
+def _of_run(row: Row, run: Run, place: str, buckets: Buckets) -> list[Gallery]:
+    what, title = f"pictures of how masks emerge in {run.name}", f"while {row.label} trains"
+    return or_why(
+        lambda: _galleries(run, title, place, buckets),
+        what,
+        lambda reason: [Gallery(run.name, title, (), f"No {what}: {reason}.")],
+    )
+
+
+def _galleries(run: Run, title: str, place: str, buckets: Buckets) -> list[Gallery]:
+    folder = buckets.ask(place, lambda: Storage(place))
+    masks = buckets.ask(place, lambda: _masks_below(folder))
     part = "validation" if run.source("validation") else "evaluation"
-    layout = run.param(f"{part}.layout") or None
-    dataset = open_dataset(run.source(part), layout=layout)
-    split = run.param(f"{part}.split", "val")
+    source, layout, split = run.source(part), run.param(f"{part}.layout") or None, run.param(f"{part}.split", "val")
+    dataset = buckets.ask(source, lambda: open_dataset(source, layout=layout))
     empty = run.param("method.reference") == "empty"
+    steps_of: dict[str, list[str]] = {}
+    for path in sorted(masks):
+        steps_of.setdefault(path.partition("/")[2], []).append(path.partition("/")[0])
     galleries = []
     for name in dataset.video_names(split):
-        steps = sorted(path.parent for path in folder.glob(f"step-*/{name}") if any(path.glob("*.png")))
-        if not steps:
+        if not (steps := steps_of.get(name, [])):
             continue
         if len(steps) > _STRIPS:
             steps = [steps[round(i * (len(steps) - 1) / (_STRIPS - 1))] for i in range(_STRIPS)]
-        video = dataset.video(split, name)
-        words = [f"after {int(step.name.removeprefix('step-')):,} steps" for step in steps]
-        strips = [_strip(video, step / name, text) for step, text in zip(steps, words, strict=True)]
-        if (again := steps[-1] / name / "again").is_dir():
-            strips.append(_strip(video, again, f"{words[-1]}, fed back"))
-        galleries.append(Gallery(name, f"while {row.label} trains", tuple(strips), _EMPTY if empty else _GIVEN))
+        video = buckets.ask(source, functools.partial(dataset.video, split, name))
+        words = {f"{step}/{name}": f"after {int(step.removeprefix('step-')):,} steps" for step in steps}
+        if (again := f"{steps[-1]}/{name}/again") in masks:
+            words[again] = f"{words[f'{steps[-1]}/{name}']}, fed back"
+        strips = [
+            buckets.ask(place, functools.partial(_strip, video, folder, masks[path], text))
+            for path, text in words.items()
+        ]
+        galleries.append(Gallery(name, title, tuple(strips), _EMPTY if empty else _GIVEN))
     return galleries
 
 
-def _strip(video: Video, folder: Path, words: str) -> Strip:
-    masks = {video.frame_names.index(path.stem): decode_mask(path) for path in sorted(folder.glob("*.png"))}
+def _masks_below(folder: Storage) -> dict[str, list[str]]:
+    """Returns the masks of a run's snapshots, by the folder they lie in: `step-00000500/VIDEO`, `…/VIDEO/again`."""
+    found: dict[str, list[str]] = {}
+    for path in folder.files():
+        if path.startswith("step-") and path.endswith(".png"):
+            found.setdefault(path.rpartition("/")[0], []).append(path)
+    return found
+
+
+def _strip(video: Video, folder: Storage, paths: Sequence[str], words: str) -> Strip:
+    masks = {
+        video.frame_names.index(PurePosixPath(path).stem): decode_mask(folder.read(path), folder.location(path))
+        for path in paths
+    }
     frames = {index: frame for index, frame in enumerate(video.images()) if index in masks}
     # The first frame holds the reference, given or empty: it says nothing about the network.
     judged = [index for index in list(masks)[1:] if index in video.masks]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from ovos_ray.errors import TrackingError
 from ovos_ray.evaluate.infer.overlay import tile
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.report.numbers.significance import sequence_scores
-from ovos_ray.report.pictures.pictures import Gallery, Strip, animated, or_nothing, still
+from ovos_ray.report.pictures.pictures import Gallery, Strip, animated, or_nothing, or_why, still
 from ovos_ray.report.pictures.stored import Stored, frames_at, moments_of
 from ovos_ray.report.pictures.traces import Trace, mean_copy_score
 from ovos_ray.track.strategy import SUPERVISED
@@ -72,15 +72,23 @@ def choose_sequences(stored: Sequence[Stored], wanted: Sequence[str] = ()) -> di
 def overlay_galleries(stored: Sequence[Stored], chosen: Mapping[str, str]) -> tuple[Gallery, ...]:
     """Makes the overlays of some sequences: the truth, then all predictions at hand; the first sequence also moves.
 
+    What cannot be shown is named in its place, with the reason.
+
     Args:
         stored: The predictions.
         chosen: Sequences, with the reason each was chosen for.
     """
-    made = []
-    for number, (sequence, why) in enumerate(chosen.items()):
-        strips = or_nothing(functools.partial(_strips, sequence, stored, film=number == 0), f"pictures of {sequence}")
-        made += [] if strips is None else [Gallery(sequence, why, strips)]
-    return tuple(made)
+    return tuple(
+        _overlays(sequence, why, stored, film=number == 0) for number, (sequence, why) in enumerate(chosen.items())
+    )
+
+
+def _overlays(sequence: str, why: str, stored: Sequence[Stored], *, film: bool) -> Gallery:
+    return or_why(
+        lambda: Gallery(sequence, why, _strips(sequence, stored, film=film)),
+        f"pictures of {sequence}",
+        lambda reason: Gallery(sequence, why, (), f"No pictures of {sequence}: {reason}."),
+    )
 
 
 def _strips(sequence: str, stored: Sequence[Stored], *, film: bool) -> tuple[Strip, ...]:
@@ -88,20 +96,22 @@ def _strips(sequence: str, stored: Sequence[Stored], *, film: bool) -> tuple[Str
     tiles = moments_of(video, _TILES)
     moments = moments_of(video, _FILM_FRAMES) if film else []
     frames = frames_at(video, {*tiles, *moments})
-    strips = []
-    for one in (None, *stored):
-        masks = {index: video.mask(index) if one is None else one.mask(video, index) for index in frames}
+
+    def strip(label: str, score: str, run_id: str, mask: Callable[[int], UInt8Array]) -> Strip:
+        masks = {index: mask(index) for index in frames}
         moving = [tile(frames[index], masks[index], _FILM_WIDTH) for index in moments]
-        strips.append(
-            Strip(
-                "truth" if one is None else one.row.label,
-                _frame_words(video, tiles) if one is None else _score_words(one, sequence),
-                still([tile(frames[index], masks[index], _STRIP_WIDTH) for index in tiles]),
-                animated(moving, _FILM_MS) if moving else "",
-                "" if one is None else one.run.run_id,
-            )
+        image = still([tile(frames[index], masks[index], _STRIP_WIDTH) for index in tiles])
+        return Strip(label, score, image, animated(moving, _FILM_MS) if moving else "", run_id)
+
+    def predicted(one: Stored) -> Strip:
+        label = one.row.label
+        return or_why(
+            lambda: strip(label, _score_words(one, sequence), one.run.run_id, lambda index: one.mask(video, index)),
+            f"masks of {sequence} of {label}",
+            lambda reason: Strip(label, f"no picture: {reason}", ""),
         )
-    return tuple(strips)
+
+    return (strip("truth", _frame_words(video, tiles), "", video.mask), *map(predicted, stored))
 
 
 def copying_galleries(

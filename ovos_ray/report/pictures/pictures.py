@@ -11,9 +11,10 @@ from typing import TypeVar
 
 from PIL import Image
 
+from ovos_ray.errors import OvosError, first_line
 from ovos_ray.evaluate.infer.overlay import grid
 
-__all__ = ["Gallery", "Strip", "animated", "data_uri", "decode", "or_nothing", "still"]
+__all__ = ["Gallery", "Strip", "animated", "data_uri", "decode", "or_nothing", "or_why", "still"]
 
 _log = logging.getLogger(__name__)
 _Made = TypeVar("_Made")
@@ -26,7 +27,7 @@ class Strip:
     Attributes:
         label: Whose masks.
         score: What they score, in words, or empty.
-        image: WebP, frames side by side, as data URI.
+        image: WebP, frames side by side, as data URI; empty where it could not be made, and `score` says why.
         film: Animated WebP as data URI, or empty.
         run_id: The MLflow run that predicted the masks, empty for the truth.
     """
@@ -45,8 +46,8 @@ class Gallery:
     Attributes:
         sequence: Its name.
         why: Why it was chosen, such as `worst for …`.
-        strips: What is compared, the truth first where it is shown.
-        words: How to read it, or empty.
+        strips: What is compared, the truth first where it is shown; none where no picture could be made.
+        words: How to read it, or why there are no pictures, or empty.
     """
 
     sequence: str
@@ -55,13 +56,22 @@ class Gallery:
     words: str = ""
 
 
-def or_nothing(make: Callable[[], _Made], what: str) -> _Made | None:
-    """Returns what is made, or None where files are gone or damaged: that costs a picture, not the report."""
+def or_why(make: Callable[[], _Made], what: str, otherwise: Callable[[str], _Made]) -> _Made:
+    """Returns what is made; where files are gone or damaged, what stands in its place, which is told why.
+
+    Such a file costs a picture, not the report.
+    """
     try:
         return make()
     except Exception as error:  # of whatever reads such a file, each has its own
-        _log.warning("no %s: %s", what, error)
-        return None
+        why = error.message if isinstance(error, OvosError) else first_line(error)
+        _log.warning("no %s: %s", what, why)
+        return otherwise(why)
+
+
+def or_nothing(make: Callable[[], _Made], what: str) -> _Made | None:
+    """Returns what is made, or None where files are gone or damaged."""
+    return or_why(make, what, lambda _: None)
 
 
 def still(tiles: Sequence[Image.Image]) -> str:

@@ -1,14 +1,18 @@
 """Stored predictions: where the masks lie that a run has predicted, and which video they belong to.
 
 Nothing here predicts. A run says where its masks are (tag `ovos.predictions`) and its configuration says what they are
-masks of; a run whose files are not on this machine gets no pictures.
+masks of. They lie in a folder on this machine, or in a bucket as one archive a video, of which only those are fetched
+whose pictures are shown. A run whose files are on another machine gets no pictures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +20,37 @@ import numpy.typing as npt
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import decode_mask
+from ovos_ray.errors import StorageError
+from ovos_ray.evaluate.infer.mask_archive import MaskArchives
 from ovos_ray.report.numbers.rows import Row
 from ovos_ray.report.runs import Run
+from ovos_ray.storage import Storage, location_of
 
-__all__ = ["Stored", "frames_at", "local_folder", "moments_of", "stored_predictions"]
+__all__ = ["Buckets", "Stored", "frames_at", "in_bucket", "moments_of", "place_of", "stored_predictions"]
+
+_T = TypeVar("_T")
+
+
+class Buckets:
+    """What a report asks of buckets. One that cannot be reached is not asked again, as each time takes minutes."""
+
+    def __init__(self) -> None:
+        self._away: dict[str, StorageError] = {}
+
+    def ask(self, location: str, request: Callable[[], _T]) -> _T:
+        """Returns the answer to a request.
+
+        Raises:
+            StorageError: The bucket of this location cannot be reached, now or before.
+        """
+        bucket = urlsplit(location).netloc or location
+        if bucket in self._away:
+            raise StorageError(*self._away[bucket].args)
+        try:
+            return request()
+        except StorageError as error:
+            self._away[bucket] = error
+            raise
 
 
 @dataclass(frozen=True)
@@ -30,13 +61,15 @@ class Stored:
         row: The configuration.
         run: The run.
         scored: The run whose configuration names the dataset; baselines have none of their own.
-        folder: The masks, `folder`/SEQUENCE/FRAME.png.
+        place: The masks: a folder with SEQUENCE/FRAME.png, or one in a bucket with SEQUENCE.zip.
+        buckets: Asked for what lies in one.
     """
 
     row: Row
     run: Run
     scored: Run
-    folder: Path
+    place: str
+    buckets: Buckets
 
     @property
     def sequences(self) -> tuple[str, ...]:
@@ -51,32 +84,52 @@ class Stored:
     def video(self, sequence: str) -> Video:
         """Opens the video of a sequence."""
         root, layout = self.scored.source("evaluation"), self.scored.param("evaluation.layout") or None
-        return open_dataset(root, layout=layout).video(self.scored.param("evaluation.split", "val"), sequence)
+        split = self.scored.param("evaluation.split", "val")
+        return self.buckets.ask(root, lambda: open_dataset(root, layout=layout).video(split, sequence))
 
     def mask(self, video: Video, index: int) -> npt.NDArray[np.uint8]:
         """Returns the predicted mask of a frame, (H, W) object ids."""
-        return decode_mask(self.folder / video.name / f"{video.frame_names[index]}.png")
+        frame = video.frame_names[index]
+        if not in_bucket(self.place):
+            return decode_mask(Path(self.place) / video.name / f"{frame}.png")
+        return self.buckets.ask(self.place, lambda: self._archives.mask(video.name, frame))
+
+    @functools.cached_property
+    def _archives(self) -> MaskArchives:
+        return MaskArchives(Storage(self.place))
 
 
-def local_folder(run: Run, tag: str) -> Path | None:
-    """Returns the folder that a tag names, if it is on this machine."""
-    folder = Path(run.tags.get(tag, ""))
-    return folder if folder.is_absolute() and folder.is_dir() else None
+def in_bucket(place: str) -> bool:
+    """Whether a place is a URI, and no folder on this machine."""
+    return "://" in place
 
 
-def stored_predictions(rows: Sequence[Row]) -> list[Stored]:
+def place_of(run: Run, tag: str) -> str | None:
+    """Returns the folder that a tag names: one on this machine, if it is there, or one in a bucket, unasked."""
+    place = location_of(run.tags.get(tag, ""))
+    if place.startswith("file://"):
+        place = unquote(place.removeprefix("file://"))
+    if in_bucket(place):
+        return place
+    folder = Path(place)
+    return place if folder.is_absolute() and folder.is_dir() else None
+
+
+def stored_predictions(rows: Sequence[Row], buckets: Buckets | None = None) -> list[Stored]:
     """Returns, of each row, the first finished run whose predictions are at hand; without the rows that have none.
 
     Args:
         rows: Configurations, then baselines, which were scored on the same videos as the first of them.
+        buckets: Asked for what lies in one; None: others than before.
     """
+    buckets = buckets or Buckets()
     found: list[Stored] = []
     for row in rows:
         for run in row.finished:
-            folder = local_folder(run, "ovos.predictions")
-            if run.scores and folder is not None:
+            place = place_of(run, "ovos.predictions")
+            if run.scores and place is not None:
                 scored = run if run.source("evaluation") or not found else found[0].scored
-                found.append(Stored(row, run, scored, folder))
+                found.append(Stored(row, run, scored, place, buckets))
                 break
     return found
 

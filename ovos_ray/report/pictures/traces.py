@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -45,8 +45,12 @@ def mean_copy_score(found: dict[str, Trace]) -> float:
     return float(np.mean([trace.copy_score for trace in found.values()]))
 
 
-def traces(stored: Sequence[Stored]) -> dict[str, dict[str, Trace]]:
+def traces(stored: Sequence[Stored], sequences: Collection[str] = ()) -> dict[str, dict[str, Trace]]:
     """Returns how the stored predictions resemble the truth and the first mask.
+
+    Args:
+        stored: The predictions.
+        sequences: Only these; none stands for all.
 
     Returns:
         By label of the row, by sequence; without what cannot be read.
@@ -54,7 +58,8 @@ def traces(stored: Sequence[Stored]) -> dict[str, dict[str, Trace]]:
     found: dict[str, dict[str, Trace]] = {}
     with ThreadPoolExecutor(_READERS) as readers:
         for one in stored:
-            jobs = {sequence: readers.submit(_trace, one, sequence) for sequence in one.sequences}
+            wanted = [sequence for sequence in one.sequences if not sequences or sequence in sequences]
+            jobs = {sequence: readers.submit(_trace, one, sequence) for sequence in wanted}
             for sequence, job in jobs.items():
                 trace = or_nothing(job.result, f"trace of {sequence} of {one.row.label}")
                 if trace is not None:
