@@ -15,7 +15,7 @@ from davis_folder import make_davis
 from runs import config_of, local_stream, same
 from torch import Tensor, nn
 
-from ovos_ray.config import DataConfig, ExperimentConfig, LossConfig, MethodConfig, override
+from ovos_ray.config import AugmentationConfig, DataConfig, ExperimentConfig, LossConfig, MethodConfig, override
 from ovos_ray.config.digest import digest
 from ovos_ray.config.recipes import make
 from ovos_ray.data.clips.batches import NO_LABEL, batch_of, decode_batch
@@ -243,6 +243,9 @@ def test_a_batch_says_which_frames_have_a_label(tmp_path: Path) -> None:
     batch = batch_of(found)
     assert batch["labels"].shape == (1, 3, 48, 48)
     assert (batch["labels"][0, 1] == NO_LABEL).all()
+    turned = AugmentationConfig(frame_rotation=30.0, horizontal_flip=0.0)
+    askew = columns(shards, (0, 2, 3), further_labels=True, data={"augmentation": turned})
+    assert askew["labelled"].tolist() == [[1, 0, 1]], "nothing is known of corners that turn into view"
     whole = batch_of(columns(shards_of(tmp_path, "all"), (0, 2, 3), further_labels=True))
     assert whole["labelled"].tolist() == [[1, 1, 1]]
     assert torch.equal(whole["labels"][:, [0, 2]], batch["labels"][:, [0, 2]])

@@ -118,23 +118,23 @@ class ClipDecoder:
         """Returns frames (T, 3, S, S), which are `out`, and labels (L, S, S), with the ids of the dataset."""
         images = [masks.decode_image(row.jpeg) for row in rows]
         height, width = images[0].shape[:2]
-        labels = self._labels(rows)
-        parameters = self._first_showing(clip, labels[0], height, width)
+        first = _label_of(rows[0])
+        labels = [first, *self._labels_after(rows)]
+        parameters = self._first_showing(clip, first, height, width)
         for t, image in enumerate(images):
             transforms.apply_to_frame(image, parameters, t, out[t])
-        cropped = np.stack([transforms.apply_to_label(label, parameters, t).numpy() for t, label in enumerate(labels)])
+        cropped = np.full((len(labels), *out.shape[2:]), NO_LABEL, np.uint8)
+        for t, label in enumerate(labels):
+            if label is not None:
+                cropped[t] = transforms.apply_to_label(label, parameters, t)
         return out, cropped
 
-    def _labels(self, rows: Sequence[FrameRow]) -> list[UInt8Array]:
-        """Returns the label of the reference frame or, as far as they are wanted and there, those of all frames."""
+    def _labels_after(self, rows: Sequence[FrameRow]) -> list[UInt8Array | None]:
+        """Returns the labels of the frames after the reference frame as far as they are there, if they are wanted."""
         shown = self._num_labels > 1 and all(row.label is not None for row in rows)
         if self.all_labels or shown:
-            return [_label_of(row) for row in rows]
-        first = _label_of(rows[0])
-        if not self.further_labels:
-            return [first]
-        none = np.full_like(first, NO_LABEL)
-        return [first, *(none if row.label is None else _label_of(row) for row in rows[1:])]
+            return [_label_of(row) for row in rows[1:]]
+        return [None if row.label is None else _label_of(row) for row in rows[1:]] if self.further_labels else []
 
     def _first_showing(self, clip: Clip, label: UInt8Array, height: int, width: int) -> transforms.ClipParameters:
         """Returns the first seeded crop that shows an object; after the last try, the whole frame."""

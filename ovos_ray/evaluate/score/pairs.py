@@ -108,7 +108,7 @@ def masks_root(annotations: Path) -> Path:
 
 
 def has_meta(annotations: Path) -> bool:
-    """Whether a `meta.json` lies beside true masks, which YouTube-VOS alone has.
+    """Whether a `meta.json` lies beside true masks, as in the layout of YouTube-VOS alone.
 
     Raises:
         EvaluationError: There are no masks.
