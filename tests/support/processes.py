@@ -29,12 +29,14 @@ def free_port() -> int:
     take numbers, not open sockets, so that the port itself cannot be held and handed over.
     """
     for port in range(20500, 32000):
-        lock = os.open(Path(tempfile.gettempdir(), f"ovos-tests-port-{port}"), os.O_CREAT | os.O_RDWR, 0o666)
-        with socket.socket() as candidate, contextlib.suppress(OSError):
+        lock = None
+        with socket.socket() as candidate, contextlib.suppress(OSError):  # another user's file is refused
+            lock = os.open(Path(tempfile.gettempdir(), f"ovos-tests-port-{port}"), os.O_CREAT | os.O_RDWR, 0o666)
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             candidate.bind(("127.0.0.1", port))
             return port
-        os.close(lock)
+        if lock is not None:
+            os.close(lock)
     raise OSError("no free port")
 
 
