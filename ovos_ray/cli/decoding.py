@@ -98,7 +98,8 @@ def _work(config: ExperimentConfig) -> tuple[object, ...]:
     """Returns what the work of decoding a clip depends on above all."""
     data = config.data
     static = data.source, data.static_share, data.static_clips
-    return data.shards, data.clip_length, data.crop_size, data.clip_merging, static, config.method.needs_all_labels
+    labels = config.method.needs_all_labels, config.method.compares_further_labels
+    return data.shards, data.clip_length, data.crop_size, data.clip_merging, static, labels
 
 
 def _urgency(feeding: Feeding) -> tuple[bool, float]:

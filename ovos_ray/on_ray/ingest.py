@@ -27,26 +27,22 @@ def ingest_speed(config: ExperimentConfig, shards: Sequence[str]) -> Iterator[st
     Raises:
         ConfigError: No shards are given.
     """
-    from ovos_ray.data.clips.batches import LocalStream
-    from ovos_ray.data.clips.decode import ClipDecoder
-    from ovos_ray.data.clips.plan import Plan
     from ovos_ray.on_ray.room import this_node
     from ovos_ray.on_ray.session import ray_session
-    from ovos_ray.on_ray.stream import RankStream, StreamSpec
+    from ovos_ray.on_ray.stream import RankStream, stream_spec
+    from ovos_ray.run.here import local_stream
 
     if not shards:
         raise ConfigError("--bench-ingest needs data", "add --shards FOLDER")
     config = resolve_paths(override(config, {"data.shards": tuple(shards)}), Path.cwd())
     config = override(config, {"data.multipliers": (), "data.frame_intervals": (), "train.steps": 1_000_000})
-    data, all_labels = config.data, config.method.needs_all_labels
+    data = config.data
     yield f"clips of {data.clip_length} frames at {data.crop_size} pixels"
-    plan = Plan.load(data, seed=config.seed, steps=config.train.steps)
-    speed = _speed(LocalStream(plan, ClipDecoder(data, all_labels=all_labels)).batches(), data.batch_size)
+    speed = _speed(local_stream(config).batches(), data.batch_size)
     yield f"{speed:.1f} clips/s on one thread"
     with ray_session():
         num_cpus = int(this_node()["CPU"])
-        stream = RankStream(StreamSpec(data, config.seed, config.train.steps, all_labels), 0, 1, 0, num_cpus)
-        speed = _speed(stream.batches(), data.batch_size)
+        speed = _speed(RankStream(stream_spec(config), 0, 1, 0, num_cpus).batches(), data.batch_size)
     yield f"{speed:.1f} clips/s with Ray Data"
 
 

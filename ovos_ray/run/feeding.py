@@ -88,7 +88,7 @@ def clip_seconds(config: ExperimentConfig) -> float:
     """
     data = dataclasses.replace(config.data, cache=None, on_bad_row="error")
     plan = Plan.load(data, seed=config.seed, steps=config.train.steps)
-    decoder = ClipDecoder(data, all_labels=config.method.needs_all_labels)
+    decoder = ClipDecoder.of(dataclasses.replace(config, data=data))
     last, began, taken = config.train.steps * data.batch_size - 1, time.perf_counter(), list[float]()
     for number in range(_CLIPS + 1):
         clip, before = plan.clip(last * number // _CLIPS), time.process_time()

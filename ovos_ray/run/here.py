@@ -22,11 +22,7 @@ __all__ = ["fit_here", "local_stream"]
 def local_stream(config: ExperimentConfig, start_step: int = 0) -> LocalStream:
     """Returns all batches of a run from a step on, decoded in this process."""
     plan = Plan.load(config.data, seed=config.seed, steps=config.train.steps)
-    method = config.method
-    decoder = ClipDecoder(
-        config.data, all_labels=method.needs_all_labels, further_labels=method.compares_further_labels
-    )
-    return LocalStream(plan, decoder, start_step, stop_step=config.stop_step)
+    return LocalStream(plan, ClipDecoder.of(config), start_step, stop_step=config.stop_step)
 
 
 def fit_here(request: RunRequest, *, index: int = 0) -> RunResult:

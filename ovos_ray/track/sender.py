@@ -139,7 +139,7 @@ class Sender:
         Raises:
             Exception: Whatever the connection failed with; call again later, nothing is lost or doubled.
         """
-        if not self._has_begun:
+        if not self._has_begun:  # who had the spool before may have sent more, or begun anew since
             self._state, self._has_begun = self._spool.sent, True
         if (state := self._furthest()) is not self._state:
             self._state, self._created_here = state, False

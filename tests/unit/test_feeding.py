@@ -40,6 +40,7 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     def slowly(self: ClipDecoder, clip: object, out: None = None) -> object:
         state.now += state.seconds if state.positions else 100.0
         state.positions.append(clip.position)  # type: ignore[attr-defined]
+        state.further_labels = self.further_labels
         return real(self, clip, out)  # type: ignore[arg-type]
 
     def now() -> float:
@@ -58,6 +59,12 @@ def gpu_run(root: Path, **changes: object) -> ExperimentConfig:
 def test_a_clip_costs_what_it_takes_once_files_are_open_all_over_the_run(root: Path, pace: SimpleNamespace) -> None:
     assert clip_seconds(gpu_run(root)) == pytest.approx(0.5)
     assert pace.positions == [0, 49, 99, 149, 199, 249, 299, 349, 399]
+
+
+def test_the_labels_that_a_method_compares_are_decoded_too(root: Path, pace: SimpleNamespace) -> None:
+    for choice in ("compare", "ignore"):
+        clip_seconds(gpu_run(root, method__further_labels=choice))
+        assert pace.further_labels == (choice == "compare")
 
 
 def test_measuring_ends_in_time(root: Path, pace: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

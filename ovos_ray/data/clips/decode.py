@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ovos_ray import seeding
-from ovos_ray.config import AugmentationConfig, DataConfig
+from ovos_ray.config import AugmentationConfig, DataConfig, ExperimentConfig
 from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.data import masks
 from ovos_ray.data.clips.batches import NO_LABEL
@@ -65,6 +65,12 @@ class ClipDecoder:
         self._readers = [ShardReader(folder, data.cache) for folder in data.shards]
         some = data.static_share or further_labels or any(reader.index.labels == "all" for reader in self._readers)
         self._num_labels = data.clip_length if all_labels or some else 1
+
+    @classmethod
+    def of(cls, config: ExperimentConfig) -> ClipDecoder:
+        """Returns the decoder of a run, with the labels that its method needs."""
+        method = config.method
+        return cls(config.data, all_labels=method.needs_all_labels, further_labels=method.compares_further_labels)
 
     def __call__(self, clip: Clip, out: UInt8Array | None = None) -> Sample:
         """Decodes a clip.
