@@ -45,6 +45,7 @@ _WARM_UP = {"data.static_share": ((0.0, 1.0), (0.25, 0.0))}
 _AFFINE = one_shot.STATIC_CLIPS
 _LAYERS = {"data.static_clips": "layers"}
 _PASTED = {"data.static_clips": "pasted"}
+_FURTHER_LABELS = {**_AFFINE, **_LAYERS, "data.clip_start": "labels", "method.further_labels": "compare"}
 
 METHODS: dict[str, dict[str, Any]] = {
     "one-shot": {},
@@ -66,25 +67,33 @@ METHODS: dict[str, dict[str, Any]] = {
     "T-step-clips": {"method.backward": "T-step", **_AFFINE},
     "oracle": {"method.reference": "true"},
     "oracle-clips": {"method.reference": "true", **_AFFINE},
+    "layers-only-4": {**one_shot.STATIC_ONLY, **_LAYERS},
+    "layers-clips-2": _FURTHER_LABELS,
+    "layers-clips-4": _FURTHER_LABELS,
+    "layers-clips-all": _FURTHER_LABELS,
     "one-shot-traced": {},
     "static-clips-traced": _AFFINE,
 }
-"""What each method changes in the recipe. `supervised…` reads all labels, the others one a video. The first quarter
+"""What each method changes in the recipe. `supervised…` reads all labels, most others one a video. The first quarter
 of `…-warm` is static steps, those of `static-clips` go on with every fourth step; with `layers`, objects move on their
 own in them. `…-any` has clips that start at any labelled frame, all others have those of `one-shot`. `oracle…` starts
-the walk back from the true mask, so it too reads all labels. `…-traced` computes what its namesake does, on shards with
-all labels, which it only logs: how right forward masks are. Every run keeps an average of its weights, `ema_jf`."""
+the walk back from the true mask, so it too reads all labels. `…-2`, `…-4` and `…-all` have so many labels a video;
+their clips start at any of them and compare those they pass, as in `search_spaces.label_budget`. `…-traced` computes
+what its namesake does, on shards with all labels, which it only logs: how right forward masks are. Every run keeps an
+average of its weights, `ema_jf`."""
 
-_ALL_LABELS = ("supervised", "oracle")
 KEY = ("data", "network", "steps", "seed", "method")
 COLUMNS = (*KEY, "jf", "j", "f", "ema_jf", "labels", "seconds", "device", "versions")
 VIDEO_COLUMNS = (*KEY, "video", "jf", "j", "f")
 CURVE_COLUMNS = (*KEY, "step", "name", "value")
 
 
-def reads_all(method: str) -> bool:
-    """Whether the shards of a method hold all labels."""
-    return method.startswith(_ALL_LABELS) or method.endswith("-traced")
+def labels_of(method: str) -> str:
+    """Returns the labels a video in the shards of a method, as `pack` takes them: `first`, `2`, `4` or `all`."""
+    if method.startswith(("supervised", "oracle")) or method.endswith(("-traced", "-all")):
+        return "all"
+    last = method.rpartition("-")[2]
+    return last if last.isdigit() else "first"
 
 
 @dataclass(frozen=True)
@@ -163,9 +172,9 @@ def planned(arguments: argparse.Namespace) -> Iterator[Run]:
     work = arguments.work.resolve()
     davis = arguments.davis_train is not None
     if davis:
-        dataset, first, every = davis_folders(arguments.davis_train, arguments.davis_val, work)
+        dataset, shards = davis_folders(arguments.davis_train, arguments.davis_val, work)
     else:
-        dataset, first, every = synthetic_folders(work)
+        dataset, shards = synthetic_folders(work)
     base = override(
         _davis(dataset) if davis else _synthetic(dataset), {"storage": str(work / "runs"), "tracking_uri": ""}
     )
@@ -177,7 +186,7 @@ def planned(arguments: argparse.Namespace) -> Iterator[Run]:
             "name": "-".join(key),
             "seed": seed,
             "network.name": network,
-            "data.shards": (str(every if reads_all(method) else first),),
+            "data.shards": (str(shards(labels_of(method))),),
             "train.steps": steps,
             "optimizer.decay_steps": (steps * 4 // 5,),
             "train.ema_decay": 0.99,

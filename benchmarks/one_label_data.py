@@ -1,4 +1,4 @@
-"""The data of `one_label.py`: the synthetic videos, or DAVIS 2016 at 144p, each packed with one label and with all.
+"""The data of `one_label.py`: the synthetic videos, or DAVIS 2016 at 144p, packed with as many labels as asked for.
 
 A copy of a DAVIS 2016 folder at 144p, small enough to carry to a machine without network, is made by
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,14 +30,14 @@ _SIDE = 144
 _MARK = "small.txt"
 
 
-def synthetic_folders(work: Path) -> tuple[Path, Path, Path]:
-    """Returns the dataset, its shards with one label a video, and those with all; made if they are not there."""
+def synthetic_folders(work: Path) -> tuple[Path, Callable[[str], Path]]:
+    """Returns the dataset, made if it is not there, and what gives its shards with so many labels a video."""
     folder = open_dataset(synthetic.generate(work / "dataset", seed=0), layout="davis2017")
-    return folder.root, *_packed(folder, work / "shards", "train")
+    return folder.root, functools.partial(_packed, folder, work / "shards")
 
 
-def davis_folders(train: Path, val: Path, work: Path) -> tuple[Path, Path, Path]:
-    """Returns the same of DAVIS 2016: what is scored, and shards of what is trained on.
+def davis_folders(train: Path, val: Path, work: Path) -> tuple[Path, Callable[[str], Path]]:
+    """Returns the same of DAVIS 2016: what is scored, and the shards of what is trained on.
 
     Args:
         train: A folder in the layout of DAVIS 2016; all its sequences are used, whatever its lists say.
@@ -45,13 +45,12 @@ def davis_folders(train: Path, val: Path, work: Path) -> tuple[Path, Path, Path]
         work: Where the copies at 144p and the shards are kept.
     """
     small_train, small_val = shrink(train, work / "davis-train"), shrink(val, work / "davis-val")
-    return small_val, *_packed(open_dataset(small_train, layout="davis2016"), work / "davis-shards", "train")
+    return small_val, functools.partial(_packed, open_dataset(small_train, layout="davis2016"), work / "davis-shards")
 
 
-def _packed(folder: DatasetFolder, out: Path, split: str) -> tuple[Path, Path]:
-    pack(folder, out / "first", labels="first", split=split)
-    pack(folder, out / "all", labels="all", split=split)
-    return out / "first", out / "all"
+def _packed(folder: DatasetFolder, out: Path, labels: str) -> Path:
+    pack(folder, out / labels, labels=int(labels) if labels.isdigit() else labels, split="train")
+    return out / labels
 
 
 def shrink(root: Path, out: Path, *, num_frames: int | None = None, quality: int = 90) -> Path:

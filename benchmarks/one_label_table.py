@@ -13,8 +13,10 @@ from claims import interval
 
 __all__ = ["BEGIN", "END", "gather", "make_table", "read_rows", "tables_of", "write_tables"]
 
-_YARDSTICKS, _BASELINE = ("supervised-warm-layers", "supervised-warm"), "static-only"
+_YARDSTICKS = ("supervised-warm-layers", "supervised-warm")
 """Full supervision with a warm-up of layers or of affine clips, whichever has more seeds."""
+_BASELINES = ("static-only", "layers-only")
+"""Static clips of one label a video and nothing else, of the kind that has more seeds."""
 BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
 Scores = Mapping[str, Mapping[int, float]]
 """From method to seed to J&F."""
@@ -42,14 +44,16 @@ def tables_of(out: Path) -> str:
     """Returns the tables of a folder: J&F by data set, network and length, and how right forward masks were."""
     groups: dict[tuple[str, str, int], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     averaged: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    labels: dict[tuple[str, str, int], dict[str, str]] = defaultdict(dict)
     for row in read_rows(out / "runs.csv"):
         group = row["data"], row["network"], int(row["steps"])
         groups[group][row["method"]][int(row["seed"])] = float(row["jf"])
+        labels[group][row["method"]] = row["labels"]
         if row["ema_jf"]:
             averaged[group][row["method"]].append(float(row["ema_jf"]) - float(row["jf"]))
     tables = [
-        f"**{data}, {network}, {steps} steps**\n\n{make_table(scores, averaged[data, network, steps])}"
-        for (data, network, steps), scores in sorted(groups.items())
+        f"**{', '.join(map(str, group))} steps**\n\n{make_table(scores, averaged[group], labels[group])}"
+        for group, scores in sorted(groups.items())
     ]
     return "\n\n".join([*tables, *_forward_masks(out)])
 
@@ -94,7 +98,7 @@ def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
-def make_table(scores: Scores, averaged: Mapping[str, Sequence[float]]) -> str:
+def make_table(scores: Scores, averaged: Mapping[str, Sequence[float]], labels: Mapping[str, str]) -> str:
     """Returns a Markdown table, the best method first.
 
     Shares and differences are of the same seeds: each seed's J&F over that of full supervision with the same warm-up,
@@ -103,21 +107,25 @@ def make_table(scores: Scores, averaged: Mapping[str, Sequence[float]]) -> str:
     Args:
         scores: J&F in percent.
         averaged: By method, what the averaged weights have more, run by run.
+        labels: By method, how many labelled frames it reads.
     """
-    yardstick = max(_YARDSTICKS, key=lambda name: len(scores.get(name, ())))
+    yardstick, baseline = (
+        max(names, key=lambda name: len(scores.get(name, ()))) for names in (_YARDSTICKS, _BASELINES)
+    )
     lines = [
-        f"| method | J&F, seeds | J&F | % of {yardstick} | less {_BASELINE} | worst seed | averaged weights |",
-        "|---|---|---|---|---|---|---|",
+        f"| method | labels | J&F, seeds | J&F | % of {yardstick} | less {baseline} | worst seed | averaged weights |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for method in sorted(scores, key=lambda name: -statistics.mean(scores[name].values())):
         own = scores[method]
         shares = [100 * a / b for a, b in _paired(own, scores.get(yardstick, {}))]
-        differences = [a - b for a, b in _paired(own, scores.get(_BASELINE, {}))]
-        worst = f"{min(differences):+.1f}" if differences and method != _BASELINE else ""
+        differences = [a - b for a, b in _paired(own, scores.get(baseline, {}))]
+        worst = f"{min(differences):+.1f}" if differences and method != baseline else ""
         seeds = " ".join(f"{own[seed]:.1f}" for seed in sorted(own))
         lines.append(
-            f"| {method} | {seeds} | {_mean(list(own.values()))} | {_mean(shares) if method != yardstick else ''} | "
-            f"{_mean(differences, signed=True) if method != _BASELINE else ''} | {worst} | "
+            f"| {method} | {labels.get(method, '')} | {seeds} | {_mean(list(own.values()))} | "
+            f"{_mean(shares) if method != yardstick else ''} | "
+            f"{_mean(differences, signed=True) if method != baseline else ''} | {worst} | "
             f"{_mean(averaged.get(method, ()), signed=True)} |"
         )
     return "\n".join(lines)

@@ -15,6 +15,7 @@ from one_label_table import BEGIN, END, gather, make_table, read_rows, tables_of
 
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
+from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.run.checks import check_config
 
 
@@ -24,20 +25,20 @@ def test_shares_and_differences_are_of_the_same_seeds() -> None:
         "static-only": {0: 40.0, 1: 30.0, 2: 90.0},
         "one-shot": {0: 60.0, 1: 20.0},
     }
-    lines = make_table(scores, {"one-shot": [1.0, 2.0]}).splitlines()
+    lines = make_table(scores, {"one-shot": [1.0, 2.0]}, {"one-shot": "60"}).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| supervised-warm", "| static-only", "| one-shot"]
     one_shot = [cell.strip() for cell in lines[4].strip("|").split("|")]
     # Shares 75 and 50, differences +20 and -10; Student's 97.5 % quantile of one degree of freedom is 12.706.
-    assert one_shot[1] == "60.0 20.0"
+    assert one_shot[1:3] == ["60", "60.0 20.0"]
     half = 12.706 * np.std([75, 50], ddof=1) / 2**0.5
-    assert one_shot[3] == f"62.5 ± {half:.1f}"
-    assert one_shot[4].startswith("+5.0 ± ")
-    assert one_shot[5] == "-10.0"
-    assert one_shot[6] == f"+1.5 ± {12.706 * 0.5:.1f}"
-    assert "% of supervised-warm |" in make_table({**scores, "supervised-warm-layers": {0: 50.0}}, {})
-    more = make_table({**scores, "supervised-warm-layers": {0: 50.0, 2: 9.0, 3: 9.0}}, {})
+    assert one_shot[4] == f"62.5 ± {half:.1f}"
+    assert one_shot[5].startswith("+5.0 ± ")
+    assert one_shot[6] == "-10.0"
+    assert one_shot[7] == f"+1.5 ± {12.706 * 0.5:.1f}"
+    assert "% of supervised-warm |" in make_table({**scores, "supervised-warm-layers": {0: 50.0}}, {}, {})
+    more = make_table({**scores, "supervised-warm-layers": {0: 50.0, 2: 9.0, 3: 9.0}}, {}, {})
     assert "% of supervised-warm-layers |" in more, "the yardstick with more seeds"
-    assert "| one-shot | 60.0 20.0 | 40.0 ± 254.1 | 120.0 |" in more
+    assert "| one-shot |  | 60.0 20.0 | 40.0 ± 254.1 | 120.0 |" in more
 
 
 def test_a_small_copy_is_a_dataset_of_its_own(tmp_path: Path) -> None:
@@ -74,8 +75,13 @@ def test_every_planned_run_is_possible_and_reads_the_labels_it_says(
     assert len({run.key for run in runs}) == len(runs) == 4 * len(METHODS)
     for run in runs:
         check_config(run.config)
-        sees_all = run.key[-1].startswith(("supervised", "oracle")) or run.key[-1].endswith("-traced")
-        assert run.config.data.shards[0].endswith("/all") is sees_all
+        labels = Path(run.config.data.shards[0]).name
+        method = run.key[-1]
+        assert method.startswith(("supervised", "oracle")) <= (labels == "all"), method
+        assert (run.config.data.clip_start == "labels") == (method.startswith("layers-clips-")), method
+        kept = [video.label_frames for video in ShardIndex.load(run.config.data.shards[0]).videos]
+        expected = {"first": 1, "2": 2, "4": 4, "all": 20}[labels]
+        assert {len(frames) for frames in kept} == {expected}, method
 
 
 def test_the_page_has_the_tables_of_the_kept_runs() -> None:
@@ -124,4 +130,4 @@ def test_a_page_gets_the_tables_between_its_marks(tmp_path: Path) -> None:
         lines = page.read_text(encoding="utf-8").splitlines()
         assert (lines[0], lines[-1]) == ("before", "after")
         assert "old" not in lines
-        assert "| one-shot | 50.0 | 50.0 |  |  |  | +2.5 |" in lines
+        assert "| one-shot | 60 | 50.0 | 50.0 |  |  |  | +2.5 |" in lines
