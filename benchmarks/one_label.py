@@ -60,6 +60,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "one-shot-warm": _WARM_UP,
     "supervised-warm-any": {"method.name": "supervised", "data.clip_start": "any", **_WARM_UP},
     "supervised-warm-pasted": {"method.name": "supervised", **_WARM_UP, **_PASTED},
+    "pasted-clips": {**_AFFINE, **_PASTED},
     "pasted-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_PASTED},
     "layers-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_LAYERS},
     "half-static": {"data.static_share": ((0.0, 1.0), (0.25, 0.5))},
