@@ -36,6 +36,7 @@ from one_label_table import gather, read_rows, write_tables
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.digest import resolve_paths
+from ovos_ray.packing.label_choice import Labels
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.request import RunRequest
 from ovos_ray.train.run_folder import RunFolder
@@ -89,12 +90,12 @@ VIDEO_COLUMNS = (*KEY, "video", "jf", "j", "f")
 CURVE_COLUMNS = (*KEY, "step", "name", "value")
 
 
-def labels_of(method: str) -> str:
-    """Returns the labels a video in the shards of a method, as `pack` takes them: `first`, `2`, `4` or `all`."""
+def labels_of(method: str) -> Labels:
+    """Returns the labels a video in the shards of a method, as `pack` takes them."""
     if method.startswith(("supervised", "oracle")) or method.endswith(("-traced", "-all")):
         return "all"
     last = method.rpartition("-")[2]
-    return last if last.isdigit() else "first"
+    return int(last) if last.isdigit() else "first"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import DatasetFolder, open_dataset
 from ovos_ray.data.masks import decode_image, decode_mask, encode_jpeg, encode_mask
+from ovos_ray.packing.label_choice import Labels
 from ovos_ray.packing.pack import pack
 
 __all__ = ["davis_folders", "shrink", "synthetic_folders"]
@@ -30,13 +31,13 @@ _SIDE = 144
 _MARK = "small.txt"
 
 
-def synthetic_folders(work: Path) -> tuple[Path, Callable[[str], Path]]:
+def synthetic_folders(work: Path) -> tuple[Path, Callable[[Labels], Path]]:
     """Returns the dataset, made if it is not there, and what gives its shards with so many labels a video."""
     folder = open_dataset(synthetic.generate(work / "dataset", seed=0), layout="davis2017")
     return folder.root, functools.partial(_packed, folder, work / "shards")
 
 
-def davis_folders(train: Path, val: Path, work: Path) -> tuple[Path, Callable[[str], Path]]:
+def davis_folders(train: Path, val: Path, work: Path) -> tuple[Path, Callable[[Labels], Path]]:
     """Returns the same of DAVIS 2016: what is scored, and the shards of what is trained on.
 
     Args:
@@ -48,9 +49,10 @@ def davis_folders(train: Path, val: Path, work: Path) -> tuple[Path, Callable[[s
     return small_val, functools.partial(_packed, open_dataset(small_train, layout="davis2016"), work / "davis-shards")
 
 
-def _packed(folder: DatasetFolder, out: Path, labels: str) -> Path:
-    pack(folder, out / labels, labels=int(labels) if labels.isdigit() else labels, split="train")
-    return out / labels
+def _packed(folder: DatasetFolder, out: Path, labels: Labels) -> Path:
+    shards = out / str(labels)
+    pack(folder, shards, labels=labels, split="train")
+    return shards
 
 
 def shrink(root: Path, out: Path, *, num_frames: int | None = None, quality: int = 90) -> Path:
