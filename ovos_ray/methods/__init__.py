@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from ovos_ray.methods.one_shot import backward_order, canonical_strategy, one_shot_loss
+from ovos_ray.methods.one_shot import backward_order, one_shot_loss
 from ovos_ray.methods.propagation import encode_frames, propagate
 from ovos_ray.methods.supervised import supervised_loss
 
 __all__ = [
     "LOSSES",
     "backward_order",
-    "canonical_strategy",
     "encode_frames",
     "one_shot_loss",
     "propagate",

@@ -30,10 +30,10 @@ class ClipBatch:
         num_objects: (B,) real objects.
         max_objects: N, the same for all workers: XMem's dice loss is divided by it.
         weight: (B,); 0 for a slot without a sample.
-        counts: The same numbers of real objects, at least 1 each, where they can be read without waiting.
+        counts: The same numbers on the host, at least 1 each: reading them waits for no device.
         draws: Random draws.
         labels: (B, T, H, W) of all frames, `NO_LABEL` where nothing is known; None: only `label` is there.
-        labelled: (B, T) bool, which frames have one, where it can be read without waiting.
+        labelled: (B, T) bool, which frames have one; on the host too.
     """
 
     frames: Tensor
@@ -68,7 +68,7 @@ class ClipBatch:
         counts = tuple(max(1, count) for count in batch["num_objects"].tolist())
         labels, labelled = batch.get("labels"), None
         if labels is not None and labels.shape[1] != batch["frames"].shape[1]:
-            labels = None
+            labels = None  # that of the first frame alone, which `label` is
         if labels is not None:
             labelled = np.array(batch["labelled"].tolist() if "labelled" in batch else np.ones(labels.shape[:2]), bool)
         return cls(

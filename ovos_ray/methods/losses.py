@@ -33,8 +33,9 @@ __all__ = [
     "point_losses",
     "sample_points",
     "total_loss",
+    "uses_auxiliary",
+    "weighted_mean",
 ]
-__all__ += ["uses_auxiliary", "weighted_mean"]
 
 _CERTAIN = -2 * EMPTY_LOGIT  # twice as sure as a network can be, so that nothing it says comes near
 

@@ -42,7 +42,7 @@ from ovos_ray.networks.graphs import Graphs, send
 from ovos_ray.networks.precision import full_precision
 from ovos_ray.seeding import BatchRng
 
-__all__ = ["backward_order", "canonical_strategy", "one_shot_loss"]
+__all__ = ["backward_order", "backward_walk", "given_reference", "label_of_last", "one_shot_loss", "reference_of"]
 
 
 def one_shot_loss(
@@ -75,7 +75,7 @@ def one_shot_loss(
     numerics = _with_graphs_that_fit(numerics or Numerics(), config)
     clip = ClipBatch.of(batch, network, max_objects, rng)
     check_strategy(type(network).__name__, network.recurrent, config, clip.num_frames)
-    walked, order, visited = _backward_walk(clip, config)
+    walked, order, visited = backward_walk(clip, config)
     if config.reference == "empty":
         clip = clip.with_one_object(config.empty_objects)
     back_features, forward_features = None, None
@@ -83,20 +83,10 @@ def one_shot_loss(
         back_features, forward_features = _encode_once(network, clip, walked, order, numerics)
 
     described: dict[str, Tensor] = {}
-    if config.reference == "empty":
-        reference = torch.zeros_like(clip.masks)
-    elif config.reference == "true":
-        label = _label_of_last(clip)
-        if label is None:
-            raise ConfigError(
-                "method.reference='true' starts from the label of the last frame, which these clips do not have",
-                "pack with --labels all, or train with method.reference=predicted",
-            )
-        reference = one_hot(label, 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
-    else:
+    reference = given_reference(clip, config)
+    if reference is None:
         reference = _walk_forward(network, clip, forward_features, config, numerics)
         described = _describe_reference(reference, clip)
-
     heads: list[AuxiliaryLogits] | None = [] if uses_auxiliary(config.loss) else None
     with numerics.for_gradient(clip.frames.device):
         backward = propagate(
@@ -150,6 +140,27 @@ def _with_graphs_that_fit(numerics: Numerics, config: MethodConfig) -> Numerics:
     return replace(numerics, graphs=None)
 
 
+def given_reference(clip: ClipBatch, config: MethodConfig) -> Tensor | None:
+    """Returns the masks (B, N, H, W) that the walk back starts from, where they are empty or the true ones.
+
+    None: the walk forward predicts them.
+
+    Raises:
+        ConfigError: The true ones are asked for, and the last frame of a clip has no label.
+    """
+    if config.reference == "predicted":
+        return None
+    if config.reference == "empty":
+        return torch.zeros_like(clip.masks)
+    label = label_of_last(clip)
+    if label is None:
+        raise ConfigError(
+            "method.reference='true' starts from the label of the last frame, which these clips do not have",
+            "pack with --labels all, or train with method.reference=predicted",
+        )
+    return one_hot(label, 1 + clip.max_objects)[:, 1:].to(clip.frames.dtype)
+
+
 def _walk_forward(
     network: VOSNetwork,
     clip: ClipBatch,
@@ -164,9 +175,14 @@ def _walk_forward(
             logits = _roll_out(network, clip, features, numerics, read_all)
         else:
             logits = _roll_out_as_graph(network, clip, numerics, numerics.graphs, read_all)
-        if config.reference_mask == "hard":
-            return one_hot(logits.max(1).indices, logits.shape[1])[:, 1:].to(clip.frames.dtype)
-        return logits.softmax(1)[:, 1:].detach()
+        return reference_of(logits, config)
+
+
+def reference_of(logits: Tensor, config: MethodConfig) -> Tensor:
+    """Returns the predicted masks (B, N, H, W) that the walk back starts from: the logits (B, 1+N, H, W) as masks."""
+    if config.reference_mask == "hard":
+        return one_hot(logits.max(1).indices, logits.shape[1])[:, 1:].to(logits.dtype)
+    return logits.softmax(1)[:, 1:]
 
 
 def _roll_out(
@@ -223,7 +239,7 @@ def _rolled_out(
         return (walk_along(network, walk, features, masks, selector)[-1],)
 
 
-def _backward_walk(clip: ClipBatch, config: MethodConfig) -> tuple[Tensor, list[int], list[list[int]]]:
+def backward_walk(clip: ClipBatch, config: MethodConfig) -> tuple[Tensor, list[int], list[list[int]]]:
     """Returns frames (B, T, 3, H, W), the order in which they are walked back, and what each walk visits of its clip.
 
     Where every sample has frames of its own between the last and the first, they are gathered in the order of the walk.
@@ -265,7 +281,7 @@ def _gone(reference: Tensor) -> Tensor:
     return ~one_hot(likeliest, 1 + reference.shape[1])[:, 1:].flatten(2).any(2)
 
 
-def _label_of_last(clip: ClipBatch) -> Tensor | None:
+def label_of_last(clip: ClipBatch) -> Tensor | None:
     """Returns the label of frame T, if all samples have one; what it shows of other objects is background."""
     if clip.labels is None or clip.labelled is None or not clip.labelled[:, -1].all():
         return None
@@ -280,7 +296,7 @@ def _describe_reference(reference: Tensor, clip: ClipBatch) -> dict[str, Tensor]
     the mask calls it foreground too, that has the right object; 0 where there is none.
     """
     described = {"reference_confidence": clip.mean(mask_confidence(reference))}
-    wanted = _label_of_last(clip)
+    wanted = label_of_last(clip)
     if wanted is None:
         return described
     probabilities = torch.cat([1 - reference.sum(1, keepdim=True), reference], 1)

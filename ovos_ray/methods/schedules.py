@@ -1,7 +1,7 @@
 """What changes during training, as pure functions of the optimiser step (0 for the first step).
 
 Nothing here holds state, so a resumed run has nothing to restore. The curriculum of D belongs to the plan of clips
-(`data.clips.plan.max_skip_at`).
+(`data.clips.curricula.max_skip_at`).
 """
 
 from __future__ import annotations

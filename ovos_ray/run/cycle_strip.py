@@ -16,8 +16,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.clips.curricula import is_static_step
 from ovos_ray.evaluate.infer.overlay import grid, tile
 from ovos_ray.methods.batch import ClipBatch
-from ovos_ray.methods.losses import one_hot
-from ovos_ray.methods.one_shot import backward_order
+from ovos_ray.methods.one_shot import backward_walk, given_reference, label_of_last, reference_of
 from ovos_ray.methods.propagation import propagate
 from ovos_ray.networks.base import VOSNetwork
 from ovos_ray.seeding import generator
@@ -44,26 +43,27 @@ def cycle_strip(
         return None
     one = {name: value[real[0] : real[0] + 1] for name, value in batch.items()}
     clip = ClipBatch.of(one, network, config.data.max_objects, generator(config.seed, step, "step"))
-    order = backward_order(method.backward, clip.num_frames, clip.draws.shared)
-    empty = method.reference == "empty"
-    if empty:
+    walked, order, (visited,) = backward_walk(clip, method)
+    if method.reference == "empty":
         clip = clip.with_one_object(method.empty_objects)
     frames = one["frames"][0].permute(0, 2, 3, 1).cpu().numpy()
     label = clip.label[0].cpu().numpy()
     there = {0: label}
-    reference = torch.zeros_like(clip.masks)
+    reference = given_reference(clip, method)
     with numerics_of(config.train, clip.frames.device, None).for_rollout(clip.frames.device):
-        if not empty:
-            numbers = range(clip.num_frames)
-            forward = propagate(network, clip.frames, clip.masks, numbers, selector=clip.selector, rng=clip.draws)
+        if reference is None:
+            numbers, read_all = range(clip.num_frames), method.rollout_memory == "all"
+            forward = propagate(
+                network, clip.frames, clip.masks, numbers, selector=clip.selector, rng=clip.draws, read_all=read_all
+            )
             there |= {t: _ids(logits) for t, logits in zip(numbers[1:], forward, strict=True)}
-            reference = forward[-1].softmax(1)[:, 1:]
-            if method.reference_mask == "hard":
-                reference = one_hot(forward[-1].max(1).indices, forward[-1].shape[1])[:, 1:].to(clip.frames.dtype)
-        backward = propagate(network, clip.frames, reference, order, selector=clip.selector, rng=clip.draws)
+            reference = reference_of(forward[-1], method)
+        elif (truth := label_of_last(clip)) is not None and method.reference == "true":
+            there[visited[0]] = truth[0].cpu().numpy()
+        backward = propagate(network, walked, reference, order, selector=clip.selector, rng=clip.draws)
     nothing = np.zeros_like(label)
-    back = {order[0]: there.get(order[0], nothing)}
-    back |= {t: _ids(logits) for t, logits in zip(order[1:], backward, strict=True)}
+    back = {visited[0]: there.get(visited[0], nothing)}
+    back |= {t: _ids(logits) for t, logits in zip(visited[1:], backward, strict=True)}
     rows = [
         [tile(frame, there.get(t, nothing), _TILE_WIDTH) for t, frame in enumerate(frames)],
         [
@@ -73,8 +73,12 @@ def cycle_strip(
     ]
     union = int(np.count_nonzero((back[0] > 0) | (label > 0)))
     iou = 100 * int(np.count_nonzero((back[0] == label) & (label > 0))) / max(1, union)
-    start = "from an empty mask" if empty else f"from the {method.reference_mask} mask of the last frame"
-    return grid(rows, "WEBP"), f"{method.backward} back {start}; reconstructed label: IoU {iou:.0f} %"
+    start = {
+        "empty": "an empty mask",
+        "true": "the label of the last frame",
+        "predicted": f"the {method.reference_mask} mask of the last frame",
+    }[method.reference]
+    return grid(rows, "WEBP"), f"{method.backward} back from {start}; reconstructed label: IoU {iou:.0f} %"
 
 
 def _ids(logits: Tensor) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""Training: one optimiser step, its checkpoints, and the loop that Ray Train runs."""
+"""Training: one optimiser step and what it needs, checkpoints, the folder of a run. The loop is in `run/loop.py`."""

@@ -10,8 +10,9 @@ import torch
 from batches import PLAIN, TWO_STEP, loss_and_gradients, make_batch, rng
 
 from ovos_ray.config import MethodConfig
+from ovos_ray.config.strategies import canonical_strategy
 from ovos_ray.errors import ConfigError
-from ovos_ray.methods import backward_order, canonical_strategy, one_shot_loss
+from ovos_ray.methods import backward_order, one_shot_loss
 from ovos_ray.networks import build
 
 

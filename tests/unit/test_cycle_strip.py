@@ -14,7 +14,9 @@ from runs import config_of, train_alone
 from synthetic_study import memory_run
 
 from ovos_ray import networks
+from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.methods import one_shot
+from ovos_ray.packing.pack import pack
 from ovos_ray.report.numbers.comparison import compare
 from ovos_ray.report.pictures.cycle import ARTIFACT, cycle_gallery
 from ovos_ray.report.runs import Study
@@ -26,6 +28,13 @@ from ovos_ray.train.step import TrainingModule
 TILE, GAP = 180, 4
 
 
+@pytest.fixture(scope="module")
+def all_shards(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("all")
+    pack(open_dataset(shards.parent / "dataset"), out, labels="all", split="train")
+    return out
+
+
 def strip_of(shards: Path, storage: Path, **changes: Any) -> tuple[Image.Image, str, list[dict[str, Any]]]:
     """The strip of an untrained network, its words, and what `propagate` was given."""
     config = config_of(shards, storage, **changes)
@@ -34,7 +43,7 @@ def strip_of(shards: Path, storage: Path, **changes: Any) -> tuple[Image.Image, 
     propagate = module.propagate
 
     def watched(network: Any, frames: Any, masks: Any, order: Any, **more: Any) -> Any:
-        calls.append({"masks": masks.clone(), "order": list(order)})
+        calls.append({"masks": masks.clone(), "order": list(order), "frames": frames[:, list(order)].clone()})
         return propagate(network, frames, masks, order, **more)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -44,27 +53,36 @@ def strip_of(shards: Path, storage: Path, **changes: Any) -> tuple[Image.Image, 
     return Image.open(io.BytesIO(found[0])).convert("L"), found[1], calls
 
 
-@pytest.mark.parametrize("kind", ["soft", "hard"])
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        ({"reference_mask": "soft"}, "soft mask"),
+        ({"reference_mask": "hard"}, "hard mask"),
+        ({"shared_intermediate": False, "rollout_memory": "all"}, "soft mask"),
+        ({"reference": "true"}, "label"),
+    ],
+)
 def test_the_walk_back_starts_from_the_mask_and_frames_that_training_had(
-    kind: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], start: str, all_shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"method.reference_mask": kind, "method.backward": "2-step", "data.clip_length": 5}
-    _, words, (_, back) = strip_of(shards, tmp_path, **changes)
-    assert f"from the {kind} mask" in words
-    assert bool(((back["masks"] == 0) | (back["masks"] == 1)).all()) is (kind == "hard")
+    changes = {f"method.{name}": value for name, value in changes.items()}
+    changes |= {"method.backward": "2-step", "data.clip_length": 6}
+    _, words, (*_, back) = strip_of(all_shards, tmp_path, **changes)
+    assert f"from the {start} of the last frame" in words
+    assert bool(((back["masks"] == 0) | (back["masks"] == 1)).all()) is (start != "soft mask")
 
-    config = config_of(shards, tmp_path, **changes)
-    trained: list[tuple[list[int], torch.Tensor]] = []
+    config = config_of(all_shards, tmp_path, **changes)
+    trained: list[tuple[torch.Tensor, torch.Tensor]] = []
     propagate = one_shot.propagate
 
     def watched(network: Any, frames: Any, masks: Any, order: Any, **more: Any) -> Any:
-        trained.append((list(order), masks.detach().clone()))
+        trained.append((frames[:, list(order)].clone(), masks.detach().clone()))
         return propagate(network, frames, masks, order, **more)
 
     monkeypatch.setattr(one_shot, "propagate", watched)
     TrainingModule(networks.build(config.network.name, seed=1), config)(next(local_stream(config).batches()), 0)
-    order, masks = trained[-1]
-    assert back["order"] == order, "the frames that were drawn for that step"
+    frames, masks = trained[-1]
+    assert torch.equal(back["frames"], frames[:1]), "the frames that were drawn for that step"
     assert torch.allclose(back["masks"], masks[:1], atol=1e-4)
 
 
