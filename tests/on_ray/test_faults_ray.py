@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import random
 import re
 import shutil
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from gates import Gates, kill_at
-from runs import Weights, config_of, local_stream, result_of, same, train_alone, training_workers
+from runs import Weights, config_of, local_stream, result_of, same, train_alone
 from tracked import history, the_run
 
 from ovos_ray.config import ExperimentConfig
@@ -27,35 +24,10 @@ from ovos_ray.train.run_folder import RunFolder
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
 
 
-class Killer(threading.Thread):
-    """Kills the training worker with SIGKILL, a random moment after each of some checkpoints is complete."""
-
-    def __init__(self, config: ExperimentConfig, steps: list[int]) -> None:
-        super().__init__(daemon=True)
-        self._folder = Path(RunFolder.of(config).storage.path("checkpoints"))
-        self._steps = steps
-        self.killed: list[int] = []
-        self.start()
-
-    def run(self) -> None:
-        rng, deadline = random.Random(0), time.monotonic() + 600
-        for step in self._steps:
-            while not (self._folder / f"step-{step:08d}" / "complete.json").exists():
-                if time.monotonic() > deadline:
-                    return
-                time.sleep(0.01)
-            time.sleep(rng.random() * 0.2)
-            while not (workers := training_workers(os.getpid())):
-                time.sleep(0.02)
-            for worker in workers:
-                worker.kill()
-            self.killed.append(step)
-
-
-def fit(config: ExperimentConfig, experiment: str = "faults") -> Weights:
+def fit(config: ExperimentConfig, gates: Gates | None = None) -> Weights:
     from ovos_ray.on_ray.fit import fit as fit_request
 
-    fit_request(RunRequest(config, experiment, config.name))
+    fit_request(RunRequest(config, "faults", config.name, watcher=gates))
     return result_of(config)
 
 
@@ -68,10 +40,11 @@ def test_ten_kills_in_one_run_change_neither_weights_nor_history(shards: Path, t
     undisturbed = train_alone(config_of(shards, tmp_path, name="undisturbed", **changes))
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     config = config_of(shards, tmp_path, name="killed", tracking_uri=uri, **changes)
-    killer = Killer(config, sorted(3 * n for n in random.Random(1).sample(range(1, 13), 10)))
-    weights = fit(config)
-    killer.join(1)
-    assert len(killer.killed) == 10
+    gates = Gates(tmp_path / "gates", tuple(sorted(random.Random(1).sample(range(1, 40), 10))))
+    killer = kill_at(gates, config.name)
+    weights = fit(config, gates)
+    killer.join(60)
+    assert not killer.is_alive(), "it was killed fewer than ten times"
     assert same(weights, undisturbed)
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("faults")

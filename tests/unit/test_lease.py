@@ -68,9 +68,11 @@ class Reached(Storage):
     def __init__(self, folder: str, before_write: Callable[[], object] = lambda: None) -> None:
         super().__init__(folder)
         self.away, self.before_write = False, before_write
+        self.num_refused = 0
 
     def read(self, *parts: str) -> bytes:
         if self.away:
+            self.num_refused += 1
             raise StorageError("away")
         return super().read(*parts)
 
@@ -171,7 +173,8 @@ def test_of_two_that_come_at_once_one_remains_also_where_a_write_is_slow(place: 
         quick_one_holds.set()
         thread.join(20)
         until(lambda: is_lost(first) or is_lost(late[0]))
-        time.sleep(0.1)
+        seen = slow.read("lease")
+        until(lambda: slow.read("lease") != seen)  # the other one has looked, and has renewed it
         assert [is_lost(first), is_lost(late[0])].count(True) == 1
 
 
@@ -208,8 +211,7 @@ def test_a_beat_costs_one_write(server: Server) -> None:
         before = server.fail(0)
         until(lambda: len(beats) >= 5)
         storage.away = True
-        until(lambda: storage.away)
-        time.sleep(0.1)
+        until(lambda: storage.num_refused > 0)  # the beat before has ended
         asked = {kind: number - before.get(kind, 0) for kind, number in server.fail(0).items()}
     writes = {kind: number for kind, number in asked.items() if kind.split()[0] not in ("GET", "HEAD") and number}
     assert set(writes) == {"PUT fine"}

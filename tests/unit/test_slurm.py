@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fake_slurm
 import pytest
 from conftest import REPOSITORY
+from processes import wait_for
 from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
@@ -28,9 +28,9 @@ time.sleep(60)' "$(sed 's/.*--port=//; s/ .*//' <<< "$*")"
 """
 _PYTHON = """#!/bin/bash
 if [ "$1" = -c ]; then exec REAL "$@"; fi
+trap 'echo stopped > "$SLURM_HOME/stopped"; kill $!; exit 143' TERM
 printf '%s\\n' "$@" > "$SLURM_HOME/arguments"
 echo "$RAY_ADDRESS $RAY_AUTH_MODE ${#RAY_AUTH_TOKEN}" > "$SLURM_HOME/environment"
-trap 'echo stopped > "$SLURM_HOME/stopped"; kill $!; exit 143' TERM
 until [ "$(wc -l < "$SLURM_HOME/started")" -ge "${NODES:-1}" ]; do sleep 0.05; done
 sleep "${LASTS:-0}" & wait $!
 exit 7
@@ -59,6 +59,12 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, **given}
 
 
+def has_trap(process: int, number: signal.Signals) -> bool:
+    """Whether a process handles a signal, as Linux says."""
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return bool(int(status["SigCgt"], 16) >> number - 1 & 1)
+
+
 def test_the_verb_runs_with_its_words_as_they_are_on_a_cluster_of_all_nodes(home: Path) -> None:
     words = ["mine.recipe", "name=it's one", "data.shards=a b", "x=$(touch oops)", "y='; exit'"]
     script = job(home, *words, nodes=2, gpus_per_node=4).script()
@@ -81,11 +87,7 @@ def test_at_the_limit_the_verb_ends_and_the_job_is_queued_again(home: Path) -> N
     (home / "job.sh").write_text("exit 0")  # what the second launch runs
     script = job(home, nodes=2).script()
     running = subprocess.Popen(["bash", "-c", script], env=environment(LASTS="60"), stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while not (home / "environment").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.2)  # its trap is set
+    wait_for(lambda: (home / "environment").exists() and has_trap(running.pid, signal.SIGUSR1), 30)
     os.kill(running.pid, signal.SIGUSR1)
     output, _ = running.communicate(timeout=30)
     assert running.returncode == 0
