@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ovos_ray.cli.console import console
+from ovos_ray.cli.console import console, progress_bar
 
 __all__ = ["verify"]
 
@@ -20,7 +20,9 @@ def verify(shards: Annotated[Path, typer.Argument(help="A folder or s3://… wri
     from ovos_ray.storage import location_of
 
     where = location_of(shards)
-    problems = check(where)
+    with progress_bar() as bar:
+        task = bar.add_task(f"checking {where}", total=None)
+        problems = check(where, lambda done, total: bar.update(task, completed=done, total=total))
     for problem in problems:
         console.print(str(problem))
     console.print(f"{where}: {len(problems)} problem(s)" if problems else f"{where}: every row is good")
