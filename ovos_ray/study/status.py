@@ -19,6 +19,7 @@ from ovos_ray.errors import ConfigError, OvosError, StorageError
 from ovos_ray.lease import LEASE_NAME
 from ovos_ray.paths import checked_name
 from ovos_ray.storage import Storage, persistently
+from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["PLAN", "Progress", "RunStatus", "StudyStatus", "read_run", "read_study", "write_plan"]
 
@@ -148,7 +149,7 @@ def read_study(folder: str) -> StudyStatus:
     """
     storage = Storage(folder)
     if storage.exists("config.json"):
-        return StudyStatus(_name_of(storage), "final/jf", (read_run(storage),))
+        return StudyStatus(RunFolder(storage).name, "final/jf", (read_run(storage),))
     plan = _read(storage, PLAN)
     given = plan.get("trials")
     trials: Mapping[str, Any] = given if isinstance(given, dict) else {}
@@ -168,14 +169,16 @@ def read_study(folder: str) -> StudyStatus:
     stages = [str(one) for one in listed] if isinstance(listed, list) else []
     # A plan may be a stranger's: it sends nobody to another bucket.
     stages = [one for one in stages if "://" not in one or one.split("/")[:3] == folder.split("/")[:3]]
-    runs = [read_run(Storage(one), f"pretraining {_name_of(Storage(one))}") for one in stages]
+    runs = [read_run(Storage(one), f"pretraining {RunFolder(Storage(one)).name}") for one in stages]
     runs += [read_run(storage / place, name) for place, name in names.items()]
-    return StudyStatus(str(plan.get("name") or _name_of(storage)), str(plan.get("metric", "final/jf")), tuple(runs))
+    return StudyStatus(
+        str(plan.get("name") or RunFolder(storage).name), str(plan.get("metric", "final/jf")), tuple(runs)
+    )
 
 
 def read_run(storage: Storage, name: str | None = None) -> RunStatus:
     """Reads how the run in a folder stands; one that is not there yet is waiting."""
-    name = name or _name_of(storage)
+    name = name or RunFolder(storage).name
     try:
         return _status_of(storage, name) if storage.exists("config.json") else RunStatus(name, "waiting")
     except (OSError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
@@ -194,7 +197,7 @@ def _status_of(storage: Storage, name: str) -> RunStatus:
         state = "stopped" if result.get("stopped") else "failed" if "diverged" in result else "finished"
         step = int(result.get("steps", steps))
     else:
-        step = max(logged, _last_checkpoint(storage))
+        step = max(logged, RunFolder(storage).checkpoints().newest_marked() or 0)
         held = _held(storage)
         silent = held is None and time.time() - progress.last_s > _SILENT_S
         state = "running" if held or (held is None and not silent) else "failed" if failure else "interrupted"
@@ -216,10 +219,6 @@ def _status_of(storage: Storage, name: str) -> RunStatus:
     )
 
 
-def _name_of(storage: Storage) -> str:
-    return storage.folder.rstrip("/").rpartition("/")[2]
-
-
 def _read(storage: Storage, name: str) -> dict[str, Any]:
     """Returns what a file of a run holds; nothing where it is absent or damaged, since to look must not fail."""
     try:
@@ -227,13 +226,6 @@ def _read(storage: Storage, name: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _last_checkpoint(storage: Storage) -> int:
-    steps = [
-        int(found[1]) for one in (storage / "checkpoints").folders() if (found := re.fullmatch(r"step-(\d+)", one))
-    ]
-    return max(steps, default=0)
 
 
 def _held(storage: Storage) -> bool | None:
