@@ -70,7 +70,7 @@ def submit(
     from ovos_ray.on_ray.job_paths import refuse_relative_paths
 
     verb, *arguments = command
-    refuse_relative_paths(verb, _parsed(context, verb, arguments))
+    refuse_relative_paths(_parsed(context, verb, arguments))
     package = JobPackage.of(Path.cwd(), environment.get("excludes", ()))
     package.check(max_package_mib)
     if package.left_out:

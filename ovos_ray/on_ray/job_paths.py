@@ -20,7 +20,7 @@ from ovos_ray.track.servers import refuse_secrets
 __all__ = ["refuse_relative_paths"]
 
 
-def refuse_relative_paths(verb: str, parameters: Mapping[str, Any]) -> None:
+def refuse_relative_paths(parameters: Mapping[str, Any]) -> None:
     """Refuses paths that start from the current folder: a job's is a copy of it that vanishes with the job.
 
     Raises:

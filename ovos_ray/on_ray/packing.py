@@ -25,7 +25,6 @@ def on_cluster(
     *,
     wait_s: float = 0.0,
     say: Callable[[str], None] | None = None,
-    verbose: bool = False,
 ) -> Iterator[tuple[Part, list[str]]]:
     """Makes parts in Ray tasks of one CPU each, so many at a time; yields each as it is done.
 
@@ -37,13 +36,12 @@ def on_cluster(
         num_workers: Tasks at a time.
         wait_s: How long to wait for the first node; see `room.await_room`.
         say: Told what is waited for.
-        verbose: See `ray_session`.
 
     Raises:
         OvosError: What a task raised.
         ResourceError: A task was lost again and again, or no node came.
     """
-    with ray_session(verbose=verbose):
+    with ray_session():
         if parts:
             await_nodes(_check_cpus, [{"CPU": 1.0}], wait_s=wait_s, say=say)
         task = ray.remote(num_cpus=1, max_retries=_RETRIES)(make_part)

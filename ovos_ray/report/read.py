@@ -34,7 +34,6 @@ def load_study(
     tracking_uri: str,
     *,
     curves: Iterable[str] = (SELECTION, "train/iou", "train/loss", "train/reference_copy"),
-    scores: bool = True,
 ) -> Study:
     """Reads an experiment.
 
@@ -42,7 +41,6 @@ def load_study(
         experiment: Name of the MLflow experiment.
         tracking_uri: Where MLflow keeps it.
         curves: Metrics whose whole history is read; none makes reading much faster.
-        scores: Whether `scores.csv` artifacts are read.
 
     Raises:
         TrackingError: The store cannot be reached, or has no such experiment.
@@ -70,7 +68,7 @@ def load_study(
             if not token:
                 break
         with ThreadPoolExecutor(_READERS) as readers:
-            read = readers.map(lambda run: _read_run(client, run, tuple(curves), scores), runs)
+            read = readers.map(lambda run: _read_run(client, run, tuple(curves)), runs)
             return Study(experiment, str(found.experiment_id), uri, _with_lineage(_with_parents(tuple(read))))
     except TrackingError:
         raise
@@ -101,9 +99,9 @@ def _with_lineage(runs: tuple[Run, ...]) -> tuple[Run, ...]:
     )
 
 
-def _read_run(client: Any, run: Any, curves: tuple[str, ...], scores: bool) -> Run:
+def _read_run(client: Any, run: Any, curves: tuple[str, ...]) -> Run:
     tags, metrics = dict(run.data.tags), dict(run.data.metrics)
-    table, also = _read_scores_of(client, run, metrics) if scores else ({}, {})
+    table, also = _read_scores_of(client, run, metrics)
     derived = seen_and_unseen("final", table)
     for name, other in also.items():
         derived |= seen_and_unseen(f"final/{name}", other)

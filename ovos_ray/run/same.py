@@ -95,7 +95,7 @@ def take_over(request: RunRequest, source: RunFolder) -> dict[str, Any]:
     for name in _FILES:
         if source.storage.exists(name):
             folder.storage.write(source.storage.read(name), name)
-    for name in _tables(result, config):
+    for name in _tables(config):
         if source.storage.exists(name):
             content = source.storage.read(name)
             folder.storage.write(content, name)
@@ -121,6 +121,6 @@ def was_taken_over(config: ExperimentConfig) -> bool:
     return "taken_over" in (RunFolder.of(config).result() or {})
 
 
-def _tables(result: Mapping[str, Any], config: ExperimentConfig) -> list[str]:
+def _tables(config: ExperimentConfig) -> list[str]:
     ends = [one.suffix for one in benchmarks(config.evaluation)]
     return [f"scores{prefix}{end}.csv" for prefix in ("", "-ema") for end in dict.fromkeys(["", *ends])]

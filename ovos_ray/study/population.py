@@ -85,7 +85,7 @@ def first_generation(members: Sequence[Trial]) -> list[Trial]:
     return segments
 
 
-def next_generation(space: SearchSpace, segments: Sequence[Trial], decided: Sequence[Successor]) -> list[Trial]:
+def next_generation(segments: Sequence[Trial], decided: Sequence[Successor]) -> list[Trial]:
     """Returns the segments that follow those of a generation, as decided by `successors`."""
     following = []
     for number, successor in enumerate(decided):
@@ -153,7 +153,7 @@ def run_population(
             _give_up(segments, result.failed)
         scores = [score_of(space.metric, RunFolder.of(segment.config).result() or {}) for segment in segments]
         decided = successors(space, generation, [_entries(space, segment) for segment in segments], scores)
-        segments = next_generation(space, segments, decided)
+        segments = next_generation(segments, decided)
         _tell(watcher, segments, decided, scores)
     _check_folders(segments)
     result = run(plain, segments)
@@ -166,7 +166,7 @@ def _check_folders(segments: Sequence[Trial]) -> None:
     """Finished runs are skipped unseen, and their folders are called alike whatever was decided."""
     for segment in segments:
         folder = RunFolder.of(segment.config)
-        if folder.storage.exists("config.json"):
+        if folder.claimed:
             folder.claim(segment.config)
 
 
@@ -220,7 +220,7 @@ def describe_members(space: SearchSpace, members: Sequence[Trial]) -> dict[str, 
         generation = len(generation_ends(member.config)) - 1
         name = f"member-{number:02d}-generation-{generation:02d}"
         lineage: list[dict[str, Any]] = []
-        while name and (folder := RunFolder.at(member.config.storage, name)).storage.exists("config.json"):
+        while name and (folder := RunFolder.at(member.config.storage, name)).claimed:
             config = folder.config()
             lineage.insert(0, flatten(config))
             name = config.segment.parent if config.segment is not None else ""

@@ -12,18 +12,19 @@ from pathlib import Path
 
 __all__ = ["code_versions", "git_environment", "provenance_tags"]
 
+_ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("ovos-ray", "torch", "ray", "mlflow", "numpy")
 
 
-def provenance_tags(*, kind: str, root: Path | None = None) -> dict[str, str]:
+def provenance_tags(*, kind: str) -> dict[str, str]:
     """Returns the tags that say where a run comes from.
+
+    A Ray job's working directory has no history: `OVOS_GIT_COMMIT` and `OVOS_GIT_DIRTY`, where set, come first.
 
     Args:
         kind: `sweep`, `trial`, `baseline` or `pretraining`: what the report treats the run as.
-        root: Folder of the code; the installed package's by default. A Ray job's working directory has no history,
-            so `OVOS_GIT_COMMIT` and `OVOS_GIT_DIRTY`, where set, come first.
     """
-    commit, dirty = _git(root or Path(__file__).resolve().parents[2])
+    commit, dirty = _git(_ROOT)
     tags = {
         "ovos.kind": kind,
         "ovos.git_commit": commit,
@@ -40,15 +41,15 @@ def provenance_tags(*, kind: str, root: Path | None = None) -> dict[str, str]:
 @functools.cache
 def code_versions() -> dict[str, str]:
     """Returns commit and versions of what this process runs, as they are kept in every checkpoint."""
-    commit, dirty = _git(Path(__file__).resolve().parents[2])
+    commit, dirty = _git(_ROOT)
     versions = {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
     found = {"commit": f"{commit} with changes" if dirty == "true" else commit, **versions}
     return {name: version for name, version in found.items() if version}
 
 
-def git_environment(root: Path | None = None) -> dict[str, str]:
+def git_environment(root: Path) -> dict[str, str]:
     """Returns the variables that carry commit and state of the driver's checkout to workers without history."""
-    commit, dirty = _git(root or Path(__file__).resolve().parents[2])
+    commit, dirty = _git(root)
     return {key: value for key, value in (("OVOS_GIT_COMMIT", commit), ("OVOS_GIT_DIRTY", dirty)) if value}
 
 

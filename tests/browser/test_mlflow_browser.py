@@ -90,7 +90,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def test_sweep_shows_summary_table_and_children(browser: Browser, server: str, store: str) -> None:
-    study = load_study("ablation", store, curves=(), scores=False)
+    study = load_study("ablation", store, curves=())
     (sweep,) = study.of_kind("sweep")
     browser.open(f"{server}/#/experiments/{study.experiment_id}/runs/{sweep.run_id}")
     browser.wait_for(f"{TEXT}.includes('2-step · xmem-tiny is ahead with J&F')")
@@ -100,7 +100,7 @@ def test_sweep_shows_summary_table_and_children(browser: Browser, server: str, s
 
 
 def test_comparing_trials_shows_what_differs_and_what_it_scores(browser: Browser, server: str, store: str) -> None:
-    study = load_study("ablation", store, curves=(), scores=False)
+    study = load_study("ablation", store, curves=())
     trials = study.of_kind("trial")
     chosen = quote(json.dumps([run.run_id for run in trials]))
     browser.open(f"{server}/#/compare-runs?runs={chosen}&experiments={quote(json.dumps([study.experiment_id]))}")
@@ -114,7 +114,7 @@ def test_comparing_trials_shows_what_differs_and_what_it_scores(browser: Browser
 def test_charts_grouped_by_strategy_are_bars_of_mean_scores(
     browser: Browser, server: str, store: str, tmp_path: Path
 ) -> None:
-    study = load_study("ablation", store, curves=(), scores=False)
+    study = load_study("ablation", store, curves=())
     browser.open(f"{server}/#/experiments/{study.experiment_id}/runs?compareRunsMode=CHART")
     browser.click("[...document.querySelectorAll('button')].find(e => e.textContent.trim() === 'Group by')")
     browser.wait_for("document.querySelectorAll('[role^=menuitem]').length")

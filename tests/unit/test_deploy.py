@@ -235,7 +235,7 @@ def test_command_of_the_job_manifest_is_one_the_program_takes() -> None:
     words = shlex.split(dict(manifests())["RayJob"]["spec"]["entrypoint"])
     assert words[:3] == ["python", "-m", "ovos_ray"]
     command = get_command(app).commands[words[3]]  # type: ignore[attr-defined]
-    refuse_relative_paths(words[3], command.make_context(words[3], words[4:]).params)
+    refuse_relative_paths(command.make_context(words[3], words[4:]).params)
 
 
 # ---------------------------------------------------------------- the MLflow server

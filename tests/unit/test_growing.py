@@ -79,7 +79,7 @@ def test_nodes_are_asked_for_as_long_as_they_are_waited_for_and_no_longer(monkey
 def test_packing_waits_for_its_first_node_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, told = list[list[dict[str, float]]](), list[str]()
     part = Part(0, "frames-00000.parquet", b"", {}, (), "", "", 1)
-    monkeypatch.setattr(packing, "ray_session", lambda verbose: nullcontext())
+    monkeypatch.setattr(packing, "ray_session", nullcontext)
     monkeypatch.setattr("ray.autoscaler.sdk.request_resources", lambda bundles: asked.append(bundles))
     monkeypatch.setattr(room, "_POLL_S", 0.01)
     monkeypatch.setattr(room.ray, "nodes", lambda: [{"Alive": True, "Resources": {"CPU": 0.0}}])

@@ -314,7 +314,7 @@ def test_only_the_last_segments_are_trials_of_the_report() -> None:
     config = override(ExperimentConfig(), {"train.steps": 4, "validation.every": 2})
     members, _ = expand(space, config)
     segments = first_generation(members)
-    lasts = next_generation(space, segments, [Successor(1, {LR: 2e-3}), Successor(1, {LR: 2e-3})])
+    lasts = next_generation(segments, [Successor(1, {LR: 2e-3}), Successor(1, {LR: 2e-3})])
     assert segment_tags(members[0].config) == {}
     runs = []
     for number, trial in enumerate([*segments, *lasts]):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ovos_ray.track import provenance
 from ovos_ray.track.provenance import provenance_tags
 
 
@@ -17,13 +18,14 @@ def test_provenance_names_commit_state_and_versions(monkeypatch: pytest.MonkeyPa
     for command in (["init", "-q"], ["add", "a"], ["commit", "-q", "-m", "m"]):
         subprocess.run([*git, *command], check=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    tags = provenance_tags(kind="trial", root=tmp_path)
+    monkeypatch.setattr(provenance, "_ROOT", tmp_path)
+    tags = provenance_tags(kind="trial")
     assert (tags["ovos.git_commit"], tags["ovos.git_dirty"]) == (head, "false")
     assert "ovos.version.torch" in tags
     (tmp_path / "a").write_text("2")
-    assert provenance_tags(kind="trial", root=tmp_path)["ovos.git_dirty"] == "true"
+    assert provenance_tags(kind="trial")["ovos.git_dirty"] == "true"
     monkeypatch.setenv("OVOS_GIT_COMMIT", "f" * 40)
-    assert provenance_tags(kind="trial", root=tmp_path)["ovos.git_commit"] == "f" * 40
+    assert provenance_tags(kind="trial")["ovos.git_commit"] == "f" * 40
 
 
 def test_submitted_job_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

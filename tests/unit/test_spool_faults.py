@@ -18,8 +18,8 @@ import pytest
 from tracked import history, the_run
 
 from ovos_ray.errors import ConfigError
+from ovos_ray.track import provenance
 from ovos_ray.track import spool as spool_module
-from ovos_ray.track.provenance import provenance_tags
 from ovos_ray.track.records import RunIdentity
 from ovos_ray.track.servers import refuse_secrets, without_secrets
 from ovos_ray.track.sink import Sink
@@ -243,6 +243,7 @@ def test_a_remote_with_credentials_is_not_stored(tmp_path: Path, monkeypatch: py
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "remote", "add", "origin", "https://user:s3cret@host/repository.git"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    tags = provenance_tags(kind="trial", root=tmp_path)
+    monkeypatch.setattr(provenance, "_ROOT", tmp_path)
+    tags = provenance.provenance_tags(kind="trial")
     assert len(tags["ovos.git_commit"]) == 40
     assert "s3cret" not in json.dumps(tags)

@@ -136,38 +136,38 @@ def test_relative_settings_are_refused_in_a_job(arguments: dict[str, str]) -> No
     parameters = {"search_space": "search_spaces.smoke"}
     overrides = [f"{key}={value}" for key, value in {**good, **arguments}.items()]
     with pytest.raises(ConfigError, match=r"relative paths.*(storage = runs|data.shards = /a,b)"):
-        refuse_relative_paths("sweep", {**parameters, "overrides": overrides})
-    refuse_relative_paths("sweep", {**parameters, "overrides": [f"{key}={value}" for key, value in good.items()]})
+        refuse_relative_paths({**parameters, "overrides": overrides})
+    refuse_relative_paths({**parameters, "overrides": [f"{key}={value}" for key, value in good.items()]})
 
 
 def test_what_a_recipe_leaves_relative_is_refused_and_the_remedy_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as caught:
-        refuse_relative_paths("train", {"trainable": "trainables.one_shot", "overrides": ["data.shards=here"]})
+        refuse_relative_paths({"trainable": "trainables.one_shot", "overrides": ["data.shards=here"]})
     remedy = str(caught.value.remedy)
     assert "http://HOST:5000" in remedy
     written = [word.rstrip(";") for word in remedy.split() if "=/" in word or "=sqlite:" in word]
     assert {word.partition("=")[0] for word in written} == {"data.shards", "storage", "tracking_uri"}
-    refuse_relative_paths("train", {"trainable": "trainables.one_shot", "overrides": written})
+    refuse_relative_paths({"trainable": "trainables.one_shot", "overrides": written})
 
 
 def test_every_relative_path_of_a_study_is_named_and_the_remedy_is_accepted() -> None:
     parameters = {"search_space": "search_spaces.networks.paper", "overrides": ["seeds=0,1"]}
     with pytest.raises(ConfigError) as caught:
-        refuse_relative_paths("sweep", parameters)
+        refuse_relative_paths(parameters)
     written = [word.rstrip(";") for word in str(caught.value.remedy).split() if "=/" in word or "=sqlite:" in word]
     keys = {"data.shards", "evaluation.root", "evaluation.also", "storage", "tracking_uri"}
     assert {word.partition("=")[0] for word in written} == keys
     assert f"evaluation.also=davis2016={Path.cwd()}/DAVIS/2016," in str(caught.value.remedy)
-    refuse_relative_paths("sweep", {**parameters, "overrides": ["seeds=0,1", *written]})
+    refuse_relative_paths({**parameters, "overrides": ["seeds=0,1", *written]})
 
 
 def test_paths_of_other_verbs_are_refused_too() -> None:
     with pytest.raises(ConfigError, match="--out = masks") as caught:
-        refuse_relative_paths("predict", {"out": Path("masks"), "root": Path("/data"), "split": "val"})
+        refuse_relative_paths({"out": Path("masks"), "root": Path("/data"), "split": "val"})
     assert f"--out {Path.cwd() / 'masks'}" in str(caught.value.remedy)
-    refuse_relative_paths("predict", {"out": Path("/masks"), "checkpoint": Path("s3://bucket/run")})
+    refuse_relative_paths({"out": Path("/masks"), "checkpoint": Path("s3://bucket/run")})
     with pytest.raises(ConfigError, match="--tracking-uri"):
-        refuse_relative_paths("report", {"out": Path("/r"), "tracking_uri": "sqlite:///mlflow.db"})
+        refuse_relative_paths({"out": Path("/r"), "tracking_uri": "sqlite:///mlflow.db"})
 
 
 @pytest.mark.parametrize(

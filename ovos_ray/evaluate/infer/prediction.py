@@ -21,7 +21,7 @@ from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.masks import DAVIS_PALETTE, encode_mask, read_palette
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.infer.background import written_behind
-from ovos_ray.evaluate.infer.directions import Direction, FrameStack, walk
+from ovos_ray.evaluate.infer.directions import FrameStack, walk
 from ovos_ray.evaluate.infer.inference import InferenceSettings, NetworkPredictor, Prediction, Predictor
 from ovos_ray.evaluate.infer.overlay import OverlayWriter
 from ovos_ray.evaluate.infer.overlay import overlay as draw
@@ -52,10 +52,9 @@ def predict_dataset(
     soft: str | os.PathLike[str] | None = None,
     overlay: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
-    direction: Direction = "forward",
     progress: Callable[[VideoReport], None] | None = None,
 ) -> list[VideoReport]:
-    """Predicts a split, one video after the other.
+    """Predicts a split, one video after the other, from its first masks forward.
 
     Args:
         predictor: A network, or anything that predicts, such as a baseline.
@@ -67,7 +66,6 @@ def predict_dataset(
         soft: Folder of the probabilities (networks only).
         overlay: Folder of videos that show the masks over the frames.
         overwrite: Predict again what is there.
-        direction: Which way to walk from the given masks, see `directions`; benchmarks are walked forward.
         progress: Called when a video is done.
 
     Raises:
@@ -79,17 +77,8 @@ def predict_dataset(
         predictor = NetworkPredictor(predictor, settings or InferenceSettings.of(predictor))
     if isinstance(predictor, NetworkPredictor):
         predictor = replace(predictor, soft=soft is not None)
-    jobs = plan_jobs(
-        folder,
-        split,
-        out,
-        fingerprint(predictor),
-        videos=videos,
-        soft=soft,
-        overlay=overlay,
-        overwrite=overwrite,
-        direction=direction,
-    )
+    origin = fingerprint(predictor)
+    jobs = plan_jobs(folder, split, out, origin, videos=videos, soft=soft, overlay=overlay, overwrite=overwrite)
     reports = []
     for job in jobs:
         reports.append(predict_one(predictor, job))

@@ -258,7 +258,5 @@ def _masks(folder: Path) -> list[Path]:
     return files
 
 
-def _some(names: Sequence[str], limit: int = 4) -> str:
-    if not names:
-        return "nothing"
-    return ", ".join(names[:limit]) + (f" … ({len(names)} in all)" if len(names) > limit else "")
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (f" … ({len(names)} in all)" if len(names) > 4 else "") or "nothing"
