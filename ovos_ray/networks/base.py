@@ -263,6 +263,11 @@ class VOSNetwork(nn.Module, ABC):
         return State(masks=masks, sensory=torch.cat([state.sensory, new.sensory], dim=1))
 
 
+def num_trained(network: nn.Module) -> int:
+    """Returns the number of parameters that are trained."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
 @dataclass(frozen=True)
 class Padding:
     """Rows and columns added so that both sides are multiples of the stride, the smaller half on the left and top."""

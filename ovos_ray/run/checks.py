@@ -35,6 +35,7 @@ def check_config(config: ExperimentConfig) -> None:
 
     check_settings(config)
     data = config.data
+    # Both say what is wrong with a curriculum at whatever step they are asked for.
     max_skip_at(data.max_skip, 0, config.train.steps)
     is_static_step(data.static_share, config.seed, 0, config.train.steps)
     if data.static_share and data.source == "static":

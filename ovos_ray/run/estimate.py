@@ -15,6 +15,7 @@ import torch
 
 from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.networks.base import VOSNetwork, num_trained
 from ovos_ray.run.out_of_memory import out_of_memory
 from ovos_ray.train.numerics import set_numerics
 from ovos_ray.train.step import TrainingModule
@@ -61,7 +62,7 @@ def estimate(config: ExperimentConfig) -> Cost:
     device = torch.device("cuda" if torch.cuda.is_available() and config.train.gpus_per_worker else "cpu")
     network = networks.build(config.network.name).to(device)
     module = TrainingModule(network, override(config, {"train.compile": False}))
-    parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+    parameters = num_trained(network)
     set_numerics(config.train, device)
     clips = config.train.clips_per_worker(config.data.batch_size)
     if device.type == "cuda":
@@ -84,16 +85,19 @@ def estimate(config: ExperimentConfig) -> Cost:
 
 def checkpoint_bytes(config: ExperimentConfig) -> int:
     """Returns the size of one checkpoint: float32 weights, and Adam's two moments of those that are trained."""
-    with torch.device("meta"):  # the structure alone, no memory
-        network = networks.build(config.network.name)
+    network = _structure(config)
     state = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    return int(state + 8 * sum(p.numel() for p in network.parameters() if p.requires_grad))
+    return int(state + 8 * num_trained(network))
 
 
 def num_parameters(config: ExperimentConfig) -> int:
     """Returns the number of trained parameters."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in networks.build(config.network.name).parameters() if p.requires_grad)
+    return num_trained(_structure(config))
+
+
+def _structure(config: ExperimentConfig) -> VOSNetwork:
+    with torch.device("meta"):  # no memory, no values
+        return networks.build(config.network.name)
 
 
 def _measure_on_gpu(

@@ -19,7 +19,7 @@ from torch import Tensor
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.metrics import PRIMARY
-from ovos_ray.networks.base import VOSNetwork
+from ovos_ray.networks.base import VOSNetwork, num_trained
 from ovos_ray.run.notice import heeding_sigterm
 from ovos_ray.run.out_of_memory import naming_what_to_lower
 from ovos_ray.run.progress import IntervalMeter
@@ -71,8 +71,8 @@ def train_run(
         device: What to train on; None: the CPU.
         report: Told the scores.
         start: Where the stream begins, with the state read already; None: it is read here.
-        warning: Says why this process may end soon, at once; empty while that is not known. What it has computed by
-            then is written down, and again every few seconds.
+        warning: Returns at once why this process may end soon, or nothing as long as no reason is known. As soon as
+            there is one, a checkpoint is written, and another one every few seconds.
         scorers: Score videos beside the prediction; see `evaluate_network`.
 
     Returns:
@@ -86,15 +86,12 @@ def train_run(
     config, stop = request.config, request.config.stop_step
     device, done = device or torch.device("cpu"), stream.start_step
     report = report or (lambda _: None)
-    # Of a step between, rank 0 knows all that a checkpoint holds, unless ranks have met bad samples of their own.
+    # Between two intervals rank 0 may write a checkpoint without asking the others, unless they may have met bad
+    # samples that it does not know of.
     alone = world_size == 1 or config.data.on_bad_row == "error"
     with naming_what_to_lower(config), ExitStack() as stack:
         set_numerics(config.train, device)
-        stored = None if start is None else start.take()
-        if done and world_size > 1:
-            stored = shared_state(config, done, stored, rank)
-        state = RunState.at(config, done, device, stored)
-        del stored
+        state = _state_at(config, done, device, start, rank, world_size)
         if rank == 0:
             stack.enter_context(request.lease.followed())
         log = stack.enter_context(closing(RunLog(request, rank=rank, start_step=done, device=device)))
@@ -149,6 +146,16 @@ def train_run(
         return state.network
 
 
+def _state_at(
+    config: ExperimentConfig, done: int, device: torch.device, start: Start | None, rank: int, world_size: int
+) -> RunState:
+    """Returns where the run goes on; what was read of its checkpoint is let go of at once, as it is large."""
+    stored = None if start is None else start.take()
+    if done and world_size > 1:
+        stored = shared_state(config, done, stored, rank)
+    return RunState.at(config, done, device, stored)
+
+
 @dataclass(frozen=True)
 class _Due:
     """What follows a step by its number alone; after the last one, all that there is to follow."""
@@ -177,7 +184,7 @@ class _Due:
 
 
 def _greeting(state: RunState, start: int, world_size: int, device: torch.device) -> str:
-    number = sum(p.numel() for p in state.network.parameters() if p.requires_grad)
+    number = num_trained(state.network)
     workers = f"{world_size} worker" + ("" if world_size == 1 else "s")
     begins = f"resuming at step {start}" if start else "starting"
     equal = ", where no two runs need be equal" if device.type == "cuda" and state.config.train.deterministic else ""
