@@ -1,8 +1,8 @@
-"""A bucket has no locks: who holds a folder there says so in a file `lease`, again and again; silent, it is void.
+"""Locks for a bucket, which has none: the holder of a folder writes a file `lease` there every few seconds.
 
-Every beat looks before it writes, so that a holder who was cut off for too long finds out that another one has taken
-over, and ends. Two that come at the same moment may both write: the last one has it, as both see when they look again,
-and whoever sees it only later ends then.
+A lease that is not renewed for a while is void, and another process may take the folder over. Before it renews its
+lease, a holder looks whether it is still its own; one that was cut off for too long finds out so, and ends. Two
+processes that come at the same moment may both write; the last one has the folder, as both see when they look again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SILENT_S = 20.0
 
 
 class Lease:
-    """A folder that is held, as its holder sees it, or another process that works for the holder, where it is pickled.
+    """A folder that is held, as seen by its holder. Pickled, it lets another process that works for the holder look.
 
     Args:
         storage: The folder in a bucket; None: it is held by a lock on a disk, which nobody can take over.

@@ -1,4 +1,4 @@
-"""Something that is done every few seconds beside everything else, as heartbeats and lookouts are."""
+"""A function called every few seconds in a thread: heartbeats, and looks at what others do."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def repeating(
     until: tuple[type[Exception], ...] = (),
     waits: bool = True,
 ) -> Iterator[None]:
-    """Calls something in a thread of its own, again and again while the context is open.
+    """Calls a function again and again in a thread of its own, as long as the context is open.
 
     Args:
-        action: What is done; first after `every_s` seconds.
-        every_s: Seconds from one end to the next beginning.
+        action: The function; called first after `every_s` seconds.
+        every_s: Seconds from the end of a call to the beginning of the next.
         name: Of the thread.
         forgiving: Errors of `action` after which it is tried again at the next turn.
-        until: Errors after one of which it is called no more; nobody else hears of it.
-        waits: Whether a call that is under way is waited for at the end; one that may hang is not.
+        until: Errors of `action` after which it is not called again; they are raised nowhere.
+        waits: Whether the end of the context waits for a call that is under way; say False of one that may hang.
     """
     ended = threading.Event()
 

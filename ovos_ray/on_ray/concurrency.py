@@ -29,15 +29,16 @@ _SILENCE_S = 60.0
 
 
 class AsManyAsFit(tune.Callback):  # type: ignore[misc]  # ray is untyped
-    """Keeps a search at as many trials as fit on the cluster as it is now.
+    """Hands out as many trials at a time as fit on the cluster as it is now.
 
-    Trials that hold what they need can be left to Tune. These are of several workers, whose process alone Tune knows
-    of, or a searcher's, which learns from trials that have ended and must not be asked for more than can run.
+    Tune does this by itself where a trial's process holds all that the trial needs. It cannot for trials of several
+    workers, of which it only knows the process that drives them. Nor may it ask a searcher for more trials than can
+    run, since a searcher learns from those that have ended.
 
     Args:
-        search: Hands out the trials.
-        trains: Those of the trials.
-        say: Told of every other number.
+        search: Where Tune takes trials from; its limit is set here.
+        trains: The trials' `train` settings.
+        say: Told whenever the number changes.
         more: How many trials wait beside those that fit: an autoscaler starts nodes for what waits.
     """
 
@@ -72,7 +73,7 @@ class AsManyAsFit(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
 
 class SaysWhenNoneRuns(tune.Callback):  # type: ignore[misc]  # ray is untyped
-    """Tells once of each wait in which no trial runs though some could: their nodes have gone, or others hold them.
+    """Says so, once each time, when no trial has run for a minute though some wait: nodes have gone, or are held.
 
     Args:
         requests: The runs by trial name.
@@ -100,9 +101,9 @@ class SaysWhenNoneRuns(tune.Callback):  # type: ignore[misc]  # ray is untyped
             self._say(f"waiting for room for {len(waiting)} trials, of which none runs: {cluster_state()}")
 
     def _runs(self, trial: Any) -> bool:
-        """Whether a trial has what it needs, or only has to take it.
+        """Whether a trial runs, or is about to: its processors are free, or its workers hold them.
 
-        Of a trial of several workers, Tune knows the process alone that drives them.
+        Tune's own status says too little: of a trial of several workers it is that of the process that drives them.
         """
         if trial.status != "RUNNING":
             return False

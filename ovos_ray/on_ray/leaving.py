@@ -44,7 +44,7 @@ def leaving_nodes(nodes: Collection[str]) -> Iterator[Callable[[], str]]:
 
 @contextmanager
 def drained_nodes() -> Iterator[Callable[[str], bool]]:
-    """Yields a function that says whether a node has been drained since, alive or not: its loss is nobody's failure."""
+    """Yields a function that says whether a node was drained while the context was open; losing it is no failure."""
     drained: set[str] = set()
 
     def look() -> None:

@@ -1,7 +1,8 @@
-"""All that is used of Ray's private parts, for want of a public way; what is assumed of each is a test.
+"""All that is used of Ray's private parts, where there is no public way.
 
-`pyproject.toml` admits the minor version alone with which `tests/unit/test_ray_private.py` was passed: private parts
-change without notice, and some of these would fail in silence (a stopped trial taken for a failed one).
+Private parts change without notice, and some would then fail in silence: a stopped trial would be taken for a failed
+one. So `tests/unit/test_ray_private.py` tests what is assumed of each, and `pyproject.toml` admits only the minor
+version of Ray with which it passed.
 """
 
 from __future__ import annotations

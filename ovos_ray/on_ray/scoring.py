@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class ScoringTasks(ThreadPoolExecutor):
-    """Calls functions in Ray tasks on this node, a few at a time; Ray makes those anew whose process is lost.
+    """Calls functions in Ray tasks on this node, a few at a time; a task whose process is lost is started again.
 
     They ask for no CPU, as decoding does: while a worker predicts, nobody decodes for it.
 

@@ -1,4 +1,4 @@
-"""A wait that ends: what is not there after so many seconds is an error that says what the cluster was doing."""
+"""Waiting for data with a time limit; the error at its end says what the cluster was doing."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LOOK_S = 20.0
 
 
 def patiently(items: Iterator[T], patience_s: float, waited_for: Callable[[int], str]) -> Generator[T]:
-    """Yields what an iterator yields, as long as each comes in time.
+    """Yields the items of an iterator, each of which must come within a time limit.
 
     Args:
-        items: Asked for the next one in a thread, since only another one can give up on it.
+        items: Asked for each item in a thread of its own, which can be given up.
         patience_s: Seconds to wait for each; 0: for ever.
         waited_for: Names the item of a number, from 0, for the error.
 

@@ -73,7 +73,7 @@ class TrialEnds(tune.Callback):  # type: ignore[misc]  # ray is untyped
         mark_failed(request, unwrapped(error))
 
     def wait(self) -> None:
-        """Waits until the tracker knows of all of them, and their processors are free."""
+        """Waits until the tracker knows of all stopped trials, and their processors are free."""
         for pending in self._pending:
             pending.result()
         self._tagging.shutdown()

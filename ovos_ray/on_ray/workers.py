@@ -102,14 +102,14 @@ def holds_processors(folder: RunFolder) -> bool:
 
 
 def free_processors(folders: Sequence[RunFolder], *, after_s: float = 0) -> None:
-    """Gives back what the last launches of runs still hold, of which nothing may be alive any more.
+    """Gives back the processors that the last launches of runs still hold, though none of their processes lives.
 
     When a run is lost with its node, Ray moves its reservation to another node and keeps it until the driver ends. When
-    it is stopped, Ray Train's watchdog frees it, but a single connection that the dashboard refuses ends the watchdog.
+    a run is stopped, Ray Train's watchdog frees it, unless the dashboard has once refused the watchdog a connection.
 
     Args:
         folders: The runs'.
-        after_s: How long to leave all of them to that watchdog, in seconds.
+        after_s: How many seconds to leave them to that watchdog first.
     """
     held = {f.storage.read(_GROUP).decode() for f in folders if f.storage.exists(_GROUP)}
     deadline = time.monotonic() + after_s
@@ -126,7 +126,7 @@ _LAST_MOMENT_S = 2.0
 
 
 class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyped
-    """A wrong configuration, a bad file or a defect stays wrong: such errors are raised at once, not retried."""
+    """Raises at once what would fail again: a wrong configuration, a bad file, a defect. Lost workers are retried."""
 
     def __init__(self, request: RunRequest) -> None:
         self._request = request
@@ -137,8 +137,8 @@ class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyp
             if (cause := lasting_cause(error)) is not None:
                 raise cause
         post_restart(self._request, *next(iter(worker_exceptions.items())))
-        # Where a trial is ended, the workers die a moment before this process does. What it reserved for new ones in
-        # that moment nobody would give back.
+        # When a trial is ended, its workers die a moment before this process does. If it reserved processors for new
+        # workers in that moment, nobody would give them back.
         time.sleep(_LAST_MOMENT_S)
 
 

@@ -1,7 +1,7 @@
 """How a run ends that fails: the reason in its folder (`failure.json`), its MLflow run FAILED.
 
-Of a study's runs whoever executes them says so, since only that one knows which are started again. A run that belongs
-to no study says it itself. What was killed says nothing, and goes on later.
+A run of a study is marked as failed by what executes the study, which alone knows whether the run is started again. A
+run that belongs to no study marks itself. A killed process marks nothing: its run goes on later.
 """
 
 from __future__ import annotations

@@ -41,10 +41,10 @@ def run_lock(request: RunRequest) -> AbstractContextManager[Lease]:
 
 @contextmanager
 def hold(storage: Storage, what: str, say: Callable[[str], None], *, patient: bool = False) -> Iterator[Lease]:
-    """Holds a folder against everybody else who would make the same run or study, and yields what tells of its loss.
+    """Holds a folder against everybody else who would make the same run or study; yields the lease, which may be lost.
 
-    That is made twice by mistake only: the lock is waited for as long as its holder may be dying, then this one gives
-    up and the other goes on undisturbed.
+    Two processes make the same run by mistake only. The second one waits as long as the first may be ending, then it
+    gives up, and the first goes on undisturbed.
 
     Args:
         storage: The folder.

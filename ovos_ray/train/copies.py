@@ -19,10 +19,10 @@ _To = TypeVar("_To")
 
 
 def on_device(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> Generator[dict[str, Tensor]]:
-    """Yields batches on a device, but what the host has to know of them: objects, positions, weights, labelled frames.
+    """Yields batches whose frames and labels are on a device; what the host has to know of them stays on the CPU.
 
-    Nothing waits for a GPU, nor does the training thread for memory to be pinned: while one batch is trained on, the
-    next is on its way. On a CPU batches stay where they are, and none is taken before it is asked for.
+    While one batch is trained on, the next is pinned and copied, so that neither the GPU nor the training thread waits.
+    On a CPU batches stay where they are, and none is taken before it is asked for.
     """
     if device.type != "cuda":
         for batch in batches:
