@@ -60,9 +60,9 @@ def _fetch_weights(verb: str, parameters: dict[str, Any]) -> None:
 
 def _configs(verb: str, parameters: dict[str, Any]) -> list[ExperimentConfig]:
     """Returns the configurations that a verb trains, pretrainings first."""
-    from ovos_ray.config import ExperimentConfig, override
     from ovos_ray.config.recipes import make
     from ovos_ray.run.pretraining import pin
+    from ovos_ray.run.request import config_from
     from ovos_ray.study.expand import expand_study
     from ovos_ray.study.price import Group, group_trials, pretraining_groups
     from ovos_ray.study.space import SearchSpace, Trial
@@ -71,7 +71,7 @@ def _configs(verb: str, parameters: dict[str, Any]) -> list[ExperimentConfig]:
     if verb == "sweep":
         groups = group_trials(expand_study(make(parameters["search_space"], SearchSpace), overrides)[1])
     elif verb == "train":
-        config = pin(override(make(parameters["trainable"], ExperimentConfig), overrides))
+        config = pin(config_from(parameters["trainable"], overrides))
         groups = [Group(config.name, (Trial(config.name, {}, config),))]
     else:
         return []

@@ -150,6 +150,11 @@ def test_imagenet_weights_are_fetched_before_the_job_is_queued(home: Path, monke
     assert "job 4321" in sent.output
     assert provided == ["xmem", "xmem"]  # of its stage 0, and its own
     provided.clear()
+    (home / "run.yaml").write_text("recipe: trainables.one_shot.xmem\n")
+    sent = CliRunner().invoke(app, ["submit", "--slurm", "--", "train", str(home / "run.yaml"), "storage=runs"])
+    assert sent.exit_code == 0, sent.output
+    assert provided == ["xmem", "xmem"], "a file of settings is trained too"
+    provided.clear()
     CliRunner().invoke(app, ["submit", "--slurm", "--", "sweep", "search_spaces.backward_strategy.paper"])
     assert {"stcn", "xmem", "cutie-base"} <= set(provided)
 
