@@ -199,9 +199,9 @@ def empty_references(folder: DatasetFolder, runs: Mapping[str, Mapping[int, Path
     found: dict[str, Scores] = defaultdict(dict)
     row = "XMem, empty reference, 2-step"
     for seed, run in runs.get(row, {}).items():
-        for name, load in ((row, lambda run=run: load_network(run)),
-                           ("untrained", lambda seed=seed: networks.build("xmem-tiny", seed=seed).eval())):  # fmt: skip
-            network, out = load(), STUDY / "empty" / name.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
+        untrained = networks.build("xmem-tiny", seed=seed).eval()
+        for name, network in ((row, load_network(run)), ("untrained", untrained)):
+            out = STUDY / "empty" / name.replace(", ", "-").replace(" ", "-") / f"seed-{seed}"
             settings = InferenceSettings.of(network, reference="empty")
             predict_dataset(network, folder, "val", out, settings=settings)
             found[name][seed] = over_videos(folder, out, merged_j)

@@ -33,6 +33,7 @@ __all__ = [
     "Readout",
     "State",
     "VOSNetwork",
+    "num_trained",
 ]
 
 AuxiliaryLogits = dict[str, Tensor]

@@ -147,7 +147,7 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Takes (M, in, h, w); returns (M, out, h, w)."""
         residual = self.conv2(torch.relu_(self.conv1(torch.relu(x))))
-        return residual + self.downsample(x)  # type: ignore[no-any-return]
+        return residual + self.downsample(x)
 
 
 class FusingResBlock(nn.Module):
@@ -162,7 +162,7 @@ class FusingResBlock(nn.Module):
     def forward(self, shared: Tensor, own: Tensor) -> Tensor:
         """Takes (B, Cs, h, w) and (B·N, Co, h, w); returns (B·N, out, h, w)."""
         residual = self.conv2(torch.relu_(self.conv1(torch.relu(shared), torch.relu(own))))
-        return residual + self.downsample(shared, own)  # type: ignore[no-any-return]
+        return residual + self.downsample(shared, own)
 
 
 class _ChannelGate(nn.Module):
@@ -173,7 +173,7 @@ class _ChannelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(x.amax((2, 3), keepdim=True))
-        return x * gate.sigmoid()[:, :, None, None]  # type: ignore[no-any-return]
+        return x * gate.sigmoid()[:, :, None, None]
 
 
 class _Spatial(nn.Module):
@@ -189,7 +189,7 @@ class _SpatialGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         statistics = torch.cat([x.amax(1, keepdim=True), x.mean(1, keepdim=True)], dim=1)
-        return x * self.spatial.conv(statistics).sigmoid()  # type: ignore[no-any-return]
+        return x * self.spatial.conv(statistics).sigmoid()
 
 
 class CBAM(nn.Module):
@@ -202,7 +202,7 @@ class CBAM(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Takes and returns (M, C, h, w)."""
-        return self.SpatialGate(self.ChannelGate(x))  # type: ignore[no-any-return]
+        return self.SpatialGate(self.ChannelGate(x))
 
 
 class ConcatFusion(nn.Module):
@@ -217,7 +217,7 @@ class ConcatFusion(nn.Module):
     def forward(self, shared: Tensor, own: Tensor) -> Tensor:
         """Takes (B, Cs, h, w) and (B·N, Co, h, w); returns (B·N, out, h, w)."""
         x = self.block1(shared, own)
-        return self.block2(x + self.attention(x))  # type: ignore[no-any-return]
+        return self.block2(x + self.attention(x))
 
 
 class SkipUpsample(nn.Module):
@@ -230,7 +230,7 @@ class SkipUpsample(nn.Module):
 
     def forward(self, skip: Tensor, x: Tensor) -> Tensor:
         """Takes (B, C, 2h, 2w) and (B·N, C', h, w); returns (B·N, out, 2h, 2w)."""
-        return self.out_conv(add_shared(upsample(x, 2), self.skip_conv(skip)))  # type: ignore[no-any-return]
+        return self.out_conv(add_shared(upsample(x, 2), self.skip_conv(skip)))
 
 
 class CAResBlock(nn.Module):
@@ -272,4 +272,4 @@ class AdditiveFusion(nn.Module):
 
     def forward(self, shared: Tensor, own: Tensor) -> Tensor:
         """Takes (B, Cs, h, w) and (B·N, Co, h, w); returns (B·N, out, h, w)."""
-        return self.block2(self.block1(self.distributor(shared, own)))  # type: ignore[no-any-return]
+        return self.block2(self.block1(self.distributor(shared, own)))

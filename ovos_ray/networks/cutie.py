@@ -201,7 +201,7 @@ class PixelFuser(nn.Module):
     def forward(self, pixel: Tensor, value: Tensor, sensory: Tensor, masks: Tensor) -> Tensor:
         """Takes (B, C, h, w), (B·N, C, h, w), (B·N, Cs, h, w) and previous masks (B, N, h, w)."""
         previous = fold(torch.stack([masks, other_masks(masks).clamp(0, 1)], dim=2))
-        return self.fuser(pixel, value + self.sensory_compress(torch.cat([sensory, previous], dim=1)))  # type: ignore[no-any-return]
+        return self.fuser(pixel, value + self.sensory_compress(torch.cat([sensory, previous], dim=1)))
 
 
 class SkipProjection(nn.Module):
@@ -225,7 +225,7 @@ class AddUpsample(nn.Module):
 
     def forward(self, skip: Tensor, x: Tensor) -> Tensor:
         """Takes (B, C, 2h, 2w) and (B·N, C, h, w); returns (B·N, out, 2h, 2w)."""
-        return self.out_conv(add_shared(upsample(x, 2), skip))  # type: ignore[no-any-return]
+        return self.out_conv(add_shared(upsample(x, 2), skip))
 
 
 class Decoder(nn.Module):

@@ -102,7 +102,7 @@ class Graphs:
 
     def pool_bytes(self) -> int:
         """Returns what graphs keep of a GPU's memory for the time between replays, when no tensor has it."""
-        segments = [] if not self.captures or self._pool is None else torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+        segments = [] if not self.captures or self._pool is None else torch.cuda.memory_snapshot()
         pools = [segment for segment in segments if tuple(segment["segment_pool_id"]) != (0, 0)]
         return int(sum(segment["total_size"] - segment["allocated_size"] for segment in pools))
 
@@ -148,7 +148,7 @@ class _Captured:
         if not self._inputs[0].is_cuda:
             self._function = function
             return
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(_WARM_UPS):

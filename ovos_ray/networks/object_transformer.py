@@ -94,13 +94,13 @@ class _Attention(nn.Module):
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
         """Takes (M, L, C) queries, (M, S, C) keys and values, and where to attend, (M, 1, L, S) bool."""
         q, k, v = (
-            F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # type: ignore[no-untyped-call]
+            F.linear(x, weight, bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x, weight, bias in zip(
                 (query, key, value), self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3), strict=True
             )
         )
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
-        return self.out_proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out_proj(out.transpose(1, 2).flatten(2))
 
 
 class _CrossAttention(nn.Module):
@@ -113,7 +113,7 @@ class _CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, x_pe: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
         x = self.norm(x)
-        return x + self.cross_attn(x + x_pe, key, value, allowed)  # type: ignore[no-any-return]
+        return x + self.cross_attn(x + x_pe, key, value, allowed)
 
 
 class _SelfAttention(nn.Module):
@@ -127,7 +127,7 @@ class _SelfAttention(nn.Module):
     def forward(self, x: Tensor, x_pe: Tensor) -> Tensor:
         x = self.norm(x)
         positioned = x + x_pe
-        return x + self.self_attn(positioned, positioned, x)  # type: ignore[no-any-return]
+        return x + self.self_attn(positioned, positioned, x)
 
 
 class _FeedForward(nn.Module):
@@ -138,7 +138,7 @@ class _FeedForward(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.linear2(torch.relu_(self.linear1(self.norm(x))))  # type: ignore[no-any-return]
+        return x + self.linear2(torch.relu_(self.linear1(self.norm(x))))
 
 
 class _PixelFeedForward(nn.Module):
@@ -225,4 +225,4 @@ def _tokens(maps: Tensor) -> Tensor:
 
 
 def _maps(tokens: Tensor, height: int) -> Tensor:
-    return tokens.transpose(1, 2).unflatten(-1, (height, -1))  # type: ignore[no-untyped-call,no-any-return]
+    return tokens.transpose(1, 2).unflatten(-1, (height, -1))

@@ -108,7 +108,7 @@ class _Basic(_Block):
 
     def residual(self, x: Tensor) -> Tensor:
         x = torch.relu_(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(x))  # type: ignore[no-any-return]
+        return self.bn2(self.conv2(x))
 
 
 class _Bottleneck(_Block):
@@ -126,7 +126,7 @@ class _Bottleneck(_Block):
     def residual(self, x: Tensor) -> Tensor:
         x = torch.relu_(self.bn1(self.conv1(x)))
         x = torch.relu_(self.bn2(self.conv2(x)))
-        return self.bn3(self.conv3(x))  # type: ignore[no-any-return]
+        return self.bn3(self.conv3(x))
 
 
 def _stage(config: EncoderConfig, index: int) -> nn.Sequential:
@@ -191,4 +191,4 @@ class MaskEncoder(nn.Module):
     def forward(self, image: Tensor, shared: Tensor, masks: Tensor) -> Tensor:
         """Takes (B, 3, H, W), the image's feature (B, C, h, w) and (B·N, 2, H, W); returns (B·N, Cv, h, w)."""
         x = self.maxpool(torch.relu_(self.bn1(self.conv1(image, masks))))
-        return self.fuser(shared, self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]
+        return self.fuser(shared, self.layer3(self.layer2(self.layer1(x))))

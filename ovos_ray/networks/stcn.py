@@ -142,4 +142,4 @@ class Decoder(nn.Module):
     def forward(self, thin: Tensor, f8: Tensor, f4: Tensor, value: Tensor) -> Tensor:
         """Takes features of B images and values (B·N, Cv, h, w); returns (B·N, 1, 4h, 4w)."""
         x = self.up_16_8(f8, self.compress(thin, value))
-        return self.pred(torch.relu(self.up_8_4(f4, x)))  # type: ignore[no-any-return]
+        return self.pred(torch.relu(self.up_8_4(f4, x)))

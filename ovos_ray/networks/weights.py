@@ -24,8 +24,16 @@ from ovos_ray.networks.remote_weights import sha256_of, weights_file
 from ovos_ray.networks.resnet import ImageEncoder, MaskEncoder
 from ovos_ray.networks.weight_files import read_weights_file, state_dict_of
 
-__all__ = ["LoadReport", "export_weights", "find_imagenet_file", "has_imagenet", "imagenet_files", "load_imagenet"]
-__all__ += ["load_weights"]
+__all__ = [
+    "LoadReport",
+    "export_weights",
+    "find_imagenet_file",
+    "has_imagenet",
+    "imagenet_at_hand",
+    "imagenet_files",
+    "load_imagenet",
+    "load_weights",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +215,7 @@ def imagenet_at_hand(name: str) -> bool:
         return True
     try:
         asked = urllib.request.Request(url, method="HEAD")  # noqa: S310 - an address of torchvision's own
-        with urllib.request.urlopen(asked, timeout=_ANSWER_S):  # noqa: S310
+        with urllib.request.urlopen(asked, timeout=_ANSWER_S):  # noqa: S310 - the same
             return False
     except OSError as error:
         raise WeightsError(

@@ -65,7 +65,7 @@ def _forget_earlier_runs(config: ExperimentConfig, device: torch.device) -> None
     """Gives back what earlier runs of this process have left, and counts from zero again."""
     gc.collect()
     if device.type == "cuda":
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # or there is nothing to count yet
+        torch.cuda.init()  # or there is nothing to count yet
         torch.cuda.set_device(device)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -131,7 +131,7 @@ class RunState:
 def _average_of(network: VOSNetwork, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def _changed(before: Mapping[str, str] | None) -> str:

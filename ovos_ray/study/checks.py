@@ -138,6 +138,6 @@ def check_searcher(space: SearchSpace) -> None:
             "give it ranges and seeds=0, and confirm the best draw with three seeds; or searcher=random",
         )
     try:
-        import optuna  # noqa: F401
+        import optuna  # noqa: F401 - whether it is there
     except ModuleNotFoundError:
         raise MissingExtraError("optuna", "optuna", "searcher = 'optuna'") from None

@@ -28,7 +28,7 @@ def on_device(batches: Iterable[Mapping[str, Tensor]], device: torch.device) -> 
         for batch in batches:
             yield {name: value.to(device) for name, value in batch.items()}
         return
-    stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream: Any = torch.cuda.Stream(device)
 
     def send(batch: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
         sent = dict(batch)

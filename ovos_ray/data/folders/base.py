@@ -212,7 +212,7 @@ class DatasetFolder(abc.ABC):
         colours = self.description.colours
         return dataclasses.replace(video, drawn=ColourMasks(video.masks, colours)) if colours else video
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - as above
     def _known(self, split: str) -> frozenset[str]:
         return frozenset(self.video_names(split))
 

@@ -45,7 +45,7 @@ class FrameStack:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
         self._ends = [0]
 
     def __enter__(self) -> FrameStack:
