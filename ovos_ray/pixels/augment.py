@@ -22,8 +22,18 @@ from torch import Tensor
 from ovos_ray.config import AugmentationConfig
 from ovos_ray.seeding import generator
 
-__all__ = ["FILL", "ClipParameters", "Colour", "Crop", "apply_to_frame", "apply_to_label", "draw_colour"]
-__all__ += ["draw_parameters", "recolour", "rotation_and_shear"]
+__all__ = [
+    "FILL",
+    "ClipParameters",
+    "Colour",
+    "Crop",
+    "apply_to_frame",
+    "apply_to_label",
+    "draw_colour",
+    "draw_parameters",
+    "recolour",
+    "rotation_and_shear",
+]
 
 FILL = (124, 116, 104)
 """The mean colour, which published augmentation shows where a warp reaches beyond the frame."""

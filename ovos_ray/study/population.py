@@ -1,10 +1,10 @@
 """Population-based training in generations of runs: after each one the worst members go on from the best.
 
-A member trains for `validation.every` steps; that segment is a run with a folder, a configuration and a digest of its
-own, which name the segment it starts from (`config.SegmentConfig`). Then `succession.py` decides from whose checkpoint
-and with which settings every member goes on. No weights are swapped within a run: every segment can
-be made again from its configuration and its parent. Whatever is decided follows from the seed of the study and the
-results in the run folders, so that a study that was interrupted decides the same again.
+A member trains for `validation.every` steps. Such a segment is a run of its own, with a folder, a configuration that
+names the segment it starts from (`config.SegmentConfig`), and a digest. Then `succession.py` decides from whose
+checkpoint and with which settings every member goes on. No weights are swapped within a run, so that every segment can
+be made again from its configuration and its parent. All decisions follow from the seed of the study and the results in
+the run folders: a study that was interrupted decides the same again.
 """
 
 from __future__ import annotations

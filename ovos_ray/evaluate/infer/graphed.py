@@ -1,14 +1,15 @@
 """A network whose parts are launched as CUDA graphs, for videos: frames of one size come one after another.
 
-What is left out is the read of a memory that grows: it is few kernels. All graphs share one pool of memory, so that one
-may overwrite what another has returned: what is kept is copied, and between an `encode` and the calls that use its maps
-there is none for another frame. On a CPU, parts are called with copies of their
-inputs, as `networks.graphs` says, so that all but the capture is tested there.
+The read of the memory is no graph: its size changes, and it is few kernels. All graphs share one pool of GPU memory, so
+that one may overwrite what another has returned. Therefore what is kept is copied, and no other frame is encoded
+between an `encode` and the calls that use its maps. On a CPU, parts are called with copies of their inputs, as
+`networks.graphs` says, so that all but the capture is tested there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -41,29 +42,26 @@ class GraphedNetwork:
 
     def encode(self, images: Tensor) -> FrameFeatures:
         """See `VOSNetwork.encode`; maps and image hold until the next call."""
-        features = self._call("encode", {}, images)
-        assert isinstance(features, FrameFeatures)
+        found: FrameFeatures = self._call("encode", {}, images)
         # These are kept in memory.
-        kept = [None if x is None else x.clone() for x in (features.key, features.shrinkage, features.selection)]
-        assert kept[0] is not None
-        return FrameFeatures(
-            key=kept[0], shrinkage=kept[1], selection=kept[2], image=features.image, maps=features.maps
-        )
+        shrinkage, selection = (None if x is None else x.clone() for x in (found.shrinkage, found.selection))
+        return replace(found, key=found.key.clone(), shrinkage=shrinkage, selection=selection)
 
     def memorise(
         self, features: FrameFeatures, state: State, *, deep_update: bool = False
     ) -> tuple[MemoryFrame, State]:
         """See `VOSNetwork.memorise`."""
-        found: tuple[MemoryFrame, State] = self._call("memorise", {"deep_update": deep_update}, features, state)
-        return _map(found, Tensor.clone)  # type: ignore[no-any-return]
+        options = {"deep_update": deep_update}
+        found: tuple[MemoryFrame, State] = _map(self._call("memorise", options, features, state), Tensor.clone)
+        return found
 
     def segment(
         self, features: FrameFeatures, readout: Readout, state: State, *, update_sensory: bool = True
     ) -> tuple[Tensor, State]:
         """See `VOSNetwork.segment`."""
         options = {"update_sensory": update_sensory}
-        found: tuple[Tensor, State] = self._call("segment", options, features, readout, state)
-        return _map(found, Tensor.clone)  # type: ignore[no-any-return]
+        found: tuple[Tensor, State] = _map(self._call("segment", options, features, readout, state), Tensor.clone)
+        return found
 
     def _call(self, method: str, options: dict[str, Any], *arguments: Any) -> Any:
         tensors = list(_tensors(arguments))

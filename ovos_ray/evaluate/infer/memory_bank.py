@@ -8,6 +8,8 @@ Legend: P positions in memory, Q = h·w query positions, N objects, Ck and Cv ch
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,11 +87,7 @@ class MemoryBank:
         with torch.autocast(features.key.device.type, enabled=False):
             shrinkage = self._columns.get("shrinkage")
             if self._augmented is None:
-                self._augmented = augment_memory(
-                    self._columns["key"].T[None],
-                    None if shrinkage is None else shrinkage.T[None],
-                    with_selection=selection is not None,
-                )[0]
+                self._augmented = _augmented(self._columns, with_selection=selection is not None)
             queries = augment_query(features.key.flatten(2), selection, with_shrinkage=shrinkage is not None)[0].T
             size = max(1, _MAX_AFFINITIES // self.num_positions)
             value = torch.cat([self._read(part) for part in torch.split(queries, size)])
@@ -134,11 +132,7 @@ class MemoryBank:
         chosen = (old["use"] / old["life"]).topk(count).indices
         keys, shrinkage, selection = old["key"], old.get("shrinkage"), old.get("selection")
         with torch.autocast(keys.device.type, enabled=False):
-            memory = augment_memory(
-                keys.T[None],
-                None if shrinkage is None else shrinkage.T[None],
-                with_selection=selection is not None,
-            )[0]
+            memory = _augmented(old, with_selection=selection is not None)
             queries = augment_query(
                 keys[chosen].T[None],
                 None if selection is None else selection[chosen].T[None],
@@ -169,6 +163,13 @@ class MemoryBank:
 
     def _set(self, columns: dict[str, Tensor]) -> None:
         self._columns, self._augmented = columns, None
+
+
+def _augmented(columns: Mapping[str, Tensor], *, with_selection: bool) -> Tensor:
+    """Returns k' (D, P) of some positions, see `networks.memory`."""
+    shrinkage = columns.get("shrinkage")
+    shrinkage = None if shrinkage is None else shrinkage.T[None]
+    return augment_memory(columns["key"].T[None], shrinkage, with_selection=with_selection)[0]
 
 
 def _rows(x: Tensor) -> Tensor:
