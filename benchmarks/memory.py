@@ -50,16 +50,12 @@ def measure(config: ExperimentConfig, told: Connection) -> None:
     """Trains and tells the peak of this process, in GiB, and what it had taken before it began."""
     import ray.train.torch  # noqa: F401  (as a worker of a run has)
 
-    from ovos_ray.data.clips.batches import LocalStream
-    from ovos_ray.data.clips.decode import ClipDecoder
-    from ovos_ray.data.clips.plan import Plan
-    from ovos_ray.data.shards.index import ShardIndex
+    from ovos_ray.run.here import local_stream
     from ovos_ray.run.loop import train_run
     from ovos_ray.run.request import RunRequest
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=0, steps=config.train.steps)
-    train_run(RunRequest(config, "none", "none"), LocalStream(plan, ClipDecoder(config.data, all_labels=False)))
+    train_run(RunRequest(config, "none", "none"), local_stream(config))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     told.send((before / 2**20, peak / 2**20))
 

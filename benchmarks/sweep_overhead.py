@@ -56,11 +56,8 @@ class Watcher:
 def plain_loop(configs: list[Any]) -> dict[str, float]:
     import torch
 
-    from ovos_ray.data.clips.batches import LocalStream
-    from ovos_ray.data.clips.decode import ClipDecoder
-    from ovos_ray.data.clips.plan import Plan
-    from ovos_ray.data.shards.index import ShardIndex
     from ovos_ray.evaluate.evaluation import evaluate_network
+    from ovos_ray.run.here import local_stream
     from ovos_ray.run.initial import initial_network
     from ovos_ray.train.numerics import set_numerics
     from ovos_ray.train.optimizer import build_optimizer
@@ -74,8 +71,7 @@ def plain_loop(configs: list[Any]) -> dict[str, float]:
         network = initial_network(config)
         module = TrainingModule(network, config)
         optimizer = build_optimizer(network, config.optimizer, torch.device("cpu"))
-        plan = Plan([ShardIndex.load(config.data.shards[0])], config.data, seed=config.seed, steps=config.train.steps)
-        for step, batch in enumerate(LocalStream(plan, ClipDecoder(config.data, all_labels=False)).batches()):
+        for step, batch in enumerate(local_stream(config).batches()):
             train_step(module, batch, optimizer, config, step)
         trained = time.perf_counter()
         evaluate_network(network, root=config.evaluation.root, split="val")

@@ -103,6 +103,9 @@ class RankStream:
     """The batches of one rank from one step on. Made in the worker: Ray Train's `datasets` would start another process.
 
     Attributes:
+        spec: What decides the samples.
+        rank: Whose part of the global batch it is.
+        world_size: How many workers share the global batch.
         start_step: The step of the first batch; the worker resumes from the checkpoint of exactly this step.
         num_decoders: Clips decoded at a time, beside the worker, on its node.
         patience_s: How long a batch is waited for; 0: for ever.

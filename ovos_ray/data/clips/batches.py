@@ -70,6 +70,8 @@ class LocalStream:
         plan: The clips.
         decoder: What turns them into samples.
         start_step: The step of the first batch.
+        rank: Whose part of the global batch it is; without Ray a run has one worker, tests have several.
+        world_size: How many workers share the global batch.
         stop_step: The step before which it ends; None: the plan's last.
         problems: Unreadable samples met so far.
     """
