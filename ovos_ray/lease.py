@@ -126,7 +126,10 @@ def leased(storage: Storage, waiting: Callable[[str], float]) -> Iterator[Lease]
 
 
 def _lives(storage: Storage, seen: str) -> bool:
-    """Whether a lease is renewed, or given back; as many looks as seconds, or an outage would silence all at once."""
+    """Whether a lease is still renewed.
+
+    Looks are counted, one a second, and not seconds: an outage, in which no holder can renew, must not void all leases.
+    """
     pause = min(1.0, _BEAT_S)
     for _ in range(math.ceil(_SILENT_S / pause)):
         time.sleep(pause)
@@ -136,7 +139,10 @@ def _lives(storage: Storage, seen: str) -> bool:
 
 
 def _claimed(storage: Storage, seen: str, token: str, write: Callable[[int], None]) -> bool:
-    """Writes the lease unless another one came first; waits until that one would have, and looks twice who has it."""
+    """Writes the lease unless another process came first.
+
+    Another one may have come at the same moment: waits as long as its request may take, and looks twice who has it.
+    """
 
     def claim() -> bool:
         if (now := _read(storage)) == seen:

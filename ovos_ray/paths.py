@@ -50,7 +50,7 @@ def shipped(name: str) -> Path:
 
 @contextmanager
 def no_imports_from_current_folder() -> Iterator[None]:
-    """Has processes that start within import nothing from the current folder, in which anything may lie.
+    """Makes processes that are started inside import nothing from the current folder, where anything may lie.
 
     Python looks there first for what a child of `multiprocessing` imports; 3.10 knows no switch against it.
     """

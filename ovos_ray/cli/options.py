@@ -70,7 +70,7 @@ def require_dry_run(on: str | None, dry_run: bool) -> None:
 
 
 def trial_tags() -> dict[str, str]:
-    """Returns the MLflow tags of a run: where it comes from, and what was typed: pasted, it makes or continues it."""
+    """Returns the MLflow tags of a run: where it comes from, and the command that was typed, to be pasted again."""
     from ovos_ray.track.provenance import provenance_tags
 
     return {**provenance_tags(kind="trial"), "ovos.command": shlex.join(["ovos-ray", *sys.argv[1:]])[:5000]}

@@ -23,7 +23,7 @@ __all__ = ["FORGOTTEN", "REMOVED", "differences", "digest", "is_pinned", "resolv
 REMOVED: dict[str, Any] = {}
 """Settings that are no longer there, with the value at which they did nothing; it stays a part of every digest."""
 FORGOTTEN: dict[str, Any] = {"method.horizon": [], "method.smallest_confidence": 0.0}
-"""The same of those that were no part of a digest at this value, since they had come later (`Added`)."""
+"""Removed settings that were no part of a digest at this value, since they had been `Added` later."""
 _PROTOCOL = "evaluation.protocol"
 
 

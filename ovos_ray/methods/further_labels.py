@@ -1,4 +1,4 @@
-"""Labels that the way back passes before it ends at the clip's own: each is compared too, sample by sample.
+"""Further labels: those of frames that the walk back passes before it ends at the clip's own. Each is compared too.
 
     loss_b = mean over the labelled frames of walk b after its first one of criterion(backward at that frame, its label)
 

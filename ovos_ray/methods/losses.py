@@ -90,9 +90,9 @@ def uses_auxiliary(config: LossConfig) -> bool:
 
 
 def give_objects(logits: Tensor, label: Tensor, given: Tensor) -> Tensor:
-    """Returns logits that say of some objects what the label says, so that these have no part in the loss.
+    """Takes some objects out of the loss: returns logits that say of them what the label says.
 
-    Their pixels count as right and carry no gradient, and so do their channels everywhere. Cutie's points lie between
+    Their pixels, and their channels everywhere, count as right and carry no gradient. Cutie's points lie between
     pixels: those on the edge of such an object still see its neighbours.
 
     Args:
@@ -109,7 +109,7 @@ def give_objects(logits: Tensor, label: Tensor, given: Tensor) -> Tensor:
 
 
 def give_unknown(logits: Tensor, unknown: Tensor) -> Tensor:
-    """Returns logits that are sure of the background at some pixels, so that these have no part in the loss.
+    """Takes some pixels out of the loss: returns logits that are sure of the background there.
 
     Args:
         logits: As for `give_objects`.

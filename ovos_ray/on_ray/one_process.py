@@ -74,7 +74,7 @@ def _forget_earlier_runs(config: ExperimentConfig, device: torch.device) -> None
 
 
 _NODE = "node"
-"""Names the node that a plain run of one worker was on last; Ray does not tell of a lost task where it was."""
+"""A file in the run's folder: the node that its worker was on last. Of a lost task Ray does not say where it was."""
 
 
 def _train_and_say_where(request: RunRequest) -> None:

@@ -165,7 +165,7 @@ def attached(address: str) -> Iterator[None]:
 
 
 def mention_idle_gpus(console: Console, configs: Iterable[ExperimentConfig]) -> None:
-    """Says so where a cluster has GPUs that none of the runs asks for."""
+    """Says so if a cluster has GPUs that none of the runs asks for."""
     gpus = ray.cluster_resources().get("GPU", 0)
     if gpus and not any(config.train.gpus_per_worker for config in configs):
         console.print(

@@ -27,11 +27,11 @@ from ovos_ray.run.resources import workers_that_fit
 __all__ = ["HELD", "request_of", "resources_of", "run_trial"]
 
 HELD = "held by another process"
-"""What a trial reports last whose run another process makes."""
+"""The last report of a trial whose run another process is making."""
 _DRIVER_BYTES = 2**20
-"""Ray has no group of processes that holds nothing."""
+"""What the process that drives a trial of several workers holds: Ray has no placement group that holds nothing."""
 _LAST_MOMENT_S = 10.0
-"""A process whose node is lost ends within five seconds, and must not judge before what it has seen end there."""
+"""Before lost workers are called a failure: if this process's node is lost too, it ends within five seconds."""
 
 
 def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> RunRequest:
@@ -44,9 +44,9 @@ def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]
 def resources_of(parameters: Mapping[str, Any], *, requests: Mapping[str, RunRequest]) -> tune.PlacementGroupFactory:
     """Returns what the process of a trial holds: the processors of its one worker, or next to nothing beside several.
 
-    Of a trial on several workers the process only drives them: a part of a CPU, however small, would be missing where
-    its workers need all that there are. It and Train's controller, which goes with it, stay off a head that has no room
-    for a worker either.
+    The process of a trial on several workers only drives them. It holds no part of a CPU, however small: that would be
+    missing where the workers need all there are. It stays off a head node that has no room for a worker, and so does
+    Train's controller, which goes with it.
     """
     config = requests[parameters["trial"]].config
     if config.train.num_workers > 1:

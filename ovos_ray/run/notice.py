@@ -12,7 +12,7 @@ __all__ = ["EndingNotice", "heeding_sigterm"]
 
 
 class EndingNotice:
-    """Makes a SystemExit of a SIGTERM, as `kill`, Slurm and Kubernetes send it, but not in the middle of a step.
+    """Turns a SIGTERM, as `kill`, Slurm and Kubernetes send it, into a SystemExit, but never in the middle of a step.
 
     Attributes:
         given: Whether this process is to end.
@@ -34,7 +34,7 @@ class EndingNotice:
             raise SystemExit(128 + signal.SIGTERM)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.given or not self._in_step:  # the second one is not waited with
+        if self.given or not self._in_step:  # a second signal does not wait for the step
             self.given = True
             raise SystemExit(128 + number)
         self.given = True
@@ -42,7 +42,7 @@ class EndingNotice:
 
 @contextmanager
 def heeding_sigterm() -> Iterator[EndingNotice]:
-    """Yields what heeds a SIGTERM while the context is open; in the main thread alone, where Python hears of it."""
+    """Yields a notice that heeds SIGTERM while the context is open, in the main thread: others get no signals."""
     notice = EndingNotice()
     if threading.current_thread() is not threading.main_thread():
         yield notice

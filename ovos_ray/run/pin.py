@@ -1,6 +1,6 @@
-"""What a run is made from, pinned: the content of its shards and of the weights file that it starts with.
+"""Pins what a run is made from: the content of its shards, and of the weights file that it starts with.
 
-Also by which rules it is scored, where its dataset's layout is to say.
+The rules by which the run is scored are pinned too, where `evaluation.protocol=auto` leaves them to the dataset.
 
 A path says where, not what: shards are packed anew, and every release is called `model.pth`. What is pinned is part of
 the digest, lies in `config.json` and in every checkpoint, and is compared when a run goes on.

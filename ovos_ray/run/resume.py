@@ -37,7 +37,7 @@ def resume_step(config: ExperimentConfig) -> int:
 
 
 def marked_step(config: ExperimentConfig) -> int:
-    """Returns what `resume_step` will return unless a checkpoint is damaged: good enough to be told."""
+    """Returns what `resume_step` does unless a checkpoint is damaged, without reading any: enough for a message."""
     return RunFolder.of(config).checkpoints().newest_marked() or config.start_step
 
 

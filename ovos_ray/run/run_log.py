@@ -44,7 +44,7 @@ def open_sink(request: RunRequest, tags: Mapping[str, Any] | None = None) -> Sin
 
 
 class RunLog:
-    """Tells of a run and keeps its checkpoints and snapshots; on ranks other than the first all of it is left undone.
+    """Tells of a run and keeps its checkpoints and snapshots; of all ranks, only the first one does so.
 
     A launch that begins at the first step also logs configuration and data.
     """
@@ -131,7 +131,7 @@ class RunLog:
         self.sink.log_artifact("\n".join([*lines, ""]).encode(), "skipped_steps.csv")
 
     def without_graphs(self, step: int, why: str | None) -> None:
-        """Says what is computed without the CUDA graphs that there were to be, whenever that changes."""
+        """Says, whenever it changes, why roll-outs are computed without the CUDA graphs that were asked for."""
         if why != self._without_graphs:
             self._without_graphs = why
             self.say(step, f"roll-outs without a CUDA graph, more slowly: {why}")
@@ -142,12 +142,12 @@ class RunLog:
         self.say(step, "  ".join(f"{name} {value:.1f}" for name, value in scores.items()))
 
     def checkpoint_is_due(self, step: int, warning: str) -> bool:
-        """Whether one is to be written between those of every so many steps: by the clock, or before the end.
+        """Whether one is due besides those of `train.checkpoint_every`: by the clock, or as the process may end soon.
 
         Args:
             step: Optimiser steps done.
-            warning: Why this process may end soon; empty: it will not. From the first such word on, what it does is
-                written down again and again.
+            warning: Why this process may end soon; empty: no reason is known. Once there is one, checkpoints are due
+                every few seconds.
         """
         if not self._first or self._writer.busy:
             return False

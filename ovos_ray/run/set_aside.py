@@ -1,7 +1,7 @@
-"""A run that another one takes the place of is kept: its folder moves to `replaced/NAME-1` beside it.
+"""Keeps a run whose place another one takes: its folder moves to `replaced/NAME-1` beside it.
 
-Its MLflow run stays, and is no trial of its study any more. The new run has one of its own; its key counts what was set
-aside before, so that it is found again whenever the new run is resumed.
+Its MLflow run stays, but no longer counts as a trial of its study. The new run has an MLflow run of its own, whose key
+counts what was set aside before: so it is found again when the new run is resumed.
 """
 
 from __future__ import annotations

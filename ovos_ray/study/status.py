@@ -28,7 +28,7 @@ PLAN = "study.json"
 
 _SEGMENT = re.compile(r"member-\d+-generation-\d+")
 _SILENT_S = 300.0
-"""A run that nobody holds and that logged so recently is taken for one whose disk knows no locks."""
+"""Where locks cannot be seen, a run counts as running as long as it has logged something so recently."""
 
 
 @dataclass(frozen=True)

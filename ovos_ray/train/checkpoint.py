@@ -78,7 +78,7 @@ class CheckpointStore:
         return None if found is None else (found[0], self._state(*found))
 
     def newest_marked(self) -> int | None:
-        """Returns the step of the newest checkpoint by its marker alone: to be told, not to go on from."""
+        """Returns the step of the newest checkpoint by its marker, unread: enough to tell, not to resume."""
         return next((step for step in reversed(self._steps()) if self.storage.exists(_folder(step), _MARKER)), None)
 
     def load(self, step: int) -> dict[str, Any]:

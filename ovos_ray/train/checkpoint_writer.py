@@ -1,4 +1,4 @@
-"""Checkpoints written beside the training: it waits for the copy of its state alone, not for the storage."""
+"""Checkpoints written in a thread beside the training, which waits for the copy of its state, not for the storage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class CheckpointWriter:
             keep_step: See there.
 
         Returns:
-            Whether it is worth while to go on beside it; else it is best waited for.
+            Whether it is large enough to train on while it is written; a small one is best waited for.
 
         Raises:
             OSError: What went wrong with the checkpoint before, if nobody has asked yet.

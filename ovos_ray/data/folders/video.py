@@ -117,8 +117,8 @@ class Video:
         masks: Mask files by the index of the frame they belong to, ascending.
         masks_hold: `ids` (see `decode_mask`), `one object` (any id is the object), `saliency` (cut at one half), or
             `ids and void` (255 is void even where no object shows).
-        given: Which masks inference starts from: the `first` that shows an object, or, for objects that appear later,
-            the mask in which each is new (`appearances`, YouTube-VOS).
+        given: Which masks inference starts from: the `first` that shows an object; for objects that appear later, also
+            the mask in which each is new (`appearances`, YouTube-VOS); or `all`, the later ones as corrections.
         saved_names: Frame names that a prediction must contain; None stands for all.
         drawn: Draws the mask of a frame, where `masks` are no images of object ids.
     """
@@ -173,7 +173,7 @@ class Video:
         """
         if index not in self.masks:
             some = ", ".join(map(str, itertools.islice(self.masks, 5))) or "none"
-            raise DataError(f"video {self.name!r}: frame {index} has no mask (masks at {some or 'none'})")
+            raise DataError(f"video {self.name!r}: frame {index} has no mask (masks at {some})")
         path = self.masks[index]
         if self.drawn is not None:
             mask = self.drawn(index)

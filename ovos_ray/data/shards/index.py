@@ -170,7 +170,7 @@ class ShardIndex:
 
     @classmethod
     def shared(cls, folder: str | Path) -> ShardIndex:
-        """Returns the same as `load`: one object for all in this process that hold it, as a large one takes memory.
+        """Returns what `load` does, but the same object to all in this process: a large index takes much memory.
 
         Raises:
             DataError: As `load`.

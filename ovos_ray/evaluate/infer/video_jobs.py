@@ -64,9 +64,9 @@ class VideoJob:
         return {suffix: below(base, self.video.name) for suffix, base in bases.items()}
 
     def marker(self, suffix: str) -> Path:
-        """The file that says that a folder is ours and what it was made from; outside, where only frames belong.
+        """The file that says that a folder is ours and what it was made from.
 
-        That of an overlay says where the one lies that we made.
+        It lies outside of the folder, which holds frames only. An overlay's says where the overlay lies that we made.
 
         Raises:
             DataError: It would lie outside of the base.

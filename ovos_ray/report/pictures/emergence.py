@@ -36,7 +36,7 @@ def emergence_galleries(rows: Sequence[Row], buckets: Buckets | None = None) -> 
 
     Args:
         rows: Configurations, best first; unfinished ones count too.
-        buckets: Asked for what lies in one; None: others than before.
+        buckets: Through which buckets are asked; None: a new one, which knows of none that is away.
 
     Returns:
         One each, or, where there is no picture at all, one without any that says why.

@@ -137,7 +137,7 @@ def copying_galleries(
 
     chosen = [(max(trials, key=lambda one: score(one, name)), name) for name in wanted]
     if not wanted:
-        most = max(trials, key=lambda one: mean_copy_score(dict(found[one.row.label])))
+        most = max(trials, key=lambda one: mean_copy_score(found[one.row.label]))
         chosen = [(most, max(sorted(found[most.row.label]), key=lambda name: score(most, name)))]
     made = (
         or_nothing(functools.partial(_copying, one, name, found[one.row.label]), f"picture of copying in {name}")
@@ -152,7 +152,7 @@ def _copying(one: Stored, sequence: str, traces: Mapping[str, Trace]) -> Gallery
     tiles = moments_of(video, _TILES)
     frames = frames_at(video, set(tiles))
     pictures = [_outlined(frames[i], video.mask(i), one.mask(video, i), _STRIP_WIDTH) for i in tiles]
-    mean = mean_copy_score(dict(traces))
+    mean = mean_copy_score(traces)
     words = (
         f"Of the configurations shown, {one.row.label} has the highest copy score ({_signed(mean)} on the whole: its "
         f"masks resemble the first mask {'more' if mean > 0 else 'less'} than the truth), of its sequences this one."

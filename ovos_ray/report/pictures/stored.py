@@ -62,7 +62,7 @@ class Stored:
         run: The run.
         scored: The run whose configuration names the dataset; baselines have none of their own.
         place: The masks: a folder with SEQUENCE/FRAME.png, or one in a bucket with SEQUENCE.zip.
-        buckets: Asked for what lies in one.
+        buckets: Through which buckets are asked.
     """
 
     row: Row
@@ -120,7 +120,7 @@ def stored_predictions(rows: Sequence[Row], buckets: Buckets | None = None) -> l
 
     Args:
         rows: Configurations, then baselines, which were scored on the same videos as the first of them.
-        buckets: Asked for what lies in one; None: others than before.
+        buckets: Through which buckets are asked; None: a new one, which knows of none that is away.
     """
     buckets = buckets or Buckets()
     found: list[Stored] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -40,7 +40,7 @@ class Trace:
         return float(self.first.mean() - self.truth.mean())
 
 
-def mean_copy_score(found: dict[str, Trace]) -> float:
+def mean_copy_score(found: Mapping[str, Trace]) -> float:
     """Returns the mean over sequences."""
     return float(np.mean([trace.copy_score for trace in found.values()]))
 
