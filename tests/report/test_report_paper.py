@@ -135,7 +135,12 @@ def test_exports_of_the_papers_tables_hold_means_deviations_and_what_is_publishe
     assert published["2-step backward", "1-shot Cutie", "F"]["note"] == "no such trial in this study"
 
     shown = f"{statistics.fmean(truth['2-step']):.1f} ± {statistics.stdev(per_seed):.1f}"
-    assert f"| {shown} (" in paper_markdown(tables)
+    markdown = paper_markdown(tables)
+    assert f"| {shown} (" in markdown
+    heads = [line for line in markdown.splitlines() if line.startswith("| method")]
+    assert [line for line in markdown.splitlines() if "---" in line] == [
+        "|" + " --- |" * (line.count("|") - 1) for line in heads
+    ]
     latex = paper_latex(tables)
     assert shown.replace("±", r"$\pm$") in latex
     # Table 1 and 2 want pretraining or supervision: nothing of ours stands there, so only 3 and 4 are written.

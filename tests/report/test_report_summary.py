@@ -189,3 +189,21 @@ def test_static_steps_are_in_the_name_of_those_that_have_them() -> None:
     rows = compare(Study("s", "1", "uri", runs)).rows
     assert [row.label for row in rows] == ["2-step · xmem-tiny · static steps 1→0.25", "2-step · xmem-tiny"]
     assert [row.settings["data.static_share"] for row in rows] == ["1→0.25", "none"]
+
+
+def test_scores_by_different_rules_are_not_compared() -> None:
+    runs = [
+        run(f"{protocol} {backward}", seed, mean, evaluation__protocol=protocol, method__backward=backward)
+        for protocol, mean in (("davis2016", 60.0), ("davis2017", 40.0))
+        for backward in ("2-step", "T-step")
+        for seed in (0, 1)
+    ]
+    comparison, words = summary(*runs)
+    assert set(comparison.axes) == {"evaluation.protocol", "method.backward"}
+    (warning,) = words.warnings
+    assert warning.startswith("Not all configurations were scored by the same rules (davis2016, davis2017)")
+    assert [effect.axis for effect in axis_effects(comparison)] == ["method.backward"]
+    assert all("davis2016" in label for label in against_best(comparison))
+    assert len(against_best(comparison)) == 1
+    _, words = summary(*runs[:4])
+    assert words.warnings == ()

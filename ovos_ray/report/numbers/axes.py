@@ -14,6 +14,8 @@ from ovos_ray.track.strategy import SUPERVISED
 
 __all__ = ["AxisEffect", "ValueEffect", "axis_effects", "distinct_axes"]
 
+_YARDSTICKS = ("evaluation.layout", "evaluation.protocol", "evaluation.split")
+"""What a score was measured with: another value makes another number, and no better run."""
 _MAX_VALUES = 8
 """An axis with more values was searched, not compared."""
 
@@ -68,6 +70,8 @@ def axis_effects(comparison: Comparison) -> tuple[AxisEffect, ...]:
     finished = [row for row in comparison.rows if row.finished]
     effects = []
     for axis in distinct_axes(finished, comparison.axes):
+        if axis in _YARDSTICKS:
+            continue
         # Full supervision is compared on its own: no rival, and other labels.
         rows = [row for row in finished if axis != STRATEGY or row.strategy != SUPERVISED]
         effect = _effect(axis, rows, [key for key in comparison.axes if key != axis])

@@ -100,6 +100,11 @@ class Row:
         return places.pop() if len(places) == 1 else ""
 
     @property
+    def protocols(self) -> set[str]:
+        """By whose rules the runs were scored, where that is known."""
+        return {run.param("evaluation.protocol") for run in self.finished} - {"", "auto"}
+
+    @property
     def note(self) -> str:
         """What a reader must know: random initial weights; seeds that failed, still run, were stopped or not scored."""
         counts: dict[str, int] = defaultdict(int)

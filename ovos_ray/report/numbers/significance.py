@@ -81,7 +81,9 @@ def sequence_scores(row: Row) -> dict[str, float]:
 
 
 def paired(first: Row, second: Row) -> Paired | None:
-    """Compares two configurations over the sequences both have; None with fewer than two."""
+    """Compares two configurations over the sequences both have; None with fewer than two, or by different rules."""
+    if len(first.protocols | second.protocols) > 1:
+        return None
     runs = [[scores for run in row.finished if (scores := _by_sequence(run))] for row in (first, second)]
     if not all(runs):
         return None

@@ -193,6 +193,10 @@ def _warnings(comparison: Comparison, differences: Mapping[str, Paired]) -> list
         warnings.append(f"A single finished seed, hence no idea of the spread: {number.lower()} configurations.")
     if len({evaluated_on(row)[1] for row in comparison.rows if row.finished}) > 1:
         warnings.append("Not all configurations were scored on the same data: their order means little.")
+    protocols = set().union(*(row.protocols for row in comparison.rows))
+    if len(protocols) > 1:
+        words = f"Not all configurations were scored by the same rules ({', '.join(sorted(protocols))})"
+        warnings.append(f"{words}: their order means little.")
     uneven = any(
         found.num_sequences < max(f.num_sequences for f in differences.values()) for found in differences.values()
     )
