@@ -45,4 +45,4 @@ def score(
     for folder in finished_runs(run):
         scores = score_run(folder, overrides or [], console.print)
         said = "  ".join(f"{name} {value:.1f}" for name, value in scores.items())
-        console.print(f"{folder.name}: {said or 'was scored on all of it before'}")
+        console.print(f"{folder.name}: {said or 'nothing new, its scores are there'}")

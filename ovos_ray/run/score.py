@@ -23,22 +23,33 @@ from ovos_ray.track.sink import Sink
 from ovos_ray.train.load_network import load_network
 from ovos_ray.train.run_folder import RunFolder
 
+_OF_THE_MAIN_ONE = ("evaluation.split", "evaluation.protocol", "evaluation.layout")
+
 __all__ = ["enter_scores", "finished_runs", "score_run"]
 
 
 def finished_runs(folder: str | Path) -> list[RunFolder]:
     """Returns a run by its folder or URI, or the finished runs of a study by its, in the order of their names.
 
+    Of a population's members only what ends with the last step is a run of the study.
+
     Raises:
         ConfigError: There is none.
     """
     location = location_of(folder)
     place = Storage(location if "://" in location else str(Path(folder).absolute()))
-    places = [place] if place.exists("config.json") else [place / name for name in place.folders()]
-    finished = [run for run in map(RunFolder, places) if run.result() is not None]
+    if place.exists("config.json"):
+        finished = [run for run in (RunFolder(place),) if run.result() is not None]
+    else:
+        runs = (RunFolder(place / name) for name in place.folders())
+        finished = [run for run in runs if run.result() is not None and _ends(run.config())]
     if not finished:
         raise ConfigError(f"{folder}: holds no finished run", "give the folder of a run or of a study")
     return finished
+
+
+def _ends(config: ExperimentConfig) -> bool:
+    return config.stop_step == config.train.steps
 
 
 def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], None]) -> dict[str, float]:
@@ -54,7 +65,8 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
         The new scores by name, in percent; empty where all was scored before.
 
     Raises:
-        ConfigError: Another setting than those of `evaluation` is given, or nothing to score on.
+        ConfigError: Another setting than those of `evaluation` is given, nothing to score on, or other rules or another
+            split than those that a score of the same name has.
         OvosError: The weights, or a dataset, cannot be used.
     """
     if other := [text for text in overrides if not text.startswith("evaluation.")]:
@@ -67,6 +79,17 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
     wanted = list(benchmarks(config.evaluation))
     if not wanted:
         raise ConfigError("nothing to score on is given", "add evaluation.root=FOLDER or evaluation.shards=SHARDS")
+    idle = [key for key in _OF_THE_MAIN_ONE if any(text.startswith(f"{key}=") for text in overrides)]
+    if idle and config.evaluation.source is None:
+        raise ConfigError(
+            f"{idle[0]} is of evaluation.root or evaluation.shards, and neither is given",
+            "what evaluation.also names is scored by the rules of its layout; NAME=FOLDER:SPLIT says its split",
+        )
+    later: dict[str, dict[str, str]] = dict(result.get("scored_on", {}))
+    scored_on = {one.name: _said(one) for one in benchmarks(stored.evaluation)} | later
+    for benchmark in wanted:
+        if _is_scored(scores, "", benchmark):
+            _check_same(folder, benchmark, scored_on.get(benchmark.name, {}), say)
     new: dict[str, float] = {}
     tables: dict[str, str] = {}
     notes: dict[str, list[str]] = dict(result.get("score_notes", {}))
@@ -90,6 +113,7 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
             )
             new |= {f"{begin}{benchmark.metric(key)}": value for key, value in table.headline().items()}
             tables[f"scores{suffix}.csv"] = table.to_csv()
+            later[benchmark.name] = _said(benchmark)
             notes |= {benchmark.root: list(table.notes)} if table.notes else {}
             for note in table.notes:
                 say(f"{folder.name}: {note}")
@@ -99,7 +123,7 @@ def score_run(folder: RunFolder, overrides: Sequence[str], say: Callable[[str], 
         missing = {
             root: why for root, why in result.get("not_scored", {}).items() if root not in {one.root for one in wanted}
         }
-        changed = {**result, "scores": scores | new, "not_scored": missing, "score_notes": notes}
+        changed = {**result, "scores": scores | new, "not_scored": missing, "score_notes": notes, "scored_on": later}
         folder.storage.write(json.dumps(changed, indent=2).encode(), "result.json")
         _track(folder, stored, result, new, tables, say, {NOTES_TAG: notes_text(notes)} if notes else None)
     return new
@@ -140,6 +164,29 @@ def _is_scored(scores: dict[str, float], begin: str, benchmark: Benchmark) -> bo
     names = [name.removeprefix(begin) for name in scores if name.startswith(begin)]
     start = benchmark.metric("")
     return any(name.startswith(start) if start else "/" not in name for name in names)
+
+
+def _said(benchmark: Benchmark) -> dict[str, str]:
+    return {"root": benchmark.root, "split": benchmark.split, "protocol": benchmark.protocol or "auto"}
+
+
+def _check_same(folder: RunFolder, asked: Benchmark, before: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Refuses what would be taken for scored since there are scores of its name, by other rules or of another split."""
+    wanted = _said(asked)
+    others = [
+        f"{key} {before[key]}, not {wanted[key]}"
+        for key in ("split", "protocol")
+        if before.get(key, wanted[key]) != wanted[key] and "auto" not in (before[key], wanted[key])
+    ]
+    if others:
+        raise ConfigError(
+            f"{folder.name}: the scores{f' called {asked.name}' if asked.name else ''} that it has are of "
+            f"{before['root']}, {'; '.join(others)}",
+            "they stay; evaluation.also=NAME=FOLDER:SPLIT scores another split under a name of its own, and "
+            "`ovos-ray evaluate` masks by other rules",
+        )
+    if before.get("root", asked.root) != asked.root:
+        say(f"{folder.name}: was scored on {before['root']}; evaluation.also=NAME={asked.root} scores another dataset")
 
 
 def _track(

@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from ovos_ray import networks
 from ovos_ray.cli.app import app
-from ovos_ray.config import EvaluationConfig, ExperimentConfig, ScoredSplit, override
+from ovos_ray.config import EvaluationConfig, ExperimentConfig, ScoredSplit, SegmentConfig, override
 from ovos_ray.config.digest import digest, resolve_paths
 from ovos_ray.errors import ConfigError, DataError, EvaluationError, OvosError
 from ovos_ray.evaluate.evaluation import check_benchmarks, evaluate_network
 from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.run.checks import check_config
-from ovos_ray.run.score import score_run
+from ovos_ray.run.score import finished_runs, score_run
 from ovos_ray.storage import Storage
 from ovos_ray.train.run_folder import RunFolder
 
@@ -227,6 +227,8 @@ def test_finished_weights_are_scored_later_into_the_same_run(
         assert done.exit_code == 0
     expected, result = together.result(), folder.result()
     assert expected is not None
+    assert result is not None
+    assert set(result.pop("scored_on")) == {"", "seen"}
     assert result == {**before, "scores": expected["scores"]}
     for name in ("scores.csv", "scores-seen.csv"):
         assert folder.storage.read(name) == together.storage.read(name)
@@ -234,7 +236,25 @@ def test_finished_weights_are_scored_later_into_the_same_run(
     assert {f"final/{name}": value for name, value in result["scores"].items()}.items() <= logged.items()
     assert len(client.get_metric_history(before["tracking_run"], "final/jf")) == 1, "what was scored before stays"
     again = CliRunner().invoke(app, ["score", str(tmp_path / "later/run"), f"evaluation.root={root / 'dataset'}"])
-    assert "was scored on all of it before" in again.output
+    assert "nothing new, its scores are there" in again.output
+    for words, named in (
+        ([f"evaluation.root={root / 'dataset'}", "evaluation.split=train"], "split val, not train"),
+        ([f"evaluation.also=seen={root / 'dataset'}:val"], "split train, not val"),
+        (["evaluation.split=train", f"evaluation.also=third={root / 'dataset'}"], "evaluation.split is of evaluation"),
+    ):
+        with pytest.raises(ConfigError, match=named):
+            score_run(folder, words, print)
+
+
+def test_earlier_parts_of_a_populations_member_are_no_runs_to_score(tmp_path: Path) -> None:
+    for name, stop_step in (("part", 1), ("end", 2)):
+        segment = SegmentConfig(start_step=stop_step - 1, stop_step=stop_step, parent="p", parent_digest="d")
+        config = ExperimentConfig(name=name, storage=str(tmp_path), segment=segment)
+        folder = RunFolder.of(override(config, {"train.steps": 2}))
+        folder.claim(override(config, {"train.steps": 2}))
+        folder.finish({"scores": {}})
+    assert [Path(one.storage.folder).name for one in finished_runs(tmp_path)] == ["end"]
+    assert len(finished_runs(tmp_path / "part")) == 1
 
 
 def test_a_strangers_run_is_scored_where_it_lies_and_told_to_nobody(
