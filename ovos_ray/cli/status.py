@@ -83,7 +83,7 @@ def _shown(study: StudyStatus, width: int) -> RenderableType:
     right = ("step", "left", f"{unit}-hours")
     columns = [Column(name, no_wrap=True, justify="right" if name in right else "left") for name in names]
     table = Table(*columns, box=None, pad_edge=False)
-    runs = sorted(study.runs, key=lambda run: (_ORDER.index(run.state), -(run.score or -1.0)))
+    runs = sorted(study.runs, key=lambda run: (_ORDER.index(run.state), -(run.compared or run.score or -1.0)))
     kept = runs[:_MAX_ROWS]
     for run in kept:
         table.add_row(*_row(run, 16 if width >= 100 else 6))
@@ -112,8 +112,9 @@ def _row(run: RunStatus, width: int) -> Sequence[RenderableType]:
 def _headline(study: StudyStatus) -> str:
     counts = [f"{number} {state}" for state in _ORDER if (number := study.count(state))]
     parts = [f"{study.name}: {', '.join(counts).replace('stopped', 'stopped early')}"]
-    if (best := study.best) is not None and best.score is not None:
-        parts.append(f"best so far {best.name} with {best.score:.1f}")
+    if (best := study.best) is not None and best.compared is not None:
+        split = " on the selection split" if study.metric.startswith("val/") else ""
+        parts.append(f"best so far {best.name} with {best.compared:.1f}{split}")
     parts += [f"{hours:,.2f} {unit}-hours so far" for unit, hours in study.hours.items() if hours]
     if study.left_s is not None:
         parts.append(f"about {duration(study.left_s)} left, {study.count('running')} at a time")

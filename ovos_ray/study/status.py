@@ -27,6 +27,7 @@ PLAN = "study.json"
 """In a study's folder: which trials it is to have, and what they are compared by."""
 
 _SEGMENT = re.compile(r"member-\d+-generation-\d+")
+_METRIC = "final/jf"
 _SILENT_S = 300.0
 """Where locks cannot be seen, a run counts as running as long as it has logged something so recently."""
 
@@ -58,6 +59,7 @@ class RunStatus:
         step: Optimiser steps done, as far as it is known.
         steps: Steps it is to make.
         score: `final/…` of a finished run, else the last validation; in percent.
+        compared: What the study compares by, None while it is not known: the two above are of different splits.
         progress: Curves and times.
         seconds: How long it was worked on.
         processors: What it holds while it runs: GPUs, or CPUs where it has none.
@@ -70,6 +72,7 @@ class RunStatus:
     step: int = 0
     steps: int = 0
     score: float | None = None
+    compared: float | None = None
     progress: Progress = Progress()
     seconds: float = 0.0
     processors: float = 0.0
@@ -103,9 +106,10 @@ class StudyStatus:
 
     @property
     def best(self) -> RunStatus | None:
-        """The run with the highest score so far."""
-        scored = [run for run in self.runs if run.score is not None]
-        return max(scored, key=lambda run: run.score or 0.0, default=None)
+        """The run that is ahead by what the study compares by; of a population, in the last generation that has it."""
+        scored = [run for run in self.runs if run.compared is not None]
+        parts = all(_SEGMENT.fullmatch(run.name.replace(" ", "-")) for run in scored)
+        return max(scored, key=lambda run: (run.steps if parts else 0, run.compared or 0.0), default=None)
 
     @property
     def hours(self) -> dict[str, float]:
@@ -149,7 +153,7 @@ def read_study(folder: str) -> StudyStatus:
     """
     storage = Storage(folder)
     if storage.exists("config.json"):
-        return StudyStatus(RunFolder(storage).name, "final/jf", (read_run(storage),))
+        return StudyStatus(RunFolder(storage).name, _METRIC, (read_run(storage),))
     plan = _read(storage, PLAN)
     given = plan.get("trials")
     trials: Mapping[str, Any] = given if isinstance(given, dict) else {}
@@ -165,27 +169,26 @@ def read_study(folder: str) -> StudyStatus:
         )
     names = {checked_name(place, "trial's folder", PLAN, nested=True): name for name, place in trials.items()}
     names |= {one: one for one in found}
+    metric = str(plan.get("metric", _METRIC))
     listed = plan.get("pretrainings")
     stages = [str(one) for one in listed] if isinstance(listed, list) else []
     # A plan may be a stranger's: it sends nobody to another bucket.
     stages = [one for one in stages if "://" not in one or one.split("/")[:3] == folder.split("/")[:3]]
     runs = [read_run(Storage(one), f"pretraining {RunFolder(Storage(one)).name}") for one in stages]
-    runs += [read_run(storage / place, name) for place, name in names.items()]
-    return StudyStatus(
-        str(plan.get("name") or RunFolder(storage).name), str(plan.get("metric", "final/jf")), tuple(runs)
-    )
+    runs += [read_run(storage / place, name, metric) for place, name in names.items()]
+    return StudyStatus(str(plan.get("name") or RunFolder(storage).name), metric, tuple(runs))
 
 
-def read_run(storage: Storage, name: str | None = None) -> RunStatus:
-    """Reads how the run in a folder stands; one that is not there yet is waiting."""
+def read_run(storage: Storage, name: str | None = None, metric: str = _METRIC) -> RunStatus:
+    """Reads how the run in a folder stands, compared by a metric; one that is not there yet is waiting."""
     name = name or RunFolder(storage).name
     try:
-        return _status_of(storage, name) if storage.exists("config.json") else RunStatus(name, "waiting")
+        return _status_of(storage, name, metric) if storage.exists("config.json") else RunStatus(name, "waiting")
     except (OSError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError) as error:
         return RunStatus(name, "failed", reason=f"its files say the impossible ({error})")
 
 
-def _status_of(storage: Storage, name: str) -> RunStatus:
+def _status_of(storage: Storage, name: str, metric: str) -> RunStatus:
     config = _read(storage, "config.json").get("config", {})
     train, segment = config.get("train", {}), config.get("segment") or {}
     gpus, workers = float(train.get("gpus_per_worker", 0)), float(train.get("num_workers", 1))
@@ -201,22 +204,29 @@ def _status_of(storage: Storage, name: str) -> RunStatus:
         held = _held(storage)
         silent = held is None and time.time() - progress.last_s > _SILENT_S
         state = "running" if held or (held is None and not silent) else "failed" if failure else "interrupted"
-    scores = result.get("scores") or {}
-    validated = [points[-1][1] for key, points in progress.curves.items() if key in ("val/jf", "val/g")]
-    score = next((float(scores[key]) for key in ("jf", "g") if key in scores), validated[-1] if validated else None)
+    last = {key.removeprefix("val/"): points[-1][1] for key, points in progress.curves.items() if points}
+    reported = _overall(result.get("scores") or {})
+    validated = _overall(result.get("validation") or {})
+    validated = _overall(last) if validated is None else validated
+    compared = validated if metric.startswith("val/") else reported
     reason = f"{failure.get('error', '')}: {failure.get('reason', '')}" if failure else str(result.get("diverged", ""))
     return RunStatus(
         name,
         state,
         step,
         steps,
-        score,
+        validated if reported is None else reported,
+        compared,
         progress,
         float(result.get("seconds") or progress.seconds),
         workers * (gpus or float(train.get("cpus_per_worker", 1))),
         "GPU" if gpus else "CPU",
         reason if state == "failed" else "",
     )
+
+
+def _overall(scores: Mapping[str, Any]) -> float | None:
+    return next((float(scores[key]) for key in ("jf", "g") if key in scores), None)
 
 
 def _read(storage: Storage, name: str) -> dict[str, Any]:

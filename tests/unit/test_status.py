@@ -88,6 +88,27 @@ def test_every_state_and_sum_is_what_the_files_say(tmp_path: Path) -> None:
     assert status.left_s == pytest.approx(80 + 70 + 100)
 
 
+def test_the_best_is_compared_by_the_studys_metric_alone(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    put(
+        study / "better",
+        times={80: 1, 90: 2},
+        result={"steps": 100, "scores": {"jf": 80.0}, "validation": {"jf": 99.0}},
+    )
+    for metric, best, score in (("final/jf", "T better", 80.0), ("val/jf", "T done", 110.0)):
+        write_plan(Storage(str(study)), "mine", metric, {"T done": "done", "T better": "better", "T going": "going"})
+        found = read_study(str(study)).best
+        assert found is not None
+        assert (found.name, found.compared) == (best, score)
+    for part, (score, end) in {"00-generation-00": (60.0, 5), "00-generation-01": (50.0, 9)}.items():
+        result = {"steps": end, "scores": {}, "validation": {"jf": score}}
+        put(tmp_path / "pbt" / f"member-{part}", steps=end, result=result)
+    write_plan(Storage(str(tmp_path / "pbt")), "pbt", "val/jf", {"member 00 generation 01": "member-00-generation-01"})
+    found = read_study(str(tmp_path / "pbt")).best
+    assert found is not None
+    assert found.compared == 50.0, "an earlier part is not what the study makes"
+
+
 def test_a_bucket_that_fails_once_is_asked_again_and_one_that_is_away_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +151,7 @@ def test_a_pipe_gets_whole_plain_lines(tmp_path: Path, monkeypatch: pytest.Monke
     assert "T done" in shown.output
     assert "71.2" in shown.output
     assert "\x1b" not in shown.output
-    assert "best so far T done with 71.2" in shown.output
+    assert "best so far T done with 110.0 on the selection split" in shown.output
     assert "failed: T broken: DataError: a frame is \\x1b[31m gone" in shown.output
 
 
