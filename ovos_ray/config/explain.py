@@ -6,19 +6,17 @@ The meaning is the text below a setting in its dataclass, which Python itself th
 from __future__ import annotations
 
 import ast
-import dataclasses
 import functools
 import inspect
 import textwrap
 import types
-import typing
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from ovos_ray.config.method_settings import INITS
 from ovos_ray.config.overrides import flatten
-from ovos_ray.config.roles import AtLeast, Fraction
+from ovos_ray.config.roles import AtLeast, Fraction, declared
 from ovos_ray.config.settings import ExperimentConfig
 from ovos_ray.config.strategies import NETWORKS
 
@@ -63,24 +61,14 @@ def written(value: Any) -> str:
 def explain() -> dict[str, Meaning]:
     """Returns what every setting means, by dotted key, in order of declaration."""
     defaults = flatten(ExperimentConfig())
-    return {
-        key: Meaning(key, text, _CHOICES.get(key) or _choices(kind), _limits(marks), defaults.get(key))
-        for key, text, kind, marks in _settings(ExperimentConfig, "")
-    }
+    found = {}
+    for key, owner, kind, marks in declared(ExperimentConfig):
+        text, choices = _texts(owner).get(key.rpartition(".")[2], ""), _CHOICES.get(key) or _choices(kind)
+        found[key] = Meaning(key, text, choices, _limits(marks), defaults.get(key))
+    return found
 
 
-def _settings(tree: type, above: str) -> Iterator[tuple[str, str, Any, tuple[Any, ...]]]:
-    texts = _texts(tree)
-    for name, hint in typing.get_type_hints(tree, include_extras=True).items():
-        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
-        group = next((part for part in parts if dataclasses.is_dataclass(part)), None)
-        if group is None or marks:
-            yield f"{above}{name}", texts.get(name, ""), kind, tuple(marks)
-        if isinstance(group, type):
-            yield from _settings(group, f"{above}{name}.")
-
-
+@functools.cache
 def _texts(tree: type) -> dict[str, str]:
     (node,) = ast.parse(textwrap.dedent(inspect.getsource(tree))).body
     assert isinstance(node, ast.ClassDef)
@@ -99,6 +87,6 @@ def _choices(kind: Any) -> tuple[str, ...]:
     return tuple(map(str, found)) + (("none",) if found and type(None) in parts else ())
 
 
-def _limits(marks: tuple[Any, ...]) -> str:
+def _limits(marks: Sequence[Any]) -> str:
     least = next((mark.least for mark in marks if isinstance(mark, AtLeast)), None)
     return "from 0 to 1" if Fraction in marks else "" if least is None else f"at least {least:g}"

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
@@ -41,6 +41,7 @@ __all__ = [
     "Setting",
     "Trait",
     "check_ranges",
+    "declared",
     "settings_of",
 ]
 
@@ -160,25 +161,31 @@ class Setting:
         return mark is self.role or mark in self.traits
 
 
+def declared(tree: type, above: str = "") -> Iterator[tuple[str, type, Any, list[Any]]]:
+    """Yields dotted key, dataclass, type and marks of every setting of a tree of dataclasses, in order of declaration.
+
+    A group that may be absent is also a setting itself, which `flatten` shows as None where it is.
+    """
+    for name, hint in typing.get_type_hints(tree, include_extras=True).items():
+        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        parts = get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
+        group = next((part for part in parts if dataclasses.is_dataclass(part)), None)
+        if group is None or marks:
+            yield f"{above}{name}", tree, kind, marks
+        if isinstance(group, type):
+            yield from declared(group, f"{above}{name}.")
+
+
 @functools.cache
 def settings_of(tree: type) -> Mapping[str, Setting]:
     """Returns the settings of a tree of dataclasses by dotted key, in order of declaration.
 
-    A group that may be absent is also a setting itself, which `flatten` shows as None where it is.
-
     Raises:
         TypeError: A setting has no role, or more than one.
     """
-    found: dict[str, Setting] = {}
-    for name, hint in typing.get_type_hints(tree, include_extras=True).items():
-        kind, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-        union = get_origin(kind) in (Union, types.UnionType)
-        group = next((part for part in (get_args(kind) if union else (kind,)) if dataclasses.is_dataclass(part)), None)
-        if group is None or marks:
-            found[name] = _setting(f"{tree.__name__}.{name}", marks)
-        if isinstance(group, type):
-            found |= {f"{name}.{key}": setting for key, setting in settings_of(group).items()}
-    return found
+    return {
+        key: _setting(f"{owner.__name__}.{key.rpartition('.')[2]}", marks) for key, owner, _, marks in declared(tree)
+    }
 
 
 def _setting(name: str, marks: list[Any]) -> Setting:
