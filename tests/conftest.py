@@ -93,6 +93,16 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, "a test has changed what all read"
 
 
+@pytest.fixture
+def davis(tmp_path: Path) -> Any:
+    """A small dataset in the layout of DAVIS 2017, at `tmp_path / "davis"`; v1 shows objects from frame 2 of 6 on."""
+    from davis_folder import make_davis
+
+    from ovos_ray.data.folders.open import open_dataset
+
+    return open_dataset(make_davis(tmp_path / "davis"), "davis2017")
+
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One SQLite store of MLflow for all tests: its first use costs seconds of migrations."""

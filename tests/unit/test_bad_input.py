@@ -18,11 +18,6 @@ from ovos_ray.errors import ConfigError, DataError
 from ovos_ray.packing.pack import pack
 
 
-@pytest.fixture
-def davis(tmp_path: Path) -> DatasetFolder:
-    return open_dataset(make_davis(tmp_path / "davis"), "davis2017")
-
-
 def _corrupt(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-600])
 

@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from davis_folder import make_davis
 from typer.testing import CliRunner
 
 from ovos_ray.cli.app import app
-from ovos_ray.data.folders.open import DatasetFolder, open_dataset
+from ovos_ray.data.folders.open import DatasetFolder
 from ovos_ray.data.masks import encode_mask
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.reader import ShardReader
@@ -19,11 +18,6 @@ from ovos_ray.errors import ConfigError, DataError
 from ovos_ray.packing.pack import Labels, pack
 
 PNG = b"\x89PNG"
-
-
-@pytest.fixture
-def davis(tmp_path: Path) -> DatasetFolder:
-    return open_dataset(make_davis(tmp_path / "davis"), "davis2017")  # v1 shows objects from frame 2 of 6 on
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from davis_folder import FRAMES, HEIGHT, WIDTH, make_davis
+from davis_folder import FRAMES, HEIGHT, WIDTH
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -30,11 +30,6 @@ from ovos_ray.packing.pack import pack
 
 coco_mask = pytest.importorskip("pycocotools.mask")
 SIZE = [HEIGHT, WIDTH]
-
-
-@pytest.fixture
-def davis(tmp_path: Path) -> DatasetFolder:
-    return open_dataset(make_davis(tmp_path / "davis"), "davis2017")
 
 
 def _runs(mask: np.ndarray) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from davis_folder import FRAMES, HEIGHT, WIDTH, make_davis
+from davis_folder import FRAMES, HEIGHT, WIDTH
 from PIL import Image
 
 from ovos_ray.data.folders.drawn_masks import LayerMasks
@@ -23,11 +23,6 @@ META = (
     f"<meta><task><original_size><width>{WIDTH}</width><height>{HEIGHT}</height></original_size></task></meta>"
     "<version>1.1</version>"
 )
-
-
-@pytest.fixture
-def davis(tmp_path: Path) -> DatasetFolder:
-    return open_dataset(make_davis(tmp_path / "davis"), "davis2017")
 
 
 def shape(mask: np.ndarray, *, inside: str = "", **more: object) -> str:

@@ -29,11 +29,6 @@ from ovos_ray.packing.prepare import map_in_order
 PNG = b"\x89PNG"
 
 
-@pytest.fixture
-def davis(tmp_path: Path) -> DatasetFolder:
-    return open_dataset(make_davis(tmp_path / "davis"), "davis2017")
-
-
 def _corrupt(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-600])
 

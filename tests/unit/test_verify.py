@@ -10,20 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from davis_folder import HEIGHT, WIDTH, make_davis
+from davis_folder import HEIGHT, WIDTH
 from PIL import Image
 
-from ovos_ray.data.folders.open import DatasetFolder, open_dataset
+from ovos_ray.data.folders.open import DatasetFolder
 from ovos_ray.data.masks import encode_jpeg, encode_mask
 from ovos_ray.data.shards.reader import ShardReader
 from ovos_ray.data.shards.verify import verify
 from ovos_ray.errors import DataError
 from ovos_ray.packing.pack import pack
-
-
-@pytest.fixture
-def davis(tmp_path: Path) -> DatasetFolder:
-    return open_dataset(make_davis(tmp_path / "davis"), "davis2017")
 
 
 def _rewrite(out: Path, change: Any) -> None:
