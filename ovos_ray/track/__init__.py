@@ -1,1 +1,1 @@
-"""Tracking: the only room that knows MLflow, and the reports made from it."""
+"""Tracking: a sink that never waits, and the spool behind it. The only room that imports MLflow."""

@@ -1,4 +1,4 @@
-"""How a process computes: threads, determinism, and matrix precision."""
+"""How a process computes: on how many threads, and whether the same bits come out each time."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Dataset folders as people have them on disk: DAVIS, YouTube-VOS, static images, plain folders, synthetic videos."""
+"""Dataset folders as people have them on disk, a file a layout (`LAYOUTS` in `open.py`), and synthetic videos."""
