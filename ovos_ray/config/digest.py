@@ -24,7 +24,6 @@ REMOVED: dict[str, Any] = {}
 """Settings that are no longer there, with the value at which they did nothing; it stays a part of every digest."""
 FORGOTTEN: dict[str, Any] = {"method.horizon": [], "method.smallest_confidence": 0.0}
 """Removed settings that were no part of a digest at this value, since they had been `Added` later."""
-_PROTOCOL = "evaluation.protocol"
 
 
 def digest(config: ExperimentConfig) -> str:
@@ -35,9 +34,9 @@ def digest(config: ExperimentConfig) -> str:
         setting = settings[key]
         if not setting.role.digested or (setting.added is not None and value == setting.added.before):
             continue
+        if setting.open is not None and value == setting.open.value:
+            value = setting.open.counts_as
         leaves[key] = _last_parts(value) if Located in setting else value
-    if leaves[_PROTOCOL] == "auto":
-        leaves[_PROTOCOL] = "davis2017"  # the default of the runs before there was `auto`
     leaves["evaluation.also"] = [(one.name, PurePath(one.root).name, one.split) for one in config.evaluation.also]
     if leaves.get("data.digests"):
         del leaves["data.shards"]
@@ -65,14 +64,15 @@ def differences(stored: ExperimentConfig, config: ExperimentConfig) -> list[str]
 
     What only one of them has pinned is not compared: the other one is older, or did not see the data.
     """
-    there, here = flatten(stored), flatten(config)
+    there, here, settings = flatten(stored), flatten(config), settings_of(ExperimentConfig)
     unknown = {key: flatten(ExperimentConfig())[key] for key in keys_of(Pinned) if not (there[key] and here[key])}
-    if "auto" in (there[_PROTOCOL], here[_PROTOCOL]):
-        unknown[_PROTOCOL] = "auto"
+    for key, setting in settings.items():
+        if setting.open is not None and setting.open.value in (there[key], here[key]):
+            unknown[key] = setting.open.value
     stored, config = override(stored, unknown), override(config, unknown)
     if digest(stored) == digest(config):
         return []
-    there, here, settings = flatten(stored), flatten(config), settings_of(ExperimentConfig)
+    there, here = flatten(stored), flatten(config)
 
     def differs(key: str) -> bool:
         values = there.get(key), here.get(key)

@@ -35,6 +35,7 @@ __all__ = [
     "Located",
     "Machine",
     "Member",
+    "Open",
     "Pinned",
     "Priced",
     "Role",
@@ -142,6 +143,17 @@ class Added:
 
 
 @dataclass(frozen=True)
+class Open:
+    """At `value` the setting is open until the run is prepared, which fills in what holds there (`run/pin.py`).
+
+    An open one agrees with every other value, and is part of the digest as the value `counts_as`.
+    """
+
+    value: Any
+    counts_as: Any
+
+
+@dataclass(frozen=True)
 class Setting:
     """What an annotation says of one setting.
 
@@ -150,12 +162,14 @@ class Setting:
         traits: Any of the traits.
         range: `AtLeast` or `Fraction`, if values have a range.
         added: If earlier configurations have no such setting.
+        open: If a value leaves it to what the run finds.
     """
 
     role: type[Role]
     traits: frozenset[type[Trait]]
     range: Any = None
     added: Added | None = None
+    open: Open | None = None
 
     def __contains__(self, mark: type[Role | Trait]) -> bool:
         return mark is self.role or mark in self.traits
@@ -198,6 +212,7 @@ def _setting(name: str, marks: list[Any]) -> Setting:
         frozenset(mark for mark in classes if issubclass(mark, Trait)),
         next((mark for mark in marks if mark is Fraction or isinstance(mark, AtLeast)), None),
         next((mark for mark in marks if isinstance(mark, Added)), None),
+        next((mark for mark in marks if isinstance(mark, Open)), None),
     )
 
 

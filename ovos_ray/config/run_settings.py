@@ -17,6 +17,7 @@ from ovos_ray.config.roles import (
     Located,
     Machine,
     Member,
+    Open,
     Priced,
 )
 from ovos_ray.errors import ConfigError
@@ -168,7 +169,9 @@ class EvaluationConfig:
     """How the folder is read: a layout or dataset of `ovos-ray ls`; `auto` finds out."""
     split: Annotated[str, Computes] = "val"
     """Which of its splits is reported."""
-    protocol: Annotated[Literal["auto", "davis2016", "davis2017", "youtube-vos"], Computes] = "auto"
+    protocol: Annotated[
+        Literal["auto", "davis2016", "davis2017", "youtube-vos"], Computes, Open("auto", counts_as="davis2017")
+    ] = "auto"
     """By which benchmark's rules it is scored; `davis2016` merges all objects into one foreground. `auto`: by those of
     the dataset's layout, `davis2017` where it has none of its own; filled in when a run is prepared."""
     shortest_side: Annotated[int | None, AtLeast(1), Computes] = None
