@@ -63,8 +63,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "supervised-warm-pasted": {"method.name": "supervised", **_WARM_UP, **_PASTED},
     "pasted-clips": {**_AFFINE, **_PASTED},
     "pasted-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_PASTED},
+    "static-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5))},
     "layers-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_LAYERS},
-    "half-static": {"data.static_share": ((0.0, 1.0), (0.25, 0.5))},
     "long-warm": {"data.static_share": ((0.0, 1.0), (0.5, 0.25))},
     "T-step-clips": {"method.backward": "T-step", **_AFFINE},
     "oracle": {"method.reference": "true"},
@@ -76,13 +76,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "one-shot-traced": {},
     "static-clips-traced": _AFFINE,
 }
-"""What each method changes in the recipe. `supervised…` reads all labels, most others one a video. The first quarter
-of `…-warm` is static steps, those of `static-clips` go on with every fourth step; with `layers`, objects move on their
-own in them. `…-any` has clips that start at any labelled frame, all others have those of `one-shot`. `oracle…` starts
-the walk back from the true mask, so it too reads all labels. `…-2`, `…-4` and `…-all` have so many labels a video;
-their clips start at any of them and compare those they pass, as in `search_spaces.label_budget`. `…-traced` computes
-what its namesake does, on shards with all labels, which it only logs: how right forward masks are. Every run keeps an
-average of its weights, `ema_jf`."""
+"""What each method changes in the recipe. `supervised…` reads all labels, most others one a video. The first quarter of
+`…-warm` is static steps, those of `static-clips` go on with every fourth step, and `…-half` has them in the first
+half and then at every second step; with `layers`, objects move on their own in them. `…-any` has clips that start at
+any labelled frame, all others have those of `one-shot`. `oracle…` starts the walk back from the true mask, so it too
+reads all labels. `…-2`, `…-4` and `…-all` have so many labels a video; their clips start at any of them and compare
+those they pass, as in `search_spaces.label_budget`. `…-traced` computes what its namesake does, on shards with all
+labels, which it only logs: how right forward masks are. Every run keeps an average of its weights, `ema_jf`."""
 
 KEY = ("data", "network", "steps", "seed", "method")
 COLUMNS = (*KEY, "jf", "j", "f", "ema_jf", "labels", "seconds", "device", "versions")
