@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.errors import DataError
 
 __all__ = [
@@ -186,7 +186,7 @@ def jpeg_size(source: ImageSource, name: str | None = None) -> tuple[int, int] |
         return size
 
 
-def decode_image(source: ImageSource, name: str | None = None) -> npt.NDArray[np.uint8]:
+def decode_image(source: ImageSource, name: str | None = None) -> UInt8Array:
     """Returns an image file, or its bytes, as (H, W, 3) uint8 RGB. Orientation tags are not applied.
 
     Raises:
@@ -212,7 +212,7 @@ def _is_plain_jpeg(jpeg: bytes) -> bool:
     return len(header) == 6 and header[0] == 8 and 0 < size <= MAX_PIXELS and header[5] in (1, 3)
 
 
-def _decode_jpeg(jpeg: bytes) -> npt.NDArray[np.uint8] | None:
+def _decode_jpeg(jpeg: bytes) -> UInt8Array | None:
     """The pixels that PIL gives, in a third of the time; None of a file that does not end as a JPEG does.
 
     OpenCV fills up what is missing at the end with grey, and says so on the terminal only.
@@ -227,14 +227,14 @@ def _decode_jpeg(jpeg: bytes) -> npt.NDArray[np.uint8] | None:
     return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def encode_jpeg(image: npt.NDArray[np.uint8], quality: int = 95) -> bytes:
+def encode_jpeg(image: UInt8Array, quality: int = 95) -> bytes:
     """Returns (H, W, 3) uint8 RGB as JPEG bytes."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
-def decode_mask(source: ImageSource, name: str | None = None, *, void: bool = False) -> npt.NDArray[np.uint8]:
+def decode_mask(source: ImageSource, name: str | None = None, *, void: bool = False) -> UInt8Array:
     """Returns a mask file, or its bytes, as (H, W) uint8 object ids.
 
     A mask with no values but 0 and 255 shows one object, whose id becomes 1. In a palette file that holds other ids
@@ -252,7 +252,7 @@ def decode_mask(source: ImageSource, name: str | None = None, *, void: bool = Fa
             if len(set(image.getchannel("A").getextrema())) > 1:
                 raise DataError(f"{name}: mask of mode LA that is transparent in places", _MASK_REMEDY)
             image = image.getchannel("L")  # DAVIS 2016 has one such mask, opaque all over: bear/00077.png
-        mask: npt.NDArray[np.uint8] = np.array(image, dtype=np.uint8)
+        mask: UInt8Array = np.array(image, dtype=np.uint8)
     values = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))  # ten times as fast as np.unique
     ids = values[(values > 0) & (values < 255)]
     if values[-1] == 255:
@@ -270,16 +270,16 @@ def decode_mask(source: ImageSource, name: str | None = None, *, void: bool = Fa
     return mask
 
 
-def decode_binary_mask(source: ImageSource) -> npt.NDArray[np.uint8]:
+def decode_binary_mask(source: ImageSource) -> UInt8Array:
     """Returns a saliency or alpha mask as (H, W) uint8 of 0 and 1: grey value above one half (static images only)."""
     name = _named(source, None)
     with _open(source, name) as image:
         _load(image, name)
-        grey: npt.NDArray[np.uint8] = np.array(image.convert("L"))
+        grey: UInt8Array = np.array(image.convert("L"))
         return np.where(grey > 127, np.uint8(1), np.uint8(0))
 
 
-def encode_mask(indices: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE) -> bytes:
+def encode_mask(indices: UInt8Array, palette: bytes = DAVIS_PALETTE) -> bytes:
     """Returns (H, W) uint8 object ids as the bytes of a palette PNG.
 
     Raises:
@@ -294,7 +294,7 @@ def encode_mask(indices: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE) 
     return buffer.getvalue()
 
 
-def boxes(mask: npt.NDArray[np.uint8]) -> tuple[ObjectBox, ...]:
+def boxes(mask: UInt8Array) -> tuple[ObjectBox, ...]:
     """Returns the box and area of every object of an (H, W) mask, by ascending id."""
     found = []
     for object_id in np.unique(mask[mask > 0]):

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray, UInt8Array
+
 __all__ = [
     "BOUND_TH",
     "COLUMNS",
@@ -39,11 +41,10 @@ BOUND_TH = 0.008
 """Boundary tolerance as a fraction of the frame diagonal."""
 
 BoolArray = npt.NDArray[np.bool_]
-Mask = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
+Mask = UInt8Array
 
 
-def region_similarity(pred: BoolArray, gt: BoolArray, void: BoolArray | None = None) -> Floats:
+def region_similarity(pred: BoolArray, gt: BoolArray, void: BoolArray | None = None) -> FloatArray:
     """Returns J, the intersection over union of every frame; 1 where both masks are empty.
 
     Args:
@@ -62,7 +63,7 @@ def region_similarity(pred: BoolArray, gt: BoolArray, void: BoolArray | None = N
 
 def boundary_accuracy(
     pred: BoolArray, gt: BoolArray, void: BoolArray | None = None, bound_th: float = BOUND_TH
-) -> Floats:
+) -> FloatArray:
     """Returns F, the harmonic mean of boundary precision and recall of every frame.
 
     Args:
@@ -86,7 +87,7 @@ def boundary_accuracy(
     return np.array(scores, np.float64)
 
 
-def object_scores(pred: Mask, gt: Mask, ids: Sequence[int]) -> Floats:
+def object_scores(pred: Mask, gt: Mask, ids: Sequence[int]) -> FloatArray:
     """Returns J and F of all objects of one frame.
 
     Args:
@@ -132,7 +133,7 @@ class Statistics:
         return Statistics(**{name: 100 * value for name, value in vars(self).items()})
 
 
-def statistics(values: Floats) -> Statistics:
+def statistics(values: FloatArray) -> Statistics:
     """Summarises one object's measure over time, (T,) in [0, 1].
 
     The toolkit keeps frame numbers in a uint8, so its decay is meaningless beyond 256 frames; ours is not. Up to there,

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import UInt8Array
+
 if TYPE_CHECKING:
     from ovos_ray.label.prompts import Box, Click
 
@@ -31,7 +33,7 @@ _MIDDLE = 0.3  # of the box's sides: the ellipse that is taken for the object
 _ITERATIONS = 3
 
 Bools = npt.NDArray[np.bool_]
-Bytes = npt.NDArray[np.uint8]
+Bytes = UInt8Array
 
 
 def grabcut(image: Bytes, box: Box, clicks: Sequence[Click] = ()) -> Bools:

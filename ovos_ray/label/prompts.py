@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.errors import ConfigError, DataError
 from ovos_ray.label.grabcut import grabcut
 
@@ -44,7 +45,7 @@ class Click(NamedTuple):
 class Prompter(Protocol):
     """Makes a mask of a box and clicks; the same of the same."""
 
-    def __call__(self, image: npt.NDArray[np.uint8], box: Box, clicks: Sequence[Click]) -> npt.NDArray[np.bool_]:
+    def __call__(self, image: UInt8Array, box: Box, clicks: Sequence[Click]) -> npt.NDArray[np.bool_]:
         """Returns where the object is, (H, W) bool.
 
         Args:
@@ -80,7 +81,7 @@ def prompter_of(name: str, weights: str | None = None) -> Prompter:
 
 
 def mask_from_box(
-    image: npt.NDArray[np.uint8],
+    image: UInt8Array,
     box: Sequence[int],
     clicks: Sequence[Click | tuple[int, int, bool]] = (),
     prompter: Prompter = grabcut,

@@ -8,9 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.errors import OvosError
 from ovos_ray.label.videos import OpenVideo
 
@@ -40,7 +38,7 @@ class Propagation:
     """
 
     def __init__(
-        self, network: VOSNetwork, video: OpenVideo, labels: Mapping[int, npt.NDArray[np.uint8]], shortest_side: int
+        self, network: VOSNetwork, video: OpenVideo, labels: Mapping[int, UInt8Array], shortest_side: int
     ) -> None:
         from ovos_ray.evaluate.infer.tracker import Tracker
 

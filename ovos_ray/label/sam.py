@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.errors import MissingExtraError, WeightsError, first_line
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Sam:
         self._model, self._device = model.eval().to(device), device
         self._encoded: tuple[bytes, torch.Tensor] | None = None
 
-    def __call__(self, image: npt.NDArray[np.uint8], box: Box, clicks: Sequence[Click]) -> npt.NDArray[np.bool_]:
+    def __call__(self, image: UInt8Array, box: Box, clicks: Sequence[Click]) -> npt.NDArray[np.bool_]:
         """Returns where the object is, (H, W) bool."""
         x0, y0, x1, y1 = box
         prompts: dict[str, Any] = {"input_boxes": [[[x0, y0, x1, y1]]]}
@@ -85,7 +86,7 @@ class Sam:
         )
         return np.asarray(found[0, 0].numpy(), bool)
 
-    def _encode(self, image: npt.NDArray[np.uint8], pixels: torch.Tensor) -> torch.Tensor:
+    def _encode(self, image: UInt8Array, pixels: torch.Tensor) -> torch.Tensor:
         digest = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
         if self._encoded is None or self._encoded[0] != digest:
             self._encoded = digest, self._model.get_image_embeddings(pixels.to(self._device))

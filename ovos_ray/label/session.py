@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.masks import DAVIS_PALETTE
 from ovos_ray.errors import ConfigError, DataError, OvosError
 from ovos_ray.label.prompts import Box, Click, Prompter, grabcut, mask_from_box
@@ -93,7 +94,7 @@ class Session:
         """A frame as JPEG."""
         return self._opened(index).jpeg(t)
 
-    def label(self, index: int, t: int) -> npt.NDArray[np.uint8]:
+    def label(self, index: int, t: int) -> UInt8Array:
         """The mask of a frame, (H, W) uint8 object ids."""
         return self._labels[index].video().mask(t)
 
@@ -110,7 +111,7 @@ class Session:
         """
         return mask_from_box(self._opened(index).image(t), box, clicks, self._prompter)
 
-    def save(self, index: int, t: int, mask: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    def save(self, index: int, t: int, mask: UInt8Array) -> dict[str, Any]:
         """Writes the mask of a frame, (H, W) uint8 object ids.
 
         Raises:

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import UInt8Array
+
 __all__ = ["Look", "look_at", "suggested_frame"]
 
 _LONG_SIDE = 160
@@ -22,7 +24,7 @@ Look = npt.NDArray[np.float32]
 """What is compared of a frame: the square roots of the shares of 256 colours."""
 
 
-def look_at(image: npt.NDArray[np.uint8]) -> Look:
+def look_at(image: UInt8Array) -> Look:
     """Returns what is compared of a frame, (H, W, 3) uint8 RGB."""
     scale = _LONG_SIDE / max(image.shape[:2])
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image

@@ -12,9 +12,7 @@ import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.folders.base import has_images
 from ovos_ray.data.folders.plain_folder import PlainFolder
 from ovos_ray.data.folders.video import VIDEO_SUFFIXES, Video
@@ -66,7 +64,7 @@ class Labels:
         known = self._known()
         return next((path for path in self.video().masks.values() if _digest(path) not in known), None)
 
-    def save(self, frame_name: str, mask: npt.NDArray[np.uint8]) -> Path:
+    def save(self, frame_name: str, mask: UInt8Array) -> Path:
         """Writes the mask of a frame, (H, W) uint8 object ids, in one piece.
 
         Raises:
@@ -169,7 +167,7 @@ class OpenVideo:
             raise IndexError(index)
         return self._stack.take(index) if self._stack is not None else encode_jpeg(self.image(index))
 
-    def image(self, index: int) -> npt.NDArray[np.uint8]:
+    def image(self, index: int) -> UInt8Array:
         """A frame, (H, W, 3) uint8 RGB; those of video files have been JPEGs of quality 95, as in packed shards."""
         if self._stack is not None:
             return decode_image(self._stack.take(index), self.video.name)

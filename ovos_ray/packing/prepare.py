@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.folders.video import Video, read_video_file
 from ovos_ray.data.masks import (
     ObjectBox,
@@ -32,7 +32,7 @@ __all__ = ["PackedRow", "SourceFrame", "by_video", "frames_of", "map_in_order", 
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-_Image: TypeAlias = npt.NDArray[np.uint8]
+_Image: TypeAlias = UInt8Array
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from ovos_ray.arrays import FloatArray, UInt8Array
 from ovos_ray.config import AugmentationConfig
 from ovos_ray.seeding import generator
 
@@ -40,9 +40,6 @@ FILL = (124, 116, 104)
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _TO_GRAY, _SAME = np.tile(_LUMA, (3, 1)), np.eye(3)
-
-UInt8Array = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

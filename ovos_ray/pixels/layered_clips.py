@@ -16,14 +16,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray, UInt8Array
 from ovos_ray.pixels.augment import draw_colour, recolour, rotation_and_shear
 from ovos_ray.pixels.static_clips import ClipSpec, bend, draw_spline, synthesise, warp_pair
 from ovos_ray.seeding import generator
 
 __all__ = ["Motion", "chained", "draw_path", "fill_holes", "synthesise_layers"]
-
-UInt8Array = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float64]
 
 _BACKGROUND_PACE = 0.6
 _CROP_TRIES = 20

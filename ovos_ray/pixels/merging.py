@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+
+from ovos_ray.arrays import UInt8Array
 
 __all__ = ["paste_objects"]
-
-UInt8Array = npt.NDArray[np.uint8]
 
 _BLUR_SIZE, _BLUR_SIGMA = (5, 5), 1.0
 

@@ -16,15 +16,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray, UInt8Array
 from ovos_ray.pixels.augment import draw_colour, recolour
 from ovos_ray.pixels.layered_clips import Motion, chained, draw_path
 from ovos_ray.pixels.static_clips import ClipSpec, synthesise
 from ovos_ray.seeding import generator
 
 __all__ = ["match_colours", "synthesise_pasted"]
-
-UInt8Array = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float64]
 
 _MOTION = Motion(speed=0.08, turn=3.0, growth=0.02)
 _GROUND_PACE = 0.6

@@ -13,16 +13,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray, UInt8Array
 from ovos_ray.config import AugmentationConfig
 from ovos_ray.pixels.augment import FILL, draw_colour, recolour, rotation_and_shear
 from ovos_ray.seeding import generator
 
 __all__ = ["ClipSpec", "bend", "draw_spline", "synthesise", "thin_plate_spline", "warp_pair"]
-
-UInt8Array = npt.NDArray[np.uint8]
-FloatArray = npt.NDArray[np.float64]
 
 _NUM_CONTROL_POINTS = 12
 _CONTROL_POINT_NOISE = 0.02

@@ -9,9 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
@@ -27,8 +25,6 @@ __all__ = ["keep_snapshot", "snapshot_videos"]
 _VIDEOS, _FRAMES, _WINDOW = 2, 5, 25
 """Of the first two videos, or those asked for, five frames spread over the first 25."""
 _TILE_WIDTH = 240
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def snapshot_videos(config: ExperimentConfig) -> list[Video]:

@@ -15,7 +15,7 @@ import ovos_ray
 PACKAGE = Path(ovos_ray.__file__).parent
 # From the ground up; a room may import from itself and from the floors below.
 FLOORS = (
-    ("errors", "io", "lease", "paths", "repeating", "seeding", "storage"),
+    ("arrays", "errors", "io", "lease", "paths", "repeating", "seeding", "storage"),
     ("config",),
     ("pixels",),
     ("data", "networks"),

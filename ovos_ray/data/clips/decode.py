@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from ovos_ray import seeding
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.config import AugmentationConfig, DataConfig, ExperimentConfig
 from ovos_ray.config.data_settings import static_augmentation
 from ovos_ray.data import masks
@@ -24,8 +24,6 @@ from ovos_ray.pixels import augment as transforms
 from ovos_ray.pixels.merging import paste_objects
 
 __all__ = ["ClipDecoder", "Sample"]
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

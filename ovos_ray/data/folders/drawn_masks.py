@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.masks import DAVIS_PALETTE, MAX_PIXELS, decode_binary_mask, decode_image, image_size
 from ovos_ray.errors import DataError, MissingExtraError
 
@@ -62,7 +63,7 @@ class ColourMasks:
     masks: Mapping[int, Path]
     colours: Mapping[str, int]
 
-    def __call__(self, frame: int) -> npt.NDArray[np.uint8]:
+    def __call__(self, frame: int) -> UInt8Array:
         """Returns a mask as (H, W) uint8 object ids.
 
         Raises:
@@ -97,7 +98,7 @@ class LayerMasks:
 
     layers: Mapping[int, Mapping[int, Path]]
 
-    def __call__(self, frame: int) -> npt.NDArray[np.uint8]:
+    def __call__(self, frame: int) -> UInt8Array:
         """Returns a mask as (H, W) uint8 object ids; where objects overlap, the one with the larger id shows.
 
         Raises:
@@ -162,7 +163,7 @@ class DrawnObjects:
     frames: Mapping[int, Mapping[int, Any]]
     layered: bool = False
 
-    def __call__(self, frame: int) -> npt.NDArray[np.uint8]:
+    def __call__(self, frame: int) -> UInt8Array:
         """Returns a mask as (H, W) uint8 object ids; where objects overlap, the one with the larger id shows.
 
         Raises:

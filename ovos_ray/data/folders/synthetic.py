@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray, UInt8Array
 from ovos_ray.data.masks import encode_jpeg, encode_mask
 from ovos_ray.errors import DataError
 from ovos_ray.io import read_json, write_json
@@ -81,28 +82,28 @@ class _Object:
 
     texture: _Texture
     radius: float
-    start: npt.NDArray[np.float64]
-    velocity: npt.NDArray[np.float64]
-    wobble: npt.NDArray[np.float64]
-    lobes: npt.NDArray[np.float64] = field(repr=False)
+    start: FloatArray
+    velocity: FloatArray
+    wobble: FloatArray
+    lobes: FloatArray = field(repr=False)
     """Rows of (number of lobes, amplitude, phase, angular velocity) of the outline."""
     spin: float = 0.0
 
-    def centre(self, time: float, height: int, width: int) -> npt.NDArray[np.float64]:
+    def centre(self, time: float, height: int, width: int) -> FloatArray:
         """(x, y) at a time in frames: straight on, reflected at the borders, with a sway."""
         border = 0.55 * self.radius
         low, high = np.array([border, border]), np.array([width - border, height - border])
         span = high - low
         way = np.mod(self.start - low + self.velocity * time, 2 * span)
         sway = self.wobble[0] * np.sin(self.wobble[1] * time + self.wobble[2:4])
-        centre: npt.NDArray[np.float64] = low + np.where(way > span, 2 * span - way, way) + sway
+        centre: FloatArray = low + np.where(way > span, 2 * span - way, way) + sway
         return centre
 
     def reach(self) -> float:
         """The largest distance of its outline from its centre."""
         return self.radius * (1 + float(self.lobes[:, 1].sum()))
 
-    def render(self, x: _Array, y: _Array, time: float, centre: npt.NDArray[np.float64]) -> tuple[_Array, _Array]:
+    def render(self, x: _Array, y: _Array, time: float, centre: FloatArray) -> tuple[_Array, _Array]:
         """Returns its colours (H, W, 3) and its distance to the outline (H, W) in pixels, positive inside."""
         angle = self.spin * time
         cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
@@ -193,7 +194,7 @@ def _objects(rng: _Rng, config: SyntheticConfig, textures: list[_Texture]) -> li
     return made
 
 
-def render_video(rng: _Rng, config: SyntheticConfig) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+def render_video(rng: _Rng, config: SyntheticConfig) -> tuple[UInt8Array, UInt8Array]:
     """Returns frames (T, H, W, 3) uint8 RGB and masks (T, H, W) uint8 object ids of one video."""
     height, width = config.height, config.width
     colours = _colours(rng)
@@ -241,7 +242,7 @@ def render_video(rng: _Rng, config: SyntheticConfig) -> tuple[npt.NDArray[np.uin
     return frames, masks
 
 
-def _majority(ids: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def _majority(ids: UInt8Array) -> UInt8Array:
     """The id that most subpixels of a pixel have; the front object's on a tie."""
     size = (ids.shape[1] // _SUPERSAMPLING, ids.shape[0] // _SUPERSAMPLING)
     shares = [
@@ -302,7 +303,7 @@ def generate(
     return root
 
 
-def _write_video(folder: Path, name: str, frames: npt.NDArray[np.uint8], masks: npt.NDArray[np.uint8]) -> None:
+def _write_video(folder: Path, name: str, frames: UInt8Array, masks: UInt8Array) -> None:
     for kind in ("JPEGImages", "Annotations"):
         (folder / kind / "480p" / name).mkdir(parents=True)
     for index, (frame, mask) in enumerate(zip(frames, masks, strict=True)):

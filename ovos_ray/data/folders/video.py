@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.masks import MAX_PIXELS, decode_binary_mask, decode_image, decode_mask, image_size, require_upright
 from ovos_ray.errors import DataError, MissingExtraError
 
@@ -34,7 +34,7 @@ _DECODED = {"codec_whitelist": ",".join(_CODECS), "max_pixels": str(_MAX_PIXELS)
 _ALLOWED = {"format_whitelist": ",".join(_FORMATS), "codec_whitelist": ",".join(_CODECS), "protocol_whitelist": "file"}
 
 
-def read_video_file(path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+def read_video_file(path: Path) -> Iterator[UInt8Array]:
     """Yields the frames of a video file as (H, W, 3) uint8 RGB, upright as players show them.
 
     Raises:
@@ -83,14 +83,14 @@ _VIDEO_REMEDY = "copy it again, convert it, or extract its frames"
 _CONVERT_REMEDY = "convert it, if you know whose it is: ffmpeg -i FILE clip.mp4"
 
 
-def _upright(frame: Any, path: Path) -> npt.NDArray[np.uint8]:
+def _upright(frame: Any, path: Path) -> UInt8Array:
     turns, rest = divmod(getattr(frame, "rotation", 0), 90)
     if rest:
         raise DataError(
             f"{path}: frames are to be shown turned by {frame.rotation} degrees, no multiple of 90",
             f"turn them upright: ffmpeg -i {path.name} upright.mp4",
         )
-    image: npt.NDArray[np.uint8] = frame.to_ndarray(format="rgb24")
+    image: UInt8Array = frame.to_ndarray(format="rgb24")
     return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
 
 
@@ -130,7 +130,7 @@ class Video:
     masks_hold: Literal["ids", "one object", "saliency", "ids and void"] = "ids"
     given: Literal["first", "appearances", "all"] = "first"
     saved_names: frozenset[str] | None = None
-    drawn: Callable[[int], npt.NDArray[np.uint8]] | None = None
+    drawn: Callable[[int], UInt8Array] | None = None
 
     @property
     def location(self) -> Path:
@@ -149,7 +149,7 @@ class Video:
             return tuple(path.stem for path in self.frames)
         return tuple(f"{index:05d}" for index in range(self.num_frames))
 
-    def images(self, order: Iterable[int] | None = None) -> Iterator[npt.NDArray[np.uint8]]:
+    def images(self, order: Iterable[int] | None = None) -> Iterator[UInt8Array]:
         """Yields the frames as (H, W, 3) uint8 RGB: all of them, or those of a folder in an order of indices."""
         if self.file is not None:
             yield from read_video_file(self.file)
@@ -165,7 +165,7 @@ class Video:
             return image.shape[0], image.shape[1]
         raise DataError(f"{self.file}: the video has no frames")
 
-    def mask(self, index: int) -> npt.NDArray[np.uint8]:
+    def mask(self, index: int) -> UInt8Array:
         """Returns the mask of a frame as (H, W) uint8 object ids.
 
         Raises:
@@ -212,7 +212,7 @@ class Video:
             "label a frame that shows an object, or exclude the video",
         )
 
-    def references(self) -> dict[int, npt.NDArray[np.uint8]]:
+    def references(self) -> dict[int, UInt8Array]:
         """Returns the masks that inference is given, by frame index: (H, W) uint8 object ids.
 
         With `given="appearances"` every mask holds only the objects that no earlier mask showed.

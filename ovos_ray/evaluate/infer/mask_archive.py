@@ -6,9 +6,7 @@ import io
 import zipfile
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.masks import decode_mask
 from ovos_ray.data.shards.ranged_file import RangedFile
 from ovos_ray.errors import DataError
@@ -44,7 +42,7 @@ class MaskArchives:
         self._bucket = bucket
         self._opened: dict[str, zipfile.ZipFile] = {}
 
-    def mask(self, video: str, frame: str) -> npt.NDArray[np.uint8]:
+    def mask(self, video: str, frame: str) -> UInt8Array:
         """Returns the mask of a frame, (H, W) object ids.
 
         Raises:

@@ -12,9 +12,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.masks import DAVIS_PALETTE
 from ovos_ray.errors import MissingExtraError
 
@@ -23,9 +23,7 @@ __all__ = ["OverlayWriter", "grid", "overlay", "tile"]
 _GAP = 4
 
 
-def overlay(
-    image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE
-) -> npt.NDArray[np.uint8]:
+def overlay(image: UInt8Array, mask: UInt8Array, palette: bytes = DAVIS_PALETTE) -> UInt8Array:
     """Returns a frame with its objects tinted and outlined.
 
     Args:
@@ -41,7 +39,7 @@ def overlay(
     return picture
 
 
-def tile(frame: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], width: int) -> Image.Image:
+def tile(frame: UInt8Array, mask: UInt8Array, width: int) -> Image.Image:
     """Returns a frame (H, W, 3) with its mask (H, W) drawn in, scaled first so that outlines are equally wide."""
     size = (width, round(frame.shape[0] * width / frame.shape[1]))
     small = Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -81,11 +79,11 @@ class OverlayWriter:
         self._rate = Fraction(frames_per_second).limit_denominator(1001)
         self._stream: Any = None
 
-    def write(self, image: npt.NDArray[np.uint8], mask: npt.NDArray[np.uint8], palette: bytes = DAVIS_PALETTE) -> None:
+    def write(self, image: UInt8Array, mask: UInt8Array, palette: bytes = DAVIS_PALETTE) -> None:
         """Adds a frame with its mask drawn in."""
         self.add(overlay(image, mask, palette))
 
-    def add(self, picture: npt.NDArray[np.uint8]) -> None:
+    def add(self, picture: UInt8Array) -> None:
         """Adds a picture, (H, W, 3) uint8 RGB; sizes are cut to even numbers, as the codec wants them."""
         height, width = (side - side % 2 for side in picture.shape[:2])
         if self._stream is None:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.folders.base import DatasetFolder
 from ovos_ray.data.masks import DAVIS_PALETTE, encode_mask, read_palette
 from ovos_ray.errors import EvaluationError
@@ -129,7 +129,7 @@ class _Overlay(OverlayWriter):
         self._count = 0
         self._early = FrameStack(path.parent)
 
-    def put(self, t: int, picture: npt.NDArray[np.uint8]) -> None:
+    def put(self, t: int, picture: UInt8Array) -> None:
         """Adds the picture of frame t. Those that come in reverse are held back until frame 0 is there."""
         if t != self._count:
             self._early.append(picture)

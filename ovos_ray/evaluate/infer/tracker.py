@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.errors import DataError
 from ovos_ray.evaluate.infer.graphed import GraphedNetwork
 from ovos_ray.evaluate.infer.propagator import Propagator
@@ -29,8 +30,8 @@ from ovos_ray.networks.base import VOSNetwork
 
 __all__ = ["Image", "Mask", "Prediction", "Tracker", "best_device"]
 
-Image = npt.NDArray[np.uint8]
-Mask = npt.NDArray[np.uint8]
+Image = UInt8Array
+Mask = UInt8Array
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.metrics import binary_scores, object_scores
 from ovos_ray.evaluate.score.pairs import FramePair, SequencePlan
@@ -36,7 +36,7 @@ _CHUNK = 8
 _THREADED = frozenset({"torch", "ray", "av", "pyarrow", "mlflow", "google.protobuf"})
 
 
-ChunkScores: TypeAlias = list[npt.NDArray[np.float64]]
+ChunkScores: TypeAlias = list[FloatArray]
 """(K, 2) scores of each frame of a chunk."""
 
 

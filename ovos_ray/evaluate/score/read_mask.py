@@ -13,9 +13,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from zlib_ng import zlib_ng
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.masks import IMAGE_FORMATS, MAX_PIXELS
 from ovos_ray.errors import EvaluationError
 
@@ -31,7 +31,7 @@ _PALETTE_8_BIT, _GREY_8_BIT = b"\x08\x03\x00\x00\x00", b"\x08\x00\x00\x00\x00"
 class StoredMask:
     """A mask file: (H, W) uint8 values as stored, and whether they are palette indices (else grey values)."""
 
-    indices: npt.NDArray[np.uint8]
+    indices: UInt8Array
     palette: bool
 
     @property
@@ -107,7 +107,7 @@ def _pixel_data(data: bytes) -> bytes | None:
     return b"".join(parts) if kind == b"IEND" else None
 
 
-def _pixels(compressed: bytes, height: int, width: int) -> npt.NDArray[np.uint8] | None:
+def _pixels(compressed: bytes, height: int, width: int) -> UInt8Array | None:
     """Returns (H, W) pixels of one byte each, or None of damaged ones.
 
     Most masks are stored without PNG's row filters; then nothing is left to do after decompression. Otherwise OpenCV

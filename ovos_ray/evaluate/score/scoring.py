@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray
 from ovos_ray.errors import EvaluationError
 from ovos_ray.evaluate.metrics import statistics
 from ovos_ray.evaluate.score.frame_scores import chunks_of, score_chunks
@@ -118,7 +118,7 @@ def _scored(
     progress: Callable[[int, int], None] | None,
 ) -> ScoredVideos:
     chunks = chunks_of(plans)
-    values: dict[tuple[str, int], list[npt.NDArray[np.float64]]] = {}
+    values: dict[tuple[str, int], list[FloatArray]] = {}
     for chunk, scores in zip(chunks, score_chunks(chunks, protocol, num_processes, progress), strict=True):
         for pair, frame in zip(chunk.pairs, scores, strict=True):
             for index, score in zip(pair.ids, frame, strict=True):
@@ -144,7 +144,7 @@ def _notes_on_categories(rows: Collection[ObjectScore], seen_is_known: bool) -> 
 def _row(
     plan: SequencePlan,
     index: int,
-    values: dict[tuple[str, int], list[npt.NDArray[np.float64]]],
+    values: dict[tuple[str, int], list[FloatArray]],
     seen: Collection[str] | None,
 ) -> ObjectScore:
     over_time = np.stack(values[plan.name, index])

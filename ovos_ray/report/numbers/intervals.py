@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray
 from ovos_ray.errors import MissingExtraError
 
 __all__ = ["Interval", "holm", "interval", "statistical_tests"]
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Interval:
         return f"{self.mean:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
-def interval(one: Floats, other: Floats | None = None, weights: Floats | None = None) -> Interval:
+def interval(one: FloatArray, other: FloatArray | None = None, weights: FloatArray | None = None) -> Interval:
     """Returns the mean of `one`, or of `one` minus `other`, with its interval.
 
     Seeds of two configurations are independent of each other; sequences are the same, and paired.

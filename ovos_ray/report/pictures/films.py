@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.errors import MissingExtraError
 from ovos_ray.evaluate.infer.overlay import OverlayWriter, tile
 from ovos_ray.report.pictures.pictures import or_nothing
@@ -44,7 +44,7 @@ def _write(writer: OverlayWriter, stored: Sequence[Stored], sequence: str) -> bo
     return True
 
 
-def _film(stored: Sequence[Stored], sequence: str) -> Iterator[npt.NDArray[np.uint8]]:
+def _film(stored: Sequence[Stored], sequence: str) -> Iterator[UInt8Array]:
     video = stored[0].video(sequence)
     moments = set(moments_of(video, _FRAMES))
     labels = ["truth", *(one.row.label for one in stored)]

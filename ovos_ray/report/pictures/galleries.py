@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.folders.video import Video
 from ovos_ray.errors import TrackingError
 from ovos_ray.evaluate.infer.overlay import tile
@@ -27,8 +27,6 @@ _STRIP_WIDTH = 250
 _FILM_WIDTH, _FILM_FRAMES, _FILM_MS = 320, 30, 100
 _TRUE, _PREDICTED = (0, 200, 83), (230, 25, 25)
 """As in the paper's Figure 7: the truth green, the prediction red."""
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def choose_sequences(stored: Sequence[Stored], wanted: Sequence[str] = ()) -> dict[str, str]:

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
-import numpy.typing as npt
-
+from ovos_ray.arrays import UInt8Array
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.folders.video import Video
 from ovos_ray.data.masks import decode_mask
@@ -87,7 +85,7 @@ class Stored:
         split = self.scored.param("evaluation.split", "val")
         return self.buckets.ask(root, lambda: open_dataset(root, layout=layout).video(split, sequence))
 
-    def mask(self, video: Video, index: int) -> npt.NDArray[np.uint8]:
+    def mask(self, video: Video, index: int) -> UInt8Array:
         """Returns the predicted mask of a frame, (H, W) object ids."""
         frame = video.frame_names[index]
         if not in_bucket(self.place):
@@ -142,6 +140,6 @@ def moments_of(video: Video, most: int) -> list[int]:
     return [labelled[round(i * (len(labelled) - 1) / (most - 1))] for i in range(most)]
 
 
-def frames_at(video: Video, wanted: set[int]) -> dict[int, npt.NDArray[np.uint8]]:
+def frames_at(video: Video, wanted: set[int]) -> dict[int, UInt8Array]:
     """Returns some frames of a video, by index."""
     return {index: frame for index, frame in enumerate(video.images()) if index in wanted}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ovos_ray.arrays import FloatArray, UInt8Array
 from ovos_ray.errors import DataError
 from ovos_ray.report.pictures.pictures import or_nothing
 from ovos_ray.report.pictures.stored import Stored
@@ -18,8 +19,6 @@ __all__ = ["Trace", "mean_copy_score", "traces"]
 _FRAMES = 30
 """Frames of a sequence that a trace samples at most, evenly."""
 _READERS = 4
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Trace:
         first: J of each prediction against the first mask, which is what copying would give.
     """
 
-    truth: npt.NDArray[np.float64]
-    first: npt.NDArray[np.float64]
+    truth: FloatArray
+    first: FloatArray
 
     @property
     def copy_score(self) -> float:
