@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ovos_ray.config import ExperimentConfig, override
+from ovos_ray.config import ExperimentConfig, flatten, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders.base import files_in
 from ovos_ray.data.folders.open import open_dataset
@@ -40,8 +40,10 @@ from ovos_ray.run.request import config_from, resolve
 from ovos_ray.storage import Storage
 from ovos_ray.study.expand import expand_study
 from ovos_ray.study.here import run_plain
+from ovos_ray.study.population import folders_of
 from ovos_ray.study.space import SearchSpace, Trial
 from ovos_ray.study.status import read_run
+from ovos_ray.study.summary import score_of
 from ovos_ray.track.provenance import provenance_tags
 from ovos_ray.train.load_network import load_network
 from ovos_ray.train.run_folder import RunFolder
@@ -236,34 +238,49 @@ class Study:
         return cls(found, tuple(dataclasses.replace(trial, config=resolve(trial.config)) for trial in trials))
 
     def runs(self) -> dict[str, Run]:
-        """Returns the finished runs by trial name."""
-        folders = {trial.name: RunFolder.of(trial.config) for trial in self.trials}
-        finished = {name: folder for name, folder in folders.items() if folder.result() is not None}
-        return {name: Run.open(folder.storage.folder) for name, folder in finished.items()}
+        """Returns the finished runs by trial name; of a population's member the part that ends with the last step."""
+        ended = {
+            name: folder for name, folder in folders_of(self.space, self.trials).items() if folder.result() is not None
+        }
+        runs = {name: Run.open(folder.storage.folder) for name, folder in ended.items()}
+        return {name: run for name, run in runs.items() if run.config.stop_step == run.config.train.steps}
 
     def best(self) -> Run:
-        """Returns the run with the highest `space.metric`.
+        """Returns the run with the highest `space.metric` of those that ran to the end.
 
         Raises:
             ConfigError: No trial has a score.
         """
-        metric = self.space.metric.removeprefix("final/")
-        scored = [run for run in self.runs().values() if metric in run.scores]
+        metric = self.space.metric
+        whole = [run for run in self.runs().values() if not run.values.get("stopped")]
+        scored = [(score, run) for run in whole if (score := score_of(metric, run.values)) is not None]
         if not scored:
-            raise ConfigError(f"study {self.space.name}: no trial has {metric}", "score it: evaluation.root=DATASET")
-        return max(scored, key=lambda run: run.scores[metric])
+            key = "validation.root" if metric.startswith("val/") else "evaluation.root"
+            name = metric.removeprefix("final/")
+            raise ConfigError(f"study {self.space.name}: no trial has {name}", f"score it: {key}=DATASET")
+        return max(scored, key=lambda one: one[0])[1]
 
     def table(self) -> pd.DataFrame:
-        """Returns one row a trial: configuration, what it varies, seed, state, scores in percent, steps, seconds."""
+        """Returns one row a trial: configuration, what it varies, seed, state, scores in percent, steps, seconds.
+
+        Values are those a run has, drawn by Optuna or changed on the way; `val/…` are those of its last validation.
+        """
         import pandas as pd
 
-        runs = self.runs()
+        runs, folders = self.runs(), folders_of(self.space, self.trials)
         rows: list[dict[str, Any]] = []
         for trial in self.trials:
-            run, state = runs.get(trial.name), read_run(RunFolder.of(trial.config).storage).state
-            values = {"configuration": trial.configuration, **trial.values, "seed": trial.config.seed, "state": state}
+            run, folder = runs.get(trial.name), folders[trial.name]
+            made = flatten(folder.config() if folder.claimed else trial.config)
+            varied = {key: made.get(key, value) for key, value in trial.values.items()}
+            state = read_run(folder.storage).state
+            if state == "finished" and run is None:  # a part of a population's member, whose next one has not begun
+                state = "waiting"
+            values = {"configuration": trial.configuration, **varied, "seed": trial.config.seed, "state": state}
             if run is not None:
-                values |= {**run.scores, **{key: run.values[key] for key in ("steps", "seconds", "label_percent")}}
+                validated = {f"val/{key}": score for key, score in run.values.get("validation", {}).items()}
+                more = {key: run.values.get(key) for key in ("steps", "seconds", "label_percent")}
+                values |= {**run.scores, **validated, **more}
             rows.append(values)
         return pd.DataFrame(rows, index=pd.Index([trial.name for trial in self.trials], name="trial"))
 
@@ -314,7 +331,13 @@ def sweep(
 def _words(overrides: Overrides) -> list[str]:
     if not isinstance(overrides, Mapping):
         return list(overrides)
-    return [f"{key}={value}" for key, value in overrides.items()]
+    return [f"{key}={_written(value)}" for key, value in overrides.items()]
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_written(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _console(quiet: bool) -> Console:

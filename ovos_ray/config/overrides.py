@@ -15,6 +15,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from ovos_ray.errors import ConfigError
@@ -159,6 +160,8 @@ def _is_needed(field: dataclasses.Field[Any]) -> bool:
 def _convert_tuple(value: Any, arguments: tuple[Any, ...], key: str) -> tuple[Any, ...]:
     if isinstance(value, str):
         value = _written_list(value)
+    elif isinstance(value, Path):
+        value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str):
         raise ConfigError(f"{key} = {value!r} is not a list", "write a,b,c or JSON such as [[0, 5], [0.1, 10]]")
     if len(arguments) == 2 and arguments[1] is Ellipsis:
@@ -178,7 +181,9 @@ def _written_list(text: str) -> list[Any] | tuple[Any, ...]:
             ValueError, SyntaxError, TypeError, RecursionError, MemoryError
         ):  # all that a text can do to them
             found = read(text)
-            return found if isinstance(found, list | tuple) else [found]
+            if isinstance(found, list | tuple):
+                return found
+            return [found if isinstance(found, str) else text.strip()]  # a folder may be called 2024
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -191,6 +196,8 @@ def _convert_scalar(value: Any, kind: Any, key: str) -> Any:
             return value.lower() in ("true", "yes", "1")
         raise wrong
     if kind is str:
+        if isinstance(value, Path):
+            return str(value)
         if not isinstance(value, str):
             raise wrong
         return value

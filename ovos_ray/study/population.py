@@ -30,6 +30,7 @@ __all__ = [
     "check_population",
     "describe_members",
     "first_generation",
+    "folders_of",
     "generation_ends",
     "next_generation",
     "run_population",
@@ -105,7 +106,7 @@ def next_generation(segments: Sequence[Trial], decided: Sequence[Successor]) -> 
 
 
 def _trial(config: ExperimentConfig, values: Mapping[str, Any], segment: SegmentConfig) -> Trial:
-    name = f"member {segment.member:02d} generation {segment.generation:02d}"
+    name = _name(segment.member, segment.generation)
     return Trial(name, values, dataclasses.replace(config, name=name.replace(" ", "-"), segment=segment))
 
 
@@ -209,6 +210,21 @@ def _tell(
         watcher({"run": config.name, "step": config.start_step, "steps": config.train.steps, "event": event})
 
 
+def folders_of(space: SearchSpace, trials: Sequence[Trial]) -> dict[str, RunFolder]:
+    """Returns the folder of each trial, by its name; of a population's member that of the last part that was begun."""
+    folders = {trial.name: RunFolder.of(trial.config) for trial in trials}
+    for number, member in enumerate(trials if space.scheduler == "pbt" else ()):
+        for generation in range(len(generation_ends(member.config))):
+            part = RunFolder.at(member.config.storage, _name(number, generation).replace(" ", "-"))
+            if part.claimed:
+                folders[member.name] = part
+    return folders
+
+
+def _name(member: int, generation: int) -> str:
+    return f"member {member:02d} generation {generation:02d}"
+
+
 def describe_members(space: SearchSpace, members: Sequence[Trial]) -> dict[str, str]:
     """Returns what each member's weights have been through: `member 02: T-step → 2-step, learning_rate 0.001 → 0.0008`.
 
@@ -217,8 +233,7 @@ def describe_members(space: SearchSpace, members: Sequence[Trial]) -> dict[str, 
     """
     described = {}
     for number, member in enumerate(members):
-        generation = len(generation_ends(member.config)) - 1
-        name = f"member-{number:02d}-generation-{generation:02d}"
+        name = _name(number, len(generation_ends(member.config)) - 1).replace(" ", "-")
         lineage: list[dict[str, Any]] = []
         while name and (folder := RunFolder.at(member.config.storage, name)).claimed:
             config = folder.config()

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_population import Trainer, members_of
 from tiny_study import make_dataset, tiny_config
 from typer.testing import CliRunner
 
 import ovos_ray
 from ovos_ray.cli.app import app
-from ovos_ray.config import to_dict
+from ovos_ray.config import ExperimentConfig, override, to_dict
 from ovos_ray.errors import ConfigError
+from ovos_ray.study.population import run_population
 from ovos_ray.study.space import SearchSpace
 
 
@@ -92,6 +94,38 @@ def test_a_study_becomes_a_table(folder: Path) -> None:
     alone = ovos_ray.train("tiny", {"method.backward": "2-step", "name": "alone"}, again=True, quiet=True)
     weights = [Path(run.folder, "network.safetensors").read_bytes() for run in (alone, study.runs()["2-step seed 0"])]
     assert weights[0] == weights[1]
+
+
+def test_the_members_of_a_population_have_what_their_last_parts_have(folder: Path) -> None:
+    selection = {"validation.root": str(folder / "dataset"), "validation.split": "train", "validation.every": 4}
+    settings = {**selection, "network.name": "stcn-tiny", "train.steps": 10}
+    space, members = members_of(override(ExperimentConfig(tracking_uri=""), settings), folder)
+    study = ovos_ray.Study(space, tuple(members))
+    assert study.table()["state"].tolist() == ["waiting"] * 4
+    result = run_population(space, members, Trainer())
+    table = study.table()
+    assert table["state"].tolist() == ["finished"] * 4
+    assert table["val/jf"].tolist() == [result.results[member.name]["validation"]["jf"] for member in members]
+    rates = [run.config.optimizer.learning_rate for run in study.runs().values()]
+    assert table["optimizer.learning_rate"].tolist() == rates != [one.config.optimizer.learning_rate for one in members]
+    best = study.best()
+    assert best.values["validation"]["jf"] == table["val/jf"].max()
+    Path(best.folder, "result.json").unlink()
+    assert study.table()["state"].tolist().count("finished") == 3
+    assert study.best().folder != best.folder
+    (Path(study.best().folder) / "result.json").write_text('{"scores": {}, "stopped": true, "validation": {"jf": 99}}')
+    assert study.best().values["validation"]["jf"] < 99, "what was stopped early is not the best"
+
+
+def test_settings_may_be_paths(tmp_path: Path) -> None:
+    for given in (tmp_path, [tmp_path], [str(tmp_path)], str(tmp_path)):
+        settings = {"data.shards": given, "evaluation.root": tmp_path, "storage": tmp_path / "runs"}
+        config = ovos_ray.recipe("trainables.one_shot", settings)
+        study = ovos_ray.Study.open("search_spaces.smoke", settings)
+        for one in (config, study.trials[0].config):
+            assert one.data.shards == (str(tmp_path),)
+            assert one.evaluation.root == str(tmp_path)
+    assert ovos_ray.recipe("trainables.one_shot", ["data.shards=2024"]).data.shards == ("2024",)
 
 
 def test_what_is_not_there_is_said(folder: Path) -> None:
