@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from ovos_ray.cli.console import console, progress_bar
 from ovos_ray.errors import ConfigError
@@ -44,7 +44,8 @@ def models(
         console.print(str(fetched(Path(name))))
         return
     if name is None:
-        table = Table("name", "network", "MB", "trained with", "published J&F", "here", title_justify="left")
+        names = Column("name", no_wrap=True)  # they are to be typed
+        table = Table(names, "network", "MB", "trained with", "published J&F", "here", title_justify="left")
         for key, model in published.PUBLISHED.items():
             here = "yes" if (folder / model.file).is_file() else "by hand" if model.url is None else ""
             table.add_row(key, model.network, f"{model.megabytes}", model.training, model.scores or "–", here)

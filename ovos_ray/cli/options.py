@@ -24,6 +24,7 @@ __all__ = [
     "WaitForNodes",
     "require_dry_run",
     "trial_tags",
+    "typed",
 ]
 
 LAYOUTS = (
@@ -73,4 +74,9 @@ def trial_tags() -> dict[str, str]:
     """Returns the MLflow tags of a run: where it comes from, and the command that was typed, to be pasted again."""
     from ovos_ray.track.provenance import provenance_tags
 
-    return {**provenance_tags(kind="trial"), "ovos.command": shlex.join(["ovos-ray", *sys.argv[1:]])[:5000]}
+    return {**provenance_tags(kind="trial"), "ovos.command": typed()[:5000]}
+
+
+def typed() -> str:
+    """Returns the command that this process was started with, to be pasted."""
+    return shlex.join(["ovos-ray", *sys.argv[1:]])

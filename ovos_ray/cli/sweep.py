@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from ovos_ray.cli.options import (
     WaitForNodes,
     require_dry_run,
     trial_tags,
+    typed,
 )
 from ovos_ray.errors import ResourceError
 
@@ -103,8 +105,9 @@ def sweep(
     studies.print_results(space, trials, result.results, names)
     for course in courses.values():
         console.print(course)
-    studies.print_failures(result.failed, " ".join(["ovos-ray sweep", search_space, *(overrides or [])]))
-    console.print(f"compare: ovos-ray report {space.name} --tracking-uri {trials[0].config.tracking_uri}")
+    studies.print_failures(result.failed, typed())
+    if store := trials[0].config.tracking_uri:
+        console.print(f"compare: {shlex.join(['ovos-ray', 'report', space.name, '--tracking-uri', store])}")
     if result.failed:
         raise typer.Exit(1)
 

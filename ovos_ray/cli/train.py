@@ -76,8 +76,6 @@ def train(
         return
     print_config(config)
     several = _print_plan(config, dry_run=dry_run, on=on, no_ray=no_ray)
-    if no_ray and several:
-        raise ConfigError("--no-ray trains with one worker", "add train.num_workers=1, or leave out --no-ray")
     if dry_run:
         return
     began = time.perf_counter()
@@ -121,6 +119,9 @@ def _print_plan(config: ExperimentConfig, *, dry_run: bool, on: str | None, no_r
 
     run = Group(config.name, (Trial(config.name, {}, config),))
     groups = [*pretraining_groups([run]), run]
+    several = any(group.config.train.num_workers > 1 for group in groups)
+    if no_ray and several:
+        raise ConfigError("--no-ray trains with one worker", "add train.num_workers=1, or leave out --no-ray")
     for group in groups:
         if not group.config.data.shards:  # of a stage; the run's own are there
             raise ConfigError(
@@ -148,7 +149,7 @@ def _print_plan(config: ExperimentConfig, *, dry_run: bool, on: str | None, no_r
         from ovos_ray.cli.decoding import print_decoding
 
         print_decoding(groups, costs, nodes_at_hand()[0] if on is None else [], no_ray=no_ray)
-    return any(group.config.train.num_workers > 1 for group in groups)
+    return several
 
 
 def _fit(

@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from ovos_ray import networks
+from ovos_ray.cli.app import app
 from ovos_ray.cli.models import models as models_verb
 from ovos_ray.errors import ConfigError, WeightsError
 from ovos_ray.networks import published
@@ -196,3 +198,9 @@ def test_a_file_without_an_end_fills_no_disk(server, monkeypatch, tmp_path):
     monkeypatch.setattr(published, "_MOST_BYTES", len(server.content) - 1)
     with pytest.raises(WeightsError, match="which no weights have"):
         published.fetch("tiny")
+
+
+def test_names_of_models_are_whole_in_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, ["models"]).output
+    assert all(f" {name} " in shown for name in published.PUBLISHED)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_inference import TINY, first_mask, video
 
 from ovos_ray import networks
@@ -93,3 +94,14 @@ def test_what_cannot_be_tracked_is_refused(network):
     with pytest.raises(ConfigError, match="no inference setting"):
         Tracker(network, memory=3)
     assert best_device().type in ("cuda", "mps", "cpu")
+
+
+def test_frames_that_are_no_8_bit_colours_are_refused_and_pictures_taken(network):
+    frame = video(1)[0]
+    for wrong in (frame[..., 0], frame.astype(np.float32) / 255, np.dstack([frame, frame[..., :1]])):
+        tracker = Tracker(network)
+        tracker.add(first_mask())
+        with pytest.raises(DataError, match=r"frame 0 has the shape .* and the type"):
+            tracker.step(wrong)
+    tracker.add(first_mask())
+    np.testing.assert_array_equal(tracker.step(Image.fromarray(frame)), first_mask())

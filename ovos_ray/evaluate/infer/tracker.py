@@ -156,8 +156,12 @@ class Tracker:
             last: Whether no frame follows, so that nothing needs to be memorised.
 
         Raises:
-            DataError: The frame has another size than the first one, or than its given mask.
+            DataError: The frame is no such array, or has another size than the first one, or than its given mask.
         """
+        frame = np.asarray(frame)
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            what = f"frame {self._count} has the shape {frame.shape} and the type {frame.dtype}"
+            raise DataError(what, "give (H, W, 3) uint8 RGB, with values from 0 to 255")
         size = frame.shape[:2]
         self._size = self._size or size
         if size != self._size:
