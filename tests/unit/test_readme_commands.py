@@ -32,6 +32,8 @@ def commands() -> list[list[str]]:
 
 
 def test_the_readmes_commands_end_in_a_report_with_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path = tmp_path / "mein Büro"
+    tmp_path.mkdir()
     small = synthetic.SyntheticConfig(height=64, width=96, num_frames=8)
     synthetic.generate(tmp_path / "DAVIS/2017/trainval", seed=3, num_videos={"train": 4, "val": 2}, config=small)
     given = commands()
@@ -46,6 +48,12 @@ def test_the_readmes_commands_end_in_a_report_with_numbers(tmp_path: Path, monke
     for words in given:
         done = CliRunner().invoke(app, [*words[1:], *SHORTER.get(words[1], [])])
         assert done.exit_code == 0, (words, done.output[-3000:], done.exception)
+        if words[1] == "sweep":
+            told = shlex.split(done.output.strip().rpartition("\ncompare: ")[2])
+            assert told == [
+                *"ovos-ray report backward_strategy --tracking-uri".split(),
+                f"sqlite:///{tmp_path}/mlflow.db",
+            ]
     rows = list(csv.DictReader((tmp_path / "report" / "report.csv").open(encoding="utf-8")))
     scores = [float(row["jf_mean"]) for row in rows if row["jf_mean"]]
     assert len(scores) == 3, rows
