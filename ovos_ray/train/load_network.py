@@ -78,7 +78,10 @@ def _in_run_folder(folder: Path) -> Path:
     checkpoints = CheckpointStore(Storage(str(folder / "checkpoints")))
     step = checkpoints.latest()
     if step is None:
-        raise WeightsError(f"{folder} holds neither network.safetensors nor a complete checkpoint", "train it further")
+        inside = sorted(path.parent for path in folder.glob("*/network.safetensors"))
+        runs = f"give the folder of one run, such as {' or '.join(map(str, inside[:3]))}"
+        remedy = runs if inside else "train it further, or give the folder of another run"
+        raise WeightsError(f"{folder} holds neither network.safetensors nor a complete checkpoint", remedy)
     return folder / "checkpoints" / f"step-{step:08d}" / "state.pt"
 
 

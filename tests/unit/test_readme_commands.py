@@ -51,7 +51,7 @@ def test_the_readmes_commands_end_in_a_report_with_numbers(tmp_path: Path, monke
         if words[1] == "sweep":
             told = shlex.split(done.output.strip().rpartition("\ncompare: ")[2])
             assert told == [
-                *"ovos-ray report backward_strategy --tracking-uri".split(),
+                *["ovos-ray", "report", "backward_strategy", "--tracking-uri"],
                 f"sqlite:///{tmp_path}/mlflow.db",
             ]
     rows = list(csv.DictReader((tmp_path / "report" / "report.csv").open(encoding="utf-8")))
