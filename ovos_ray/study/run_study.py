@@ -17,6 +17,7 @@ from typing import Any
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.errors import HeldError
 from ovos_ray.evaluate.metrics import PRIMARY
+from ovos_ray.lease import Lease
 from ovos_ray.run.checks import check_config
 from ovos_ray.run.failure import forget_failure
 from ovos_ray.run.lock import hold, run_lock
@@ -73,49 +74,84 @@ def run_study(
         CheckpointError: Trials of this name have been made with other settings.
         ResourceError: See `check_room`; also where another process makes the same study.
     """
+    trials = _checked(space, trials, check_room, replace=replace)
+    tags = tags or {}
+
+    def say(event: str) -> None:
+        if watcher is not None:
+            watcher({"run": trials[0].config.name, "step": 0, "steps": trials[0].config.train.steps, "event": event})
+
+    # From here on another process that was given the same command is refused, before it moves anything.
+    with hold(Storage(trials[0].config.storage), f"study {space.name}", say) as lease:
+        others = differing(space, trials) if replace else []
+        is_population = space.scheduler == "pbt"  # its segments are never taken over
+        if not take_over_same and not is_population:
+            others += [trial for trial in trials if trial not in others and was_taken_over(trial.config)]
+        _set_aside(space, others, tags, watcher)
+        make = functools.partial(_make, execute=execute, lease=lease, tags=tags, watcher=watcher)
+        if not is_population:
+            return make(space, trials, take_over_same=take_over_same)
+
+        def generation(plain: SearchSpace, segments: Sequence[Trial]) -> SweepResult:
+            return make(plain, _checked(plain, segments, check_room, replace=False), take_over_same=False)
+
+        return run_population(space, trials, generation, watcher)
+
+
+def _checked(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    check_room: Callable[[ExperimentConfig], None] | None,
+    *,
+    replace: bool,
+) -> list[Trial]:
+    """Returns the trials with what lies at their paths pinned, if they can be run as things are."""
     trials = [Trial(trial.name, trial.values, pin_content(trial.config)) for trial in trials]
     check_scheduler(space, trials)
     check_searcher(space)
     if not replace:
         check_earlier(space, trials)
-    if space.scheduler == "pbt":
-        if replace:
-            _set_aside(space, differing(space, trials), tags or {}, watcher)
-        again = functools.partial(run_study, execute=execute, check_room=check_room, tags=tags, watcher=watcher)
-        return run_population(space, trials, again, watcher)
     for trial in trials:
         check_config(trial.config)
     if check_room is not None:
         for config in {trial.config.train: trial.config for trial in trials}.values():
             check_room(config)
-    others = differing(space, trials) if replace else []
-    if not take_over_same:
-        others += [trial for trial in trials if trial not in others and was_taken_over(trial.config)]
-    _set_aside(space, others, tags or {}, watcher)
-    requests = requests_of(space, trials, tags=tags or {}, watcher=watcher)
-    first = next(iter(requests.values()))
-    with hold(Storage(first.config.storage), f"study {space.name}", lambda event: first.post(0, event=event)) as lease:
-        todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
-        for request in todo.values():
-            forget_failure(request.config)
-        _write_plan(space, requests)
-        parent = _open_parent(space, trials, tags=tags or {})
-        try:
-            if take_over_same and space.searcher != "optuna":  # what is to be computed is not drawn yet
-                todo = _without_same(space, todo)
-            if stages := distinct_pretrainings(todo):
-                execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages)
-                lease.check()
-            if runs := without_failed_pretraining(todo):
-                execute(space, trials, runs)
-            lease.look()
-        except HeldError:  # its MLflow run is that of another process, too
-            parent.close()
-            raise
-        except BaseException:
-            parent.finish("KILLED")
-            raise
-        return _finish_parent(parent, trials)
+    return trials
+
+
+def _make(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    *,
+    execute: Execute,
+    lease: Lease,
+    tags: Mapping[str, str],
+    watcher: Callable[[dict[str, Any]], None] | None,
+    take_over_same: bool,
+) -> SweepResult:
+    """Makes what is not finished of a study that is held, pretrainings first."""
+    requests = requests_of(space, trials, tags=tags, watcher=watcher)
+    todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
+    for request in todo.values():
+        forget_failure(request.config)
+    _write_plan(space, requests)
+    parent = _open_parent(space, trials, tags=tags)
+    try:
+        if take_over_same and space.searcher != "optuna":  # what is to be computed is not drawn yet
+            todo = _without_same(space, todo)
+        if stages := distinct_pretrainings(todo):
+            execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages)
+            lease.check()
+        if runs := without_failed_pretraining(todo):
+            execute(space, trials, runs)
+        lease.look()
+    except HeldError:  # its MLflow run is that of another process, too
+        parent.close()
+        raise
+    except BaseException:
+        parent.finish("KILLED")
+        raise
+    return _finish_parent(parent, trials)
 
 
 def _write_plan(space: SearchSpace, requests: Mapping[str, RunRequest]) -> None:

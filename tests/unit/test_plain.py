@@ -181,24 +181,31 @@ def test_a_second_driver_of_a_study_is_refused_and_leaves_its_runs_alone(
 
     monkeypatch.setattr(lock, "_PATIENCE_HERE_S", 0.0)
     changes = {"train.steps": 2, "tracking_uri": "", "evaluation.root": None}
-    space = SearchSpace(name="two-drivers", trainable="none", seeds=(0,), overrides=changes)
+    space = SearchSpace(name="two-drivers", trainable="none", seeds=(0, 1), overrides=changes)
+    longer = dataclasses.replace(space, overrides={**changes, "train.steps": 3})
     trials, _ = expand(space, base)
+    finished = RunFolder.of(trials[0].config)
     errors: list[str] = []
 
     def second() -> None:
-        with pytest.raises(ResourceError) as caught:
-            run_plain(space, trials)
-        errors.append(str(caught.value))
+        for one, replace in ((space, False), (longer, True)):
+            with pytest.raises(ResourceError) as caught:
+                run_plain(one, expand(one, base)[0], replace=replace)
+            errors.append(str(caught.value))
 
     def first(record: dict[str, Any]) -> None:
-        if "train/loss" in record and not errors:
+        if "train/loss" in record and record["run"] == trials[1].config.name and not errors:
+            assert finished.result() is not None
             thread = threading.Thread(target=second)
             thread.start()
             thread.join()
 
     assert not run_plain(space, trials, watcher=first).failed
-    assert errors[0].startswith(f"study two-drivers is being made by process {os.getpid()} on ")
-    assert not RunFolder.of(trials[0].config).storage.exists("failure.json")
+    assert len(errors) == 2
+    for error in errors:
+        assert error.startswith(f"study two-drivers is being made by process {os.getpid()} on ")
+    assert (finished.result() or {})["steps"] == 2, "nothing of a study under way is set aside"
+    assert not RunFolder.of(trials[1].config).storage.exists("failure.json")
 
 
 def test_a_pretraining_that_is_needed_and_not_finished_is_named(base: ExperimentConfig) -> None:
