@@ -186,11 +186,6 @@ class Plan:
         """Clips per epoch: every eligible video, times its multiplier."""
         return len(self._items)
 
-    @property
-    def num_videos(self) -> int:
-        """Eligible videos."""
-        return len(np.unique(self._items, axis=0))
-
     def max_skip(self, step: int) -> int:
         """Returns D in force at an optimiser step, in video frames."""
         return max_skip_at(self.data.max_skip, step, self.steps)

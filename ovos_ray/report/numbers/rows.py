@@ -94,12 +94,6 @@ class Row:
         return words.pop() if len(words) == 1 else ""
 
     @property
-    def evaluated_on(self) -> str:
-        """Dataset and split of the scores (tag `ovos.evaluated_on`), empty if not said or not the same for all runs."""
-        places = {run.tags.get("ovos.evaluated_on", "") for run in self.finished}
-        return places.pop() if len(places) == 1 else ""
-
-    @property
     def protocols(self) -> set[str]:
         """By whose rules the runs were scored, where that is known."""
         return {run.param("evaluation.protocol") for run in self.finished} - {"", "auto"}
