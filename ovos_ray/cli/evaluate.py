@@ -24,7 +24,12 @@ EXAMPLE = (
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Option(help="Folder of predicted masks, one folder per video.")],
+    predictions: Annotated[
+        str,
+        typer.Option(
+            help="Predicted masks: one folder per video, or one VIDEO.zip, on a disk or in a bucket (s3://…)."
+        ),
+    ],
     annotations: Annotated[Path, typer.Option(help="Folder of true masks, or the dataset's.")],
     protocol: Annotated[
         str | None,
@@ -60,18 +65,19 @@ def evaluate(
     _print_table(table, per_object=not brief)
 
 
-def score(predictions: Path, annotations: Path, protocol: Protocol, sequences: Sequence[str]) -> None:
+def score(predictions: str | Path, annotations: Path, protocol: Protocol, sequences: Sequence[str]) -> None:
     """Scores predictions and prints the table."""
     _print_table(_scored(predictions, annotations, protocol, sequences))
 
 
 def _scored(
-    predictions: Path, annotations: Path, protocol: Protocol, sequences: Sequence[str] | None, **options: Any
+    predictions: str | Path, annotations: Path, protocol: Protocol, sequences: Sequence[str] | None, **options: Any
 ) -> ScoreTable:
+    from ovos_ray.evaluate.infer.mask_archive import unpacked
     from ovos_ray.evaluate.score.scoring import evaluate_folders
 
-    with _progress() as progress:
-        return evaluate_folders(predictions, annotations, protocol, sequences=sequences, progress=progress, **options)
+    with unpacked(predictions) as folder, _progress() as progress:
+        return evaluate_folders(folder, annotations, protocol, sequences=sequences, progress=progress, **options)
 
 
 def _print_table(table: ScoreTable, *, per_object: bool = True) -> None:

@@ -26,9 +26,16 @@ def submission(
     ],
     root: Annotated[Path, typer.Option(help="The benchmark's dataset.")],
     out: Annotated[Path, typer.Option(help="The zip; it appears only if every rule is kept.")],
-    predictions: Annotated[Path | None, typer.Option(help="Written by `predict`; without: check --out.")] = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(
+            help="Written by `predict`, or by a run: a folder per video or a VIDEO.zip, on a disk or in a bucket; "
+            "without: check --out."
+        ),
+    ] = None,
 ) -> None:
     """Zips predictions for a benchmark's server, and checks every rule of it."""
+    from ovos_ray.evaluate.infer.mask_archive import unpacked
     from ovos_ray.evaluate.score.submission import check_submission, open_benchmark, refuse, write_submission
 
     folder, split = open_benchmark(benchmark, root)
@@ -37,7 +44,8 @@ def submission(
             refuse(out, problems)
         console.print(f"{out}: keeps every rule of {benchmark}")
         return
-    count = write_submission(predictions, folder, split, out)
+    with unpacked(predictions) as masks:
+        count = write_submission(masks, folder, split, out)
     megabytes = out.stat().st_size / 1e6
     videos = counted(len(folder.video_names(split)), "video")
     console.print(f"{counted(count, 'mask')} of {videos}, {megabytes:.1f} MB, checked: {out}")

@@ -15,6 +15,7 @@ import pytest
 import torch
 from faulty_s3 import Server, serving, upload
 from pyarrow import fs
+from scored_masks import make_davis_masks
 from tiny_study import make_dataset
 from tracked import history, the_run
 
@@ -23,7 +24,9 @@ from ovos_ray.config.recipes import make
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.shards.index import ShardIndex
 from ovos_ray.data.shards.reader import ShardReader
-from ovos_ray.errors import StorageError, WeightsError
+from ovos_ray.errors import DataError, StorageError, WeightsError
+from ovos_ray.evaluate.infer.mask_archive import send_masks, unpacked
+from ovos_ray.evaluate.score.scoring import evaluate_folders
 from ovos_ray.networks.remote_weights import weights_file
 from ovos_ray.packing.pack import pack
 from ovos_ray.run.here import fit_here
@@ -309,3 +312,16 @@ def test_records_that_were_not_sent_outlive_the_machine_and_are_sent_from_anothe
     assert not any((storage / name).exists("tracking", "run.json") for name in runs)
     assert [(storage / name / "tracking").folders() for name in runs] == [[], [], []], "what was sent is removed"
     assert sync_bucket(Storage(bucket) / "away") == []
+
+
+def test_masks_in_a_bucket_are_scored_as_their_folder(bucket: str, server: Server, tmp_path: Path) -> None:
+    pred, gt = make_davis_masks(tmp_path)
+    place = f"{bucket}/scored/predictions"
+    for video in ("bear", "swan"):
+        send_masks(pred, video, Storage(place))
+    server.fail(0.2, "error", "cut")
+    with unpacked(place) as folder:
+        assert evaluate_folders(folder, gt, "davis2017", num_processes=1) == evaluate_folders(pred, gt, "davis2017")
+    assert not folder.exists()
+    with pytest.raises(DataError, match=f"no archives(?s:.*)further down: {place}"), unpacked(f"{bucket}/scored"):
+        pass

@@ -14,8 +14,10 @@ from scored_masks import make_davis_masks, make_youtube_masks, two_objects
 
 from ovos_ray.cli import app
 from ovos_ray.data.masks import encode_jpeg, encode_mask
+from ovos_ray.evaluate.infer.mask_archive import send_masks
 from ovos_ray.evaluate.score import submission
 from ovos_ray.evaluate.score.scoring import evaluate_folders
+from ovos_ray.storage import Storage
 
 
 @pytest.fixture
@@ -101,6 +103,45 @@ assert not {{"torch", "ray", "mlflow"}} & sys.modules.keys()
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 
+def archived(pred: Path, to: Path) -> Path:
+    """Copies masks as a run in a bucket keeps them."""
+    for video in sorted(path.name for path in pred.iterdir()):
+        send_masks(pred, video, Storage(str(to)))
+    return to
+
+
+def test_evaluate_scores_archives_as_the_folder_they_were_made_of(tmp_path, ovos_ray):
+    pred, gt = make_davis_masks(tmp_path)
+    zips = archived(pred, tmp_path / "run/predictions")
+    expected = ovos_ray("evaluate", "--predictions", pred, "--annotations", gt)
+    assert (expected[0], "bear" in expected[1]) == (0, True)
+    assert ovos_ray("evaluate", "--predictions", zips, "--annotations", gt) == expected
+    assert ovos_ray("evaluate", "--predictions", f"file://{zips}", "--annotations", gt) == expected
+    code, _, err = ovos_ray("evaluate", "--predictions", f"file://{zips.parent}", "--annotations", gt)
+    assert (code, f"they are further down: file://{zips}" in err.replace("\n", "")) == (1, True)
+    code, _, err = ovos_ray("evaluate", "--predictions", f"file://{gt}", "--annotations", gt)
+    assert (code, "no archives of masks" in err, "What to do:" in err) == (1, True, True)
+
+
+def test_evaluate_says_which_archive_is_missing_short_damaged_or_anothers(tmp_path, ovos_ray):
+    pred, gt = make_davis_masks(tmp_path)
+    (pred / "bear/00003.png").unlink()
+    zips = archived(pred, tmp_path / "zips")
+    options = ["--predictions", zips, "--annotations", gt]
+    code, _, err = ovos_ray("evaluate", *options)
+    assert (code, f"{zips}/bear: 1 of 4 masks of 'bear' are missing" in err) == (1, True)
+    content = (zips / "bear.zip").read_bytes()
+    (zips / "bear.zip").write_bytes((zips / "swan.zip").read_bytes())
+    code, _, err = ovos_ray("evaluate", *options)
+    assert (code, f"{zips}/bear.zip: 'swan/00000.png' in it" in err) == (1, True)
+    (zips / "bear.zip").write_bytes(content[: len(content) // 2])
+    code, _, err = ovos_ray("evaluate", *options)
+    assert (code, f"{zips}/bear.zip: damaged" in err) == (1, True)
+    (zips / "bear.zip").unlink()
+    code, _, err = ovos_ray("evaluate", *options)
+    assert (code, f"{zips}: 1 sequences are not predicted: bear" in err) == (1, True)
+
+
 @pytest.fixture
 def test_dev(tmp_path: Path) -> Path:
     """A DAVIS test-dev of two videos."""
@@ -128,6 +169,10 @@ def test_submission_writes_and_checks_a_zip(tmp_path, test_dev, monkeypatch, ovo
     assert "12 masks of 2 videos" in text
     code, text, _ = ovos_ray("submission", *options)
     assert (code, "keeps every rule" in text) == (0, True)
+    content = out.read_bytes()
+    out.unlink()
+    code, text, _ = ovos_ray("submission", "--predictions", archived(pred, tmp_path / "zips"), *options)
+    assert (code, out.read_bytes() == content) == (0, True)
     out.unlink()
     (pred / "bear/00002.png").unlink()
     code, _, err = ovos_ray("submission", "--predictions", pred, *options)
