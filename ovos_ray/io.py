@@ -103,7 +103,7 @@ def whole_folder(
 
 
 def restore_folder(target: Path, kind: str, *evidence: str, marker: Path | None = None) -> None:
-    """Undoes what a process did that was killed within `whole_folder`, whose arguments these are."""
+    """Undoes what a process did that was killed within `whole_folder`; takes the same arguments."""
     for suffix in ("replaced", "partial"):
         for left in _abandoned(target, suffix):
             require_replaceable(left, kind, *evidence, marker=marker)

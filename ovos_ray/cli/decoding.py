@@ -46,7 +46,7 @@ def print_decoding(
 
 
 def describe(feeding: Feeding, nodes: Nodes, *, no_ray: bool = False) -> str:
-    """Returns in a line what a clip costs, what a worker is given, what it takes, and what to change if that is more.
+    """Returns a line: what a clip costs, clips/s that a worker gets, those it takes, and what to change if too few.
 
     Args:
         feeding: Of a run.

@@ -136,7 +136,7 @@ def _find(path: str) -> Callable[[], Any]:
 
 
 def _hint(path: str) -> str:
-    """Names recipes of the same package; without one, those that travel along and end alike or read alike."""
+    """Suggests recipes: those of the same package; if there is none, shipped ones that end or read alike."""
     if known := [recipe.path for recipe in list_recipes(path.partition(".")[0])]:
         return f"did you mean {', '.join(difflib.get_close_matches(path, known, 3, 0.4) or known)}?"
     known = [recipe.path for package in PACKAGES for recipe in list_recipes(package)]

@@ -94,7 +94,7 @@ class Trait:
 
 
 class Located(Trait):
-    """A path, or several. Its last part counts: the same folder lies elsewhere on another machine."""
+    """A path, or several. Only its last part is compared: the same folder lies elsewhere on another machine."""
 
 
 class Inherited(Trait):
@@ -102,7 +102,7 @@ class Inherited(Trait):
 
 
 class Pinned(Trait):
-    """Says what lies at a path; filled in when a run is prepared, whatever was given. It counts instead of the path."""
+    """A digest of what lies at a path, filled in when a run is prepared. It is compared instead of the path."""
 
 
 class Live(Trait):
@@ -137,7 +137,7 @@ class Fraction:
 
 @dataclass(frozen=True)
 class Added:
-    """The setting is younger than the oldest stored runs, which did what they do now with the value `before`."""
+    """The setting came later than the oldest stored runs. These were made as it is done now with the value `before`."""
 
     before: Any
 

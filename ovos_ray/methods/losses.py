@@ -1,8 +1,8 @@
 """The model-specific losses (equation 2 of the paper), all per sample.
 
-A loss is a vector (B,) until `weighted_mean` reduces it, so that it does not matter how a batch is split over
-workers, and so that a slot without a sample counts as exactly zero. Shapes: B samples, N object channels (padded to
-the same number for the whole batch), C = 1 + N with the background first, P points.
+A loss is a vector (B,) until `weighted_mean` reduces it. So it does not matter how a batch is split over workers, and
+a slot without a sample counts as exactly zero. Shapes: B samples, N object channels (padded to the same number for the
+whole batch), C = 1 + N with the background first, P points.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
 class Graphs:
     """Functions captured for some shapes of their inputs.
 
-    A shape whose capture fails is computed by calling the function, and so is one that comes back after it was dropped,
-    ten times as often each time before it is captured again: in all, captures stay few.
+    A shape whose capture failed is computed by calling the function. So is, at first, one that comes back after its
+    graph was dropped; each time it takes ten times as many calls until it is captured again, so that captures stay few.
 
     Args:
         limit: Graphs kept; beyond it the one that was not used for longest is dropped.
@@ -101,7 +101,7 @@ class Graphs:
         return captured(*inputs)
 
     def pool_bytes(self) -> int:
-        """Returns what graphs keep of a GPU's memory for the time between replays, when no tensor has it."""
+        """Returns how much of a GPU's memory graphs keep between replays, while no tensor uses it."""
         segments = [] if not self.captures or self._pool is None else torch.cuda.memory_snapshot()
         pools = [segment for segment in segments if tuple(segment["segment_pool_id"]) != (0, 0)]
         return int(sum(segment["total_size"] - segment["allocated_size"] for segment in pools))

@@ -165,7 +165,7 @@ def _check(path: Path, model: PublishedModel, pinned: str | None) -> str:
 
 
 class _SameScheme(urllib.request.HTTPRedirectHandler):
-    """Follows a server to another address, but not from https to one that anybody on the way may answer for."""
+    """Follows a server to another address, but not from https to http, where anybody on the way may answer."""
 
     def redirect_request(self, request: Any, file: Any, code: int, message: str, headers: Any, url: str) -> Any:
         """Refuses the address, or leaves it to its parent."""

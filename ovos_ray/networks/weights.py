@@ -253,7 +253,7 @@ def _imagenet_file(encoder: ImageEncoder | MaskEncoder) -> str | None:
 
 
 def _kept(url: str, folder: str | os.PathLike[str] | None) -> Path:
-    """Returns where a file lies in a folder, which must have it, or in torch's cache, once it is fetched."""
+    """Returns the path of a file: in a folder, which must have it, or in torch's cache, fetched or not."""
     name = PurePath(url).name
     if folder is None:
         return Path(torch.hub.get_dir(), "checkpoints", name)

@@ -74,10 +74,10 @@ def draining_nodes() -> dict[str, int]:
 
 
 def settle_ray_data() -> None:
-    """Starts on a cluster's head, unless they live somewhere, the actors that Ray Data has once a cluster and for ever.
+    """Starts the actors of which Ray Data has one a cluster, on the cluster's head, unless they live already.
 
-    The first process that uses Ray Data starts them on its own node otherwise. They hold nothing, but a node with an
-    actor is never idle: no autoscaler would take away the node, GPUs and all, on which the first trial has run.
+    Otherwise the first process that uses Ray Data starts them on its own node, where they stay. They hold nothing, but
+    a node with an actor is never idle: no autoscaler would take away the node, GPUs and all, of the first trial.
     """
     import ray
 

@@ -122,7 +122,7 @@ def is_free(config: ExperimentConfig) -> bool:
 
 
 def say_what_is_held(request: RunRequest) -> None:
-    """Tells the watcher of a run that is about to start what it has to wait for, if others hold it or it is gone."""
+    """Tells the watcher of a run that is about to start which processors it has to wait for, if they are not free."""
     config = request.config
     if not is_free(config):
         asked = " and ".join(f"{number:g} {name}" for name, number in processors(config).items())

@@ -28,11 +28,11 @@ _REACH_S = 10.0
 
 
 def address_hook() -> Callable[[], None]:
-    """Returns what every worker process must do first: know which cluster is its own, and look in its folder last.
+    """Returns what every worker process must do first: learn the cluster's address, and import from its folder last.
 
-    Ray Train asks the state API, without an address, whether a run's controller still lives. That is answered by the
-    cluster which was started last on the machine: another one knows nothing of the run, which would lose its workers,
-    and one that is gone never answers, so that the workers of a run that was stopped would never be freed.
+    Ray Train asks the state API, without an address, whether a run's controller still lives. Without `RAY_ADDRESS` the
+    cluster that was started last on the machine answers. If that is another one, it knows nothing of the run, which
+    then loses its workers. If it is gone, nothing answers, and the workers of a stopped run are never freed.
 
     Ray puts the driver's folder first on the workers' path. Unless this program lies there, it comes last, so that
     nothing in it takes the place of an installed package.

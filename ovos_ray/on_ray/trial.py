@@ -42,7 +42,7 @@ def request_of(parameters: Mapping[str, Any], requests: Mapping[str, RunRequest]
 
 
 def resources_of(parameters: Mapping[str, Any], *, requests: Mapping[str, RunRequest]) -> tune.PlacementGroupFactory:
-    """Returns what the process of a trial holds: the processors of its one worker, or next to nothing beside several.
+    """Returns what the process of a trial holds: the processors of its worker or, with several workers, hardly any.
 
     The process of a trial on several workers only drives them. It holds no part of a CPU, however small: that would be
     missing where the workers need all there are. It stays off a head node that has no room for a worker, and so does

@@ -143,7 +143,7 @@ class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyp
 
 
 def rank_stream(config: ExperimentConfig, rank: int, world_size: int, start: Start | None) -> RankStream:
-    """Returns a worker's stream from where rank 0, which alone gives its `start`, goes on; called by all together."""
+    """Returns a worker's stream. All ranks call this together; rank 0 alone gives `start`, from which all go on."""
     train, step = config.train, 0 if start is None else start.step
     if world_size > 1:  # one of them looks, so that all start from the same step
         step = broadcast_from_rank_zero(step)

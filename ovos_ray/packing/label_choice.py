@@ -51,9 +51,9 @@ def named_videos(labels: Labels, label_frame: LabelFrame) -> set[str]:
 def chosen_frames(video: Video, labels: Labels, label_frame: LabelFrame = "first") -> set[int]:
     """Returns the frames of a video whose labels are stored.
 
-    A number of labels is spread evenly over the masks from the first one with an object on, which is always among them,
-    so that 1, 2 and 4 labels of a video are contained in one another. Where a mask in that place shows no object, the
-    next one that does is taken; a video with fewer masks gives all it has.
+    A number of labels is spread evenly over the masks. The first one that shows an object is always among them, and so
+    are the single label among two, and these among four. In place of a mask that shows no object, the next one that
+    does is taken; a video with fewer masks gives all it has.
 
     Raises:
         DataError: A frame that is named has no mask, or one that shows no object, or no mask of the video shows one.

@@ -124,7 +124,7 @@ def pack(
 
 
 def _room_for(final: Storage, source_digest: str, *, overwrite: bool) -> ShardIndex | None:
-    """Makes sure that shards may be written there; returns those that are there, where they are the very same.
+    """Makes sure that shards may be written there; returns their index if the very same are there already.
 
     Raises:
         DataError: Something else lies there, or other shards that are not to be replaced.

@@ -34,7 +34,7 @@ def place_of(out: str | Path) -> Storage:
 
 @contextmanager
 def workplace(final: Storage) -> Iterator[tuple[Storage, Lease]]:
-    """Yields where parts are made, the bucket itself or a hidden folder beside the one that is to be, and holds it.
+    """Yields the folder for the parts, and holds it: the bucket itself or, on a disk, a hidden folder beside `final`.
 
     Raises:
         DataError: Another process packs it.
@@ -63,7 +63,7 @@ def workplace(final: Storage) -> Iterator[tuple[Storage, Lease]]:
 
 @contextmanager
 def _leased(final: Storage) -> Iterator[Lease]:
-    """Holds a bucket's folder; who was killed holds it for another moment, which is waited for."""
+    """Holds a bucket's folder. Waits a moment where it is held, as the holder may have been killed."""
     holder = ""
 
     def waiting(who: str) -> float:

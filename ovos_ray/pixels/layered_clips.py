@@ -31,7 +31,7 @@ _HALO = np.ones((5, 5), np.uint8)  # the blurred edge of an object is not backgr
 
 @dataclass(frozen=True)
 class Motion:
-    """Standard deviations for each frame of a path, which is straight and even but for a tremor: what moves, goes on.
+    """Standard deviations of the motion from frame to frame. A path is straight and even, but for a tremor.
 
     Attributes:
         speed: Way, in shorter image sides.
@@ -59,7 +59,7 @@ class _Layer:
 
 
 def synthesise_layers(image: UInt8Array, label: UInt8Array, *, spec: ClipSpec) -> tuple[UInt8Array, UInt8Array]:
-    """Makes a clip as `synthesise` does; of the augmentation it takes all but angles, which are those of the paths."""
+    """Makes a clip as `synthesise` does, with all of the augmentation but its angles: the paths have their own."""
     augmentation, crop_size = spec.augmentation, spec.crop_size
     if augmentation is None:
         return synthesise(image, label, spec=spec)

@@ -109,7 +109,7 @@ def _root(matrix: FloatArray) -> FloatArray:
 
 
 def _shrink(image: UInt8Array, label: UInt8Array, size: int) -> tuple[UInt8Array, UInt8Array]:
-    """Averages over areas where a crop would show fewer pixels than there are: warps take single ones."""
+    """Shrinks images that have more pixels than a crop will show, by averaging: a warp would skip pixels."""
     zoom = size * _ZOOM[1] / min(label.shape)
     if zoom >= 1:
         return np.ascontiguousarray(image), np.ascontiguousarray(label)

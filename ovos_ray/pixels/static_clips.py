@@ -3,8 +3,9 @@
 Every frame is the image under another affine map, colour jitter and, sometimes, a thin-plate spline. There is no
 order in time. Shapes: T frames, S crop size.
 
-Against the published code, the label of frame 0 is binarised for STCN too, which there is given soft edges, and a clip
-whose object a zoom has moved out of frame 0 has no weight, where the published networks learn to segment nothing.
+Two things differ from the published code. There, STCN is given a label of frame 0 with soft edges; here, it is binary
+for all. There, networks learn to segment nothing where a zoom has moved the object out of frame 0; here, such a clip
+has no weight.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ def check_validation(config: ExperimentConfig, *, chooses: bool | None = None) -
 
 
 def _masks(folder: DatasetFolder, split: str, names: Iterable[str], packed: bool) -> set[str]:
-    """Returns what tells masks apart: their files or, where some are packed, their places in the dataset."""
+    """Returns names by which masks can be compared: their files or, where some are packed, video and frame."""
     if packed:
         labels = ((name, index) for name in names for index in folder.outline(split, name)[1])
         return {f"{folder.home}: {name}, frame {index}" for name, index in labels}

@@ -23,7 +23,7 @@ _FILE = "failure.json"
 
 @contextmanager
 def ending_failed(request: RunRequest) -> Iterator[None]:
-    """Marks a run of no study as failed where what is inside raises an error; Ctrl-C and SIGTERM are none."""
+    """Marks a run that belongs to no study as failed if the block raises an error; Ctrl-C and SIGTERM are none."""
     if not request.alone:
         yield
         return

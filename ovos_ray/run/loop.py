@@ -61,7 +61,7 @@ def train_run(
     warning: Callable[[], str] = str,
     scorers: Executor | None = None,
 ) -> VOSNetwork:
-    """Trains to the last step, scores (but a segment only where its run ends), and marks the run as finished.
+    """Trains to the last step, scores, and marks the run as finished; a segment is scored only where its run ends.
 
     Args:
         request: The run.
@@ -149,7 +149,7 @@ def train_run(
 def _state_at(
     config: ExperimentConfig, done: int, device: torch.device, start: Start | None, rank: int, world_size: int
 ) -> RunState:
-    """Returns where the run goes on; what was read of its checkpoint is let go of at once, as it is large."""
+    """Returns the state to go on from. What was read of its checkpoint is large, and not kept."""
     stored = None if start is None else start.take()
     if done and world_size > 1:
         stored = shared_state(config, done, stored, rank)
@@ -158,7 +158,7 @@ def _state_at(
 
 @dataclass(frozen=True)
 class _Due:
-    """What follows a step by its number alone; after the last one, all that there is to follow."""
+    """What is to be done after a step, by its number alone; after the last one all that the settings ask for."""
 
     last: bool
     interval: bool

@@ -39,7 +39,7 @@ __all__ = [
 
 
 def pin(config: ExperimentConfig) -> ExperimentConfig:
-    """Returns the configuration with what its data, weights and pretraining are, as far as they are there.
+    """Returns the configuration with digests of its data, weights and pretraining, as far as these exist.
 
     Weights given as a file take the place of a pretraining: `network.init=cutie-base.pth` needs no stage 0.
 

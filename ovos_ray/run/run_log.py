@@ -79,12 +79,12 @@ class RunLog:
         )
 
     def close(self) -> None:
-        """Waits for the checkpoint under way and lets go of the tracker; a run that has not ended goes on later."""
+        """Waits for the checkpoint under way and closes the tracker, without ending its run: that may go on later."""
         self._writer.close()
         self.sink.close()
 
     def require_held(self, *, look: bool = False) -> None:
-        """Makes sure that the run's folder is still this run's, by what is known of it or by a look.
+        """Makes sure that this run still holds its folder, by what was last seen or, with `look`, by looking again.
 
         Raises:
             HeldError: Another process has taken it over.

@@ -29,7 +29,7 @@ __all__ = ["enter_scores", "finished_runs", "score_run"]
 
 
 def finished_runs(folder: str | Path) -> list[RunFolder]:
-    """Returns a run by its folder or URI, or the finished runs of a study by its, in the order of their names.
+    """Returns the run in a folder or at a URI; if a study lies there, its finished runs in the order of their names.
 
     Of a population's members only what ends with the last step is a run of the study.
 

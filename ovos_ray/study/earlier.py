@@ -36,7 +36,7 @@ def check_earlier(space: SearchSpace, trials: Sequence[Trial]) -> None:
 
 
 def differing(space: SearchSpace, trials: Sequence[Trial]) -> list[Trial]:
-    """Returns what a study would have to set aside: the runs made with other settings and, of a population, all."""
+    """Returns what a study would have to set aside: runs made with other settings; in a population, then all runs."""
     others = _differences(space, trials)
     if not others or space.scheduler != "pbt":
         return [trial for trial in trials if trial.name in others]

@@ -165,7 +165,7 @@ def _receive(connection: Connection) -> _Record | None:
 
 
 def _is_to_continue(child: _Child, lost: Counter[str]) -> bool:
-    """Decides what to do after a process has ended: nothing more, or the same again from its checkpoint."""
+    """Whether an ended process is to be started again, from its checkpoint. If not, and it failed, notes why."""
     request, config = child.request, child.request.config
     if RunFolder.of(config).result() is not None:
         return False

@@ -164,7 +164,7 @@ def run_population(
 
 
 def _check_folders(segments: Sequence[Trial]) -> None:
-    """Finished runs are skipped unseen, and their folders are called alike whatever was decided."""
+    """Makes sure that earlier segments were made as decided now: finished ones are skipped, by their names alone."""
     for segment in segments:
         folder = RunFolder.of(segment.config)
         if folder.claimed:

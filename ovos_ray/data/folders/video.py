@@ -39,8 +39,8 @@ def read_video_file(path: Path) -> Iterator[UInt8Array]:
 
     Raises:
         MissingExtraError: PyAV is not installed.
-        DataError: The file is missing, damaged, cut short, has no video or frames of more than 8K, is in
-            a format or codec that is not read, or is to be turned by other than a right angle.
+        DataError: The file is missing, damaged or cut short; it holds no video, or too large frames; its format or
+            codec is not read; or its frames are to be turned by other than a right angle.
     """
     try:
         import av

@@ -152,7 +152,7 @@ def plan_jobs(
 
 
 def claim(out: Path, jobs: Collection[VideoJob], origin: str, *, overwrite: bool = False) -> list[VideoJob]:
-    """Notes in a folder whose predictions it holds, once nothing of others is found in the way.
+    """Notes in a folder by what its predictions are made; refuses one with files of others in the way.
 
     Args:
         out: The folder.

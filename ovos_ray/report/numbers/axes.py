@@ -121,7 +121,10 @@ def _decides(axis: str, other: str, rows: Sequence[Row]) -> bool:
 
 
 def _ranked(scores: Mapping[str, Mapping[tuple[object, ...], float]]) -> tuple[ValueEffect, ...]:
-    """Returns the values, the best first, each beside it; scores are by value and by what else a run was made with."""
+    """Returns the values of an axis, the best first, the others compared with it.
+
+    `scores` holds, by value, the scores by the run's other settings: values are compared where these are equal.
+    """
     means = {value: statistics.fmean(own.values()) for value, own in scores.items()}
 
     def differences(one: str, two: str) -> list[float]:

@@ -109,7 +109,7 @@ def _is_axis(key: str) -> bool:
 
 
 def _value(run: Run, axis: str) -> str:
-    """The value of a setting, empty where it has no say, as that for an empty reference where there is none."""
+    """The value of a setting; empty where it has no effect: that for an empty reference, in runs without one."""
     if axis == STRATEGY:
         return strategy_of(run)
     if axis == "method.empty_objects" and strategy_of(run) != EMPTY:
@@ -118,7 +118,7 @@ def _value(run: Run, axis: str) -> str:
 
 
 def _silent(axis: str) -> set[str]:
-    """Values that do not make a setting vary: that it has no say elsewhere."""
+    """Values of a setting that are no difference: the empty one, of runs in which it has no effect."""
     return {""} if axis == "method.empty_objects" else set()
 
 

@@ -57,7 +57,7 @@ class Gallery:
 
 
 def or_why(make: Callable[[], _Made], what: str, otherwise: Callable[[str], _Made]) -> _Made:
-    """Returns what is made; where files are gone or damaged, what stands in its place, which is told why.
+    """Returns what `make` makes; where files are gone or damaged, what `otherwise` makes of the reason.
 
     Such a file costs a picture, not the report.
     """
@@ -70,7 +70,7 @@ def or_why(make: Callable[[], _Made], what: str, otherwise: Callable[[str], _Mad
 
 
 def or_nothing(make: Callable[[], _Made], what: str) -> _Made | None:
-    """Returns what is made, or None where files are gone or damaged."""
+    """Returns what `make` makes, or None where files are gone or damaged."""
     return or_why(make, what, lambda _: None)
 
 

@@ -103,7 +103,7 @@ def in_bucket(place: str) -> bool:
 
 
 def place_of(run: Run, tag: str) -> str | None:
-    """Returns the folder that a tag names: one on this machine, if it is there, or one in a bucket, unasked."""
+    """Returns the folder that a tag names: one on this machine, if it exists, or one in a bucket, without a look."""
     place = location_of(run.tags.get(tag, ""))
     if place.startswith("file://"):
         place = unquote(place.removeprefix("file://"))
