@@ -175,7 +175,10 @@ def make_folder(folder: Path, mode: int = 0o777) -> None:
     if folder.is_dir():
         return
     make_folder(folder.parent)
-    folder.mkdir(mode, exist_ok=True)
+    try:
+        folder.mkdir(mode, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder)) from None
     _sync_folder(folder.parent)
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import tenacity
 
-from ovos_ray.errors import StorageError
+from ovos_ray.errors import StorageError, first_line
 from ovos_ray.io import atomic_path
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def filesystem_of(location: str | Path) -> tuple[fs.FileSystem, str]:
     """Returns the file system of a folder or bucket URI (`s3://…`, `gs://…`, `file://…`) and the path in it.
 
     Raises:
-        StorageError: The bucket cannot be reached.
+        StorageError: The bucket cannot be reached, or the URI is of no store that is known.
     """
-    from pyarrow import fs
+    from pyarrow import ArrowInvalid, ArrowNotImplementedError, fs
 
     text = str(location)
     if "://" not in text:
@@ -61,7 +61,12 @@ def filesystem_of(location: str | Path) -> tuple[fs.FileSystem, str]:
     uri = text
     if text.startswith("s3://") and "allow_delayed_open" not in text:  # small files in one request instead of three
         uri += ("&" if "?" in text else "?") + "allow_delayed_open=true"
-    filesystem, path = persistently(text, lambda: fs.FileSystem.from_uri(uri))  # may ask for a bucket's region
+    try:
+        filesystem, path = persistently(text, lambda: fs.FileSystem.from_uri(uri))  # may ask for a bucket's region
+    except (ArrowInvalid, ArrowNotImplementedError) as error:
+        raise StorageError(
+            f"{text}: {first_line(error)}", "give a folder, or a URI that begins with s3://, gs://, abfs:// or file://"
+        ) from error
     return filesystem, path
 
 

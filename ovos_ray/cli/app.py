@@ -5,6 +5,7 @@ Heavy imports (torch, Ray, MLflow) are made inside the verbs, so that `--help` a
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Annotated
@@ -25,6 +26,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode="markdown",
 )
+
+_OTHER_FOLDER = "give another folder, or the right to write in this one"
+_OF_THE_DISK = dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _OTHER_FOLDER) | {
+    errno.ENOSPC: "make room there; the same command goes on where this one stopped",
+    errno.EDQUOT: "make room there; the same command goes on where this one stopped",
+    errno.ENOTDIR: "a part of this path is a file: give another folder",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
+"""What a disk says where the program is not at fault, and what to do."""
 
 _VERBS = (
     "label", "pack", "verify", "train", "sweep", "status", "show", "ls", "cp", "predict", "convert", "models", "export",
@@ -59,6 +69,13 @@ def run() -> None:
         tell(f"{type(error).__name__}:", error.message, style="bold red", where=errors)
         if error.remedy:
             tell("What to do:", error.remedy, style="bold", where=errors)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        tell(f"{type(error).__name__}:", f"{where}{error.strerror or error}", style="bold red", where=errors)
+        tell("What to do:", _OF_THE_DISK[error.errno], style="bold", where=errors)
         sys.exit(1)
     except KeyboardInterrupt:
         errors.print("interrupted; the same command goes on where this one stopped")

@@ -5,6 +5,7 @@ Nothing is ever unpickled but tensors and plain values (see `weight_files`), and
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import urllib.request
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -148,13 +150,14 @@ def export_weights(network: VOSNetwork, path: str | os.PathLike[str], name: str 
     suffix = Path(path).suffix
     if suffix not in (".safetensors", ".pth"):
         raise WeightsError(f"{path} is not a name for a weights file", "end it in .safetensors or .pth")
+    if suffix == ".pth":
+        buffer = io.BytesIO()  # torch has errors of its own for a full disk
+        torch.save(state, buffer)
+        content = buffer.getvalue()
+    else:
+        content = safetensors.torch.save(state, None if name is None else {"network": name})
     with atomic_path(path) as temporary:
-        if suffix == ".pth":
-            torch.save(state, temporary)
-        else:
-            from safetensors.torch import save_file
-
-            save_file(state, temporary, None if name is None else {"network": name})
+        temporary.write_bytes(content)
 
 
 def load_imagenet(network: VOSNetwork, folder: str | os.PathLike[str] | None = None) -> LoadReport:

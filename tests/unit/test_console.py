@@ -20,8 +20,10 @@ from ovos_ray.cli import app as program
 from ovos_ray.cli.console import console, errors, printable, progress_bar, tell
 from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.data.masks import encode_jpeg, encode_mask
-from ovos_ray.errors import first_line
+from ovos_ray.errors import StorageError, first_line
+from ovos_ray.io import make_folder
 from ovos_ray.packing.pack import pack
+from ovos_ray.storage import Storage
 from ovos_ray.track.records import RunIdentity
 from ovos_ray.track.spool import Spool
 
@@ -157,3 +159,38 @@ def test_scores_are_written_before_anything_is_printed(tmp_path: Path, monkeypat
 def test_an_error_of_others_is_told_in_a_line_and_without_words_by_its_kind() -> None:
     assert first_line(OSError("no route\nto the host")) == "no route"
     assert first_line(TimeoutError()) == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (errno.EROFS, "the right to write"),
+        (errno.EACCES, "the right to write"),
+        (errno.ENOSPC, "make room"),
+        (errno.ENOTDIR, "is a file"),
+    ],
+)
+def test_what_a_disk_refuses_is_said_with_a_remedy(fault: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(errors, "_file", output)
+
+    def fail() -> None:
+        raise OSError(fault, "no", "/a/[b]")
+
+    monkeypatch.setattr(program, "app", fail)
+    with pytest.raises(SystemExit) as caught:
+        program.run()
+    assert caught.value.code == 1
+    assert "/a/[b]: no" in output.getvalue()
+    assert said in output.getvalue()
+    fault = errno.EBADF  # of a disk no more than of a mistake here
+    with pytest.raises(OSError, match="/a"):
+        program.run()
+
+
+def test_a_file_in_the_way_of_a_folder_and_a_store_of_no_known_kind_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError, match="file"):
+        make_folder(tmp_path / "file" / "below")
+    with pytest.raises(StorageError, match="gs4://bucket/runs: Unrecognized filesystem"):
+        Storage("gs4://bucket/runs")
