@@ -9,6 +9,7 @@ from typing import Any
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.storage import Storage
 from ovos_ray.study.space import Trial
+from ovos_ray.study.summary import score_of
 from ovos_ray.track.sink import Sink
 from ovos_ray.train.run_folder import RunFolder
 
@@ -17,20 +18,28 @@ __all__ = ["log_best_network"]
 _NAME = "best.json"
 
 
-def log_best_network(parent: Sink, trials: Sequence[Trial], results: Mapping[str, Mapping[str, Any]]) -> str | None:
+def log_best_network(
+    parent: Sink,
+    trials: Sequence[Trial],
+    results: Mapping[str, Mapping[str, Any]],
+    metric: str = f"final/{PRIMARY.key}",
+) -> str | None:
     """Logs the network with the highest J&F to the sweep's run, once; `best.json` in the study's folder names it.
 
+    A study that compares by its selection split (`val/jf`) chooses by that here too: never by what it reports.
     The models of the other trials stay in their run folders: hundreds of megabytes each.
 
     Returns:
         The name of the best trial, or None where nothing was scored.
     """
-    scored = [trial for trial in trials if PRIMARY.key in results.get(trial.name, {}).get("scores", {})]
+    ended = {trial.name: results[trial.name] for trial in trials if trial.name in results}
+    found = {name: score_of(metric, one) for name, one in ended.items() if one["scores"] and not one.get("stopped")}
+    scored = [(score, trial) for trial in trials if (score := found.get(trial.name)) is not None]
     if not scored:
         return None
-    best = max(scored, key=lambda trial: float(results[trial.name]["scores"][PRIMARY.key]))
-    score = results[best.name]["scores"][PRIMARY.key]
-    entry = {"trial": best.name, "run": best.config.name, PRIMARY.key: score}
+    score, best = max(scored, key=lambda one: one[0])
+    key = metric.removeprefix("final/")
+    entry = {"trial": best.name, "run": best.config.name, key: score}
     storage = Storage(best.config.storage)
     if storage.exists(_NAME) and json.loads(storage.read(_NAME)) == entry:
         return best.name

@@ -151,7 +151,7 @@ def _make(
     except BaseException:
         parent.finish("KILLED")
         raise
-    return _finish_parent(parent, trials)
+    return _finish_parent(parent, trials, space.metric)
 
 
 def _write_plan(space: SearchSpace, requests: Mapping[str, RunRequest]) -> None:
@@ -229,7 +229,7 @@ def _open_parent(space: SearchSpace, trials: Sequence[Trial], *, tags: Mapping[s
     )
 
 
-def _finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
+def _finish_parent(parent: Sink, trials: Sequence[Trial], metric: str) -> SweepResult:
     """Collects what the trials have left, and ends the sweep's run."""
     results = {t.name: result for t in trials if (result := RunFolder.of(t.config).result()) is not None}
     failed = tuple(read_failure(trial) for trial in trials if trial.name not in results)
@@ -238,6 +238,6 @@ def _finish_parent(parent: Sink, trials: Sequence[Trial]) -> SweepResult:
         parent.log_metrics(
             {f"best/{PRIMARY.key}": best, "trials/finished": len(results), "trials/failed": len(failed)}, len(results)
         )
-        log_best_network(parent, trials, results)
+        log_best_network(parent, trials, results, metric)
     finish_and_keep(parent, Storage(trials[0].config.storage), "FAILED" if failed else "FINISHED")
     return SweepResult(results, failed)

@@ -56,3 +56,19 @@ def test_best_network_is_logged_once_and_again_when_another_is_better(store: str
     for seed, same in ((7, True), (5, False)):
         wanted = networks.build("stcn-tiny", seed=seed).state_dict()
         assert all(torch.equal(kept[name], tensor) for name, tensor in wanted.items()) is same
+
+
+def test_a_study_that_selects_on_a_split_of_its_own_never_chooses_by_what_it_reports(
+    store: str, tmp_path: Path
+) -> None:
+    base = override(ExperimentConfig(), {"network.name": "stcn-tiny", "storage": str(tmp_path / "runs")})
+    trials, _ = expand(SearchSpace(name="best", trainable="none", seeds=(0, 1, 2)), base)
+    selected = (60.0, 70.0, 80.0)
+    results: dict[str, Any] = {
+        trial.name: {**finish(trial, seed, jf=90.0 - 10 * seed), "validation": {"jf": selected[seed]}}
+        for seed, trial in enumerate(trials)
+    }
+    results[trials[2].name]["stopped"] = True
+    with Sink.open(store, "best", "sweep", name="sweep", spool=tmp_path / "spool") as parent:
+        assert log_best_network(parent, trials, results, "val/jf") == trials[1].name
+        assert log_best_network(parent, trials, results, "final/jf") == trials[0].name
