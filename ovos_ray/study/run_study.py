@@ -72,17 +72,18 @@ def run_study(
     Raises:
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
         CheckpointError: Trials of this name have been made with other settings.
-        ResourceError: See `check_room`; also where another process makes the same study.
+        ResourceError: See `check_room`.
+        HeldError: Another process makes the same study; says which.
     """
-    trials = _checked(space, trials, check_room, replace=replace)
     tags = tags or {}
 
     def say(event: str) -> None:
         if watcher is not None:
             watcher({"run": trials[0].config.name, "step": 0, "steps": trials[0].config.train.steps, "event": event})
 
-    # From here on another process that was given the same command is refused, before it moves anything.
+    # Held before anything is looked at: what another process makes until then counts, and nothing of it is moved.
     with hold(Storage(trials[0].config.storage), f"study {space.name}", say) as lease:
+        trials = _checked(space, trials, check_room, replace=replace)
         others = differing(space, trials) if replace else []
         is_population = space.scheduler == "pbt"  # its segments are never taken over
         if not take_over_same and not is_population:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
+from faulty_s3 import serving
 from tiny_study import make_dataset
 from typer.testing import CliRunner
 
+from ovos_ray import lease
 from ovos_ray.cli.app import app
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.errors import CheckpointError
+from ovos_ray.errors import CheckpointError, HeldError
+from ovos_ray.run import lock
 from ovos_ray.run.request import RunRequest
+from ovos_ray.storage import Storage
+from ovos_ray.study import run_study as study
 from ovos_ray.study.expand import expand
 from ovos_ray.study.run_study import run_study
 from ovos_ray.study.space import SearchSpace, Trial
@@ -22,6 +33,23 @@ from ovos_ray.train.run_folder import RunFolder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPACE = SearchSpace(name="second", trainable="none", axes={"method.backward": ("2-step", "1-step")}, seeds=(0,))
+FIRST = """
+import sys
+from pathlib import Path
+from test_earlier_studies import SPACE, Executor, lease, run_study, trials_of
+
+class OneByOne(Executor):
+    def __call__(self, space, trials, runs):
+        for name in runs:
+            super().__call__(space, trials, {name: runs[name]})
+            print(name, flush=True)
+            sys.stdin.readline()
+
+lease._BEAT_S = 0.05
+data, storage = sys.argv[1:]
+result = run_study(SPACE, trials_of(Path(data), storage), OneByOne())
+print(len(result.results), "finished")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +57,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("earlier"))
 
 
-def trials_of(data: Path, storage: Path, **changes: object) -> list[Trial]:
+def trials_of(data: Path, storage: str | Path, **changes: object) -> list[Trial]:
     base = {"network.name": "stcn-tiny", "data.shards": str(data / "shards"), "storage": str(storage)}
     trials, _ = expand(SPACE, override(ExperimentConfig(), {**base, "tracking_uri": "", **changes}))
     return trials
@@ -91,6 +119,69 @@ def test_what_is_replaced_is_set_aside_and_made_anew(data: Path, tmp_path: Path)
     stored = [json.loads((tmp_path / "second/replaced" / name / "result.json").read_text()) for name in aside]
     assert sorted(one["scores"]["g"] for one in stored) == [1e-5, 1e-5, 0.5, 0.5]
     assert run(trials_of(data, tmp_path, **{"optimizer.learning_rate": 0.25}), replace=True)[1] == [], "nothing differs"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_a_second_sweep_sets_nothing_aside_that_a_first_ones_study_is_made_of(
+    place: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_PATIENCE_HERE_S", 0.0)
+    monkeypatch.setattr(lease, "_SILENT_S", 2.0)
+    with ExitStack() as stack:
+        storage = str(tmp_path) if place == "folder" else f"{stack.enter_context(serving()).uri}/runs"
+        others = trials_of(data, storage, **{"optimizer.learning_rate": 0.5})
+        command = [sys.executable, "-c", FIRST, str(data), storage]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        first: subprocess.Popen[str] = stack.enter_context(subprocess.Popen(command, env=environment, **pipes))
+        stack.callback(first.kill)
+        assert first.stdout is not None
+        assert first.stdout.readline(), "one of its two trials is finished"
+        for replace in (False, True):
+            with pytest.raises(HeldError) as error:
+                run(others, replace=replace)
+            assert error.value.message.startswith(f"study second is being made by process {first.pid} on ")
+            assert "wait for it, or end that process" in str(error.value.remedy)
+        said, _ = first.communicate("\n\n")
+        assert said.splitlines()[-1] == "2 finished"
+        assert not (Storage(storage) / "second" / "replaced").folders()
+        assert len(run(others, replace=True)[1]) == 2, "the control: nobody makes it"
+
+
+def test_what_another_process_made_while_a_sweep_waited_for_it_counts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hold = study.hold
+
+    def waiting(*arguments: Any) -> Any:
+        monkeypatch.setattr(study, "hold", hold)
+        run(trials_of(data, tmp_path))
+        return hold(*arguments)
+
+    monkeypatch.setattr(study, "hold", waiting)
+    with pytest.raises(CheckpointError, match="2 of 2 finished trials were made with other settings"):
+        run(trials_of(data, tmp_path, **{"optimizer.learning_rate": 0.5}))
+
+
+def test_a_population_holds_its_study_from_the_first_generation_to_the_last(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_PATIENCE_HERE_S", 0.0)
+    monkeypatch.setattr(study, "check_scheduler", lambda *_: None)
+    refused: list[str] = []
+
+    def between_generations(*_: Any) -> SweepResult:
+        with pytest.raises(HeldError) as error:
+            run(trials_of(data, tmp_path))
+        refused.append(error.value.message)
+        return SweepResult({}, ())
+
+    monkeypatch.setattr(study, "run_population", between_generations)
+    run_study(
+        dataclasses.replace(SPACE, scheduler="pbt"), trials_of(data, tmp_path, **{"validation.every": 1}), Executor()
+    )
+    assert refused[0].startswith(f"study second is being made by process {os.getpid()} on ")
 
 
 def test_a_dry_run_says_it_too(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
