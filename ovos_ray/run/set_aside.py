@@ -7,6 +7,7 @@ counts what was set aside before: so it is found again when the new run is resum
 from __future__ import annotations
 
 from ovos_ray.config import ExperimentConfig
+from ovos_ray.run.lock import run_lock
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.run_log import open_sink
 from ovos_ray.storage import Storage
@@ -32,7 +33,12 @@ def set_aside(request: RunRequest) -> str:
 
     Returns:
         Where it lies now.
+
+    Raises:
+        HeldError: Another process makes it, and would lose its folder.
     """
+    with run_lock(request):
+        pass
     config, folder = request.config, RunFolder.of(request.config)
     sink = open_sink(request, {"ovos.kind": "replaced"})
     finish_and_keep(sink, folder.storage, "KILLED" if folder.result() is None else "FINISHED")

@@ -181,8 +181,6 @@ def _without_same(space: SearchSpace, todo: Mapping[str, RunRequest]) -> dict[st
 def _set_aside(space: SearchSpace, trials: Sequence[Trial], tags: Mapping[str, str], watcher: Any) -> None:
     requests = requests_of(space, trials, tags=tags, watcher=watcher)
     for request in requests.values():
-        with run_lock(request):  # whoever trains it would lose its folder
-            pass
         request.post(0, event=f"set aside: {set_aside(request)}")
 
 

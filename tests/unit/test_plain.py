@@ -22,6 +22,7 @@ from ovos_ray.config import ExperimentConfig, PretrainConfig, to_dict
 from ovos_ray.config import override as change
 from ovos_ray.errors import ConfigError, ResourceError
 from ovos_ray.run.here import fit_here
+from ovos_ray.run.prepare import request_for
 from ovos_ray.run.request import RunRequest
 from ovos_ray.study.expand import expand
 from ovos_ray.study.here import run_plain
@@ -151,15 +152,15 @@ def test_a_second_one_who_trains_the_same_run_is_refused_and_the_first_goes_on(
     monkeypatch.setattr(lock, "_PATIENCE_HERE_S", 0.0)
     config = change(base, {"name": "twice", "train.steps": 2, "tracking_uri": "", "evaluation.root": None})
     events: list[str] = []
-    errors: list[BaseException] = []
+    errors: list[str] = []
 
     def second() -> None:
-        try:
-            fit_here(
-                RunRequest(config, "plain", "twice", watcher=lambda record: events.append(record.get("event", "")))
-            )
-        except ResourceError as error:
-            errors.append(error)
+        same = RunRequest(config, "plain", "twice", watcher=lambda record: events.append(record.get("event", "")))
+        other = change(config, {"train.steps": 3})
+        for attempt in (lambda: fit_here(same), lambda: request_for(other, "plain", tags={}, replace=True)):
+            with pytest.raises(ResourceError) as caught:
+                attempt()
+            errors.append(str(caught.value))
 
     def first(record: dict[str, Any]) -> None:
         if "train/loss" in record and not errors:  # in the middle of its training
@@ -168,7 +169,7 @@ def test_a_second_one_who_trains_the_same_run_is_refused_and_the_first_goes_on(
             thread.join()
 
     fit_here(RunRequest(config, "plain", "twice", watcher=first))
-    assert f"run twice is being made by process {os.getpid()} on " in str(errors[0])
+    assert [f"run twice is being made by process {os.getpid()} on " in error for error in errors] == [True, True]
     assert any(event.startswith(f"waiting: process {os.getpid()} on ") for event in events)
     assert (RunFolder.of(config).result() or {})["steps"] == 2
 
