@@ -121,14 +121,16 @@ def is_free(config: ExperimentConfig) -> bool:
     return all(free.get(name, 0) >= workers * number for name, number in processors(config).items())
 
 
-def say_what_is_held(request: RunRequest) -> None:
-    """Tells the watcher of a run that is about to start which processors it has to wait for, if they are not free."""
+def say_what_is_held(request: RunRequest) -> bool:
+    """Tells the watcher of a run that is about to start what it has to wait for; returns whether there is something."""
     config = request.config
-    if not is_free(config):
-        asked = " and ".join(f"{number:g} {name}" for name, number in processors(config).items())
-        workers = config.train.fewest_workers
-        each = "" if workers == 1 else f" for each of {workers} workers"
-        request.post(marked_step(config), event=f"waiting until {asked}{each} are free")
+    if is_free(config):
+        return False
+    asked = " and ".join(f"{number:g} {name}" for name, number in processors(config).items())
+    workers = config.train.fewest_workers
+    each = "" if workers == 1 else f" for each of {workers} workers"
+    request.post(marked_step(config), event=f"waiting until {asked}{each} are free")
+    return True
 
 
 def head_node() -> Mapping[str, Any]:

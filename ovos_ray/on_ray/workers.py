@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
@@ -34,6 +35,10 @@ from ovos_ray.train.run_folder import RunFolder
 __all__ = ["free_processors", "holds_processors", "rank_stream", "train_on_workers"]
 
 
+_SILENCE_S = 60.0
+"""Ray Train waits as long for processors that others hold, without a word, and then asks for them anew."""
+
+
 def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> None:
     """Trains a run on workers of Ray Train, from its last checkpoint to its result.
 
@@ -47,7 +52,6 @@ def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> N
     """
     config, folder = request.config, RunFolder.of(request.config)
     free_processors([folder])
-    say_what_is_held(request)
     launch = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%d-%H%M%S-%f")
     train = config.train
     trainer = TorchTrainer(
@@ -68,13 +72,33 @@ def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> N
         ),
     )
     try:
-        trainer.fit()
+        with _saying_what_is_held(request):
+            trainer.fit()
     except Exception as error:
         if (cause := own_cause(error)) is not None:
             raise cause from None
         if was_killed(error):
             raise killed_workers(config, marked_step(config)) from error
         raise
+
+
+@contextmanager
+def _saying_what_is_held(request: RunRequest) -> Iterator[None]:
+    """Tells the watcher what a run waits for: at once, or a minute later if another one began at the same moment."""
+
+    def later() -> None:
+        with suppress(Exception):  # a message is not worth a run
+            if not holds_processors(RunFolder.of(request.config)):
+                say_what_is_held(request)
+
+    timer = threading.Timer(_SILENCE_S, later)
+    timer.daemon = True
+    if not say_what_is_held(request):
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _backend(train: TrainConfig) -> str | None:

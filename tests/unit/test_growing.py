@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -291,3 +292,22 @@ def test_a_trial_of_several_workers_waits_for_nodes_that_have_gone(
     )
     assert len(begun) == 1
     assert "waiting until 1 CPU for each of 2 workers are free" in told
+
+
+@pytest.mark.parametrize(("free", "group", "told"), [(2.0, "", 1), (0.0, "", 1), (2.0, "CREATED", 0), (9.0, "", 0)])
+def test_a_run_says_what_it_waits_for_also_if_another_took_it_at_the_same_moment(
+    free: float, group: str, told: int, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, cpus = list[str](), iter([free, free if free > 2 else 0.0])
+    wanted = request(shards, tmp_path, **{"train.num_workers": 2, "train.cpus_per_worker": 1.0})
+    one = dataclasses.replace(wanted, watcher=lambda record: events.append(record["event"]))
+    monkeypatch.setattr(room.ray, "available_resources", lambda: {"CPU": next(cpus)})
+    monkeypatch.setattr("ovos_ray.on_ray.workers.ray.util.placement_group_table", lambda: {"a1": {"state": group}})
+    monkeypatch.setattr(workers, "_SILENCE_S", 0.01)
+    if group:
+        RunFolder.of(one.config).storage.write(b"a1", "placement_group")
+    before = set(threading.enumerate())
+    with workers._saying_what_is_held(one):
+        for thread in set(threading.enumerate()) - before:
+            thread.join(10)
+    assert events == ["waiting until 1 CPU for each of 2 workers are free"] * told
