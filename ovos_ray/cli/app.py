@@ -77,6 +77,9 @@ def run() -> None:
         tell(f"{type(error).__name__}:", f"{where}{error.strerror or error}", style="bold red", where=errors)
         tell("What to do:", _OF_THE_DISK[error.errno], style="bold", where=errors)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        told = error if isinstance(error, KeyboardInterrupt) else getattr(error.__context__, "__cause__", None)
+        if not isinstance(told, KeyboardInterrupt):  # typer makes an exit of one, without a word
+            raise
         errors.print("interrupted; the same command goes on where this one stopped")
         sys.exit(130)

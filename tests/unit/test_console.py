@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.table import Table
 from scored_masks import make_davis_masks
+from typer import Exit
 from typer.testing import CliRunner
 
 from ovos_ray.cli import app as program
@@ -194,3 +195,21 @@ def test_a_file_in_the_way_of_a_folder_and_a_store_of_no_known_kind_are_named(tm
         make_folder(tmp_path / "file" / "below")
     with pytest.raises(StorageError, match="gs4://bucket/runs: Unrecognized filesystem"):
         Storage("gs4://bucket/runs")
+
+
+def test_ctrl_c_says_how_to_go_on_and_an_exit_of_a_verb_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = io.StringIO()
+    monkeypatch.setattr(errors, "_file", output)
+    monkeypatch.setattr("sys.argv", ["ovos-ray", "verify", "shards"])
+    for raised, code, said in ((KeyboardInterrupt(), 130, "interrupted; the same command goes on"), (Exit(7), 7, "")):
+
+        def stopped(*_: object, raised: BaseException = raised) -> None:
+            raise raised
+
+        monkeypatch.setattr("ovos_ray.data.shards.verify.verify", stopped)
+        output.truncate(output.seek(0))
+        with pytest.raises(SystemExit) as caught:
+            program.run()
+        assert caught.value.code == code
+        assert output.getvalue().startswith(said)
+        assert bool(output.getvalue()) is bool(said)
