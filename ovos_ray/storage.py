@@ -71,8 +71,8 @@ def filesystem_of(location: str | Path) -> tuple[fs.FileSystem, str]:
 
 
 def location_of(path: str | Path) -> str:
-    """Returns a location as text; a URI that went through `Path`, and lost a slash there, is one again."""
-    return re.sub(r"^(\w{2,}):/(?!/)", r"\1://", str(path))
+    """Returns a location as text; a URI that went through `Path`, and lost slashes there, is one again."""
+    return re.sub(r"^(\w{2,}):/(?!/)", r"\1://", re.sub("^file:/(?!/)", "file:///", str(path)))
 
 
 def persistently(location: str, request: Callable[[], _T]) -> _T:

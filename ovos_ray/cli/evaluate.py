@@ -25,7 +25,7 @@ EXAMPLE = (
 
 def evaluate(
     predictions: Annotated[
-        str,
+        Path,
         typer.Option(
             help="Predicted masks: one folder per video, or one VIDEO.zip, on a disk or in a bucket (s3://…)."
         ),
@@ -65,13 +65,13 @@ def evaluate(
     _print_table(table, per_object=not brief)
 
 
-def score(predictions: str | Path, annotations: Path, protocol: Protocol, sequences: Sequence[str]) -> None:
+def score(predictions: Path, annotations: Path, protocol: Protocol, sequences: Sequence[str]) -> None:
     """Scores predictions and prints the table."""
     _print_table(_scored(predictions, annotations, protocol, sequences))
 
 
 def _scored(
-    predictions: str | Path, annotations: Path, protocol: Protocol, sequences: Sequence[str] | None, **options: Any
+    predictions: Path, annotations: Path, protocol: Protocol, sequences: Sequence[str] | None, **options: Any
 ) -> ScoreTable:
     from ovos_ray.evaluate.infer.mask_archive import unpacked
     from ovos_ray.evaluate.score.scoring import evaluate_folders

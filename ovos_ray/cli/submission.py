@@ -27,7 +27,7 @@ def submission(
     root: Annotated[Path, typer.Option(help="The benchmark's dataset.")],
     out: Annotated[Path, typer.Option(help="The zip; it appears only if every rule is kept.")],
     predictions: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
             help="Written by `predict`, or by a run: a folder per video or a VIDEO.zip, on a disk or in a bucket; "
             "without: check --out."

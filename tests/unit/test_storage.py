@@ -13,7 +13,7 @@ import pytest
 from ovos_ray import storage
 from ovos_ray.data.shards.ranged_file import RangedFile
 from ovos_ray.errors import OvosError, StorageError
-from ovos_ray.storage import Storage, persistently
+from ovos_ray.storage import Storage, location_of, persistently
 
 TIMEOUT = "AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28, Timeout was reached"
 DENIED = "AWS Error ACCESS_DENIED during HeadObject operation: No response body."
@@ -155,3 +155,8 @@ def test_a_removal_whose_answer_was_lost_is_no_error(tmp_path: Path) -> None:
     place.remove("a")
     with pytest.raises(FileNotFoundError):
         place.remove("a")
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/a", "gs://bucket", "file:///data/a", "/data/a", "a/b", "C:/a"])
+def test_a_location_is_the_same_after_a_path(text: str) -> None:
+    assert location_of(text) == location_of(Path(text)) == text
