@@ -70,7 +70,8 @@ def submit(
     from ovos_ray.on_ray.job_paths import refuse_relative_paths
 
     verb, *arguments = command
-    refuse_relative_paths(_parsed(context, verb, arguments))
+    parameters = _parsed(context, verb, arguments)
+    refuse_relative_paths(parameters, _positional(context, verb))
     package = JobPackage.of(Path.cwd(), environment.get("excludes", ()))
     package.check(max_package_mib)
     if package.left_out:
@@ -104,6 +105,12 @@ def _parsed(context: typer.Context, verb: str, arguments: list[str]) -> dict[str
         known = ", ".join(name for name in verbs if name != "submit")
         raise typer.BadParameter(f"there is no verb {verb!r}; choose one of {known}")
     return verbs[verb].make_context(verb, list(arguments)).params  # type: ignore[no-any-return]
+
+
+def _positional(context: typer.Context, verb: str) -> list[str]:
+    assert context.parent is not None
+    described: Any = context.parent.command.commands[verb]  # type: ignore[attr-defined]
+    return [parameter.name for parameter in described.params if parameter.param_type_name == "argument"]
 
 
 def _refuse_second(client: Any, entrypoint: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ovos_ray.config import flatten, override
+from ovos_ray.config import ExperimentConfig, flatten, override
 from ovos_ray.config.files import is_file
 from ovos_ray.config.recipes import make
 from ovos_ray.errors import ConfigError
+from ovos_ray.networks.published import PUBLISHED
 from ovos_ray.run.request import config_from, resolve
 from ovos_ray.study.expand import expand_study
 from ovos_ray.study.price import group_trials
@@ -20,8 +22,12 @@ from ovos_ray.track.servers import refuse_secrets
 __all__ = ["refuse_relative_paths"]
 
 
-def refuse_relative_paths(parameters: Mapping[str, Any]) -> None:
+def refuse_relative_paths(parameters: Mapping[str, Any], positional: Collection[str] = ()) -> None:
     """Refuses paths that start from the current folder: a job's is a copy of it that vanishes with the job.
+
+    Args:
+        parameters: Of the verb, by name.
+        positional: Those that are written without a name.
 
     Raises:
         ConfigError: Names the settings and the way to write them; also for a recipe or setting that does not exist, and
@@ -29,9 +35,12 @@ def refuse_relative_paths(parameters: Mapping[str, Any]) -> None:
     """
     found: dict[str, str] = {}
     for name, value in parameters.items():
-        for path in value if isinstance(value, (list, tuple)) else [value]:
+        for given in value if isinstance(value, (list, tuple)) else [value]:
+            path = Path(given.rpartition("=")[2]) if name == "mask" else given  # 42=MASK.png
+            if name == "checkpoint" and str(path) in PUBLISHED:  # fetched there
+                continue
             if isinstance(path, Path) and not path.is_absolute() and ":/" not in str(path):
-                found["--" + name.replace("_", "-")] = str(path)
+                found[name.upper() if name in positional else "--" + name.replace("_", "-")] = str(given)
     store = parameters.get("tracking_uri")
     if isinstance(store, str):
         refuse_secrets(store)
@@ -40,6 +49,9 @@ def refuse_relative_paths(parameters: Mapping[str, Any]) -> None:
     recipe = parameters.get("trainable") or parameters.get("search_space")
     if recipe:
         found |= _relative_settings(recipe, parameters.get("overrides") or [])
+    elif "server" in parameters:  # of `score`: what runs are scored on
+        scored = override(ExperimentConfig(storage="/", tracking_uri=""), parameters.get("overrides") or [])
+        found |= _relative_of([scored])
     if not found:
         return
     listing = ", ".join(f"{name} = {value}" for name, value in found.items())
@@ -62,6 +74,10 @@ def _relative_settings(recipe: str, overrides: Sequence[str]) -> dict[str, str]:
         configs = [override(config, {"storage": config.storage.removesuffix(f"/{space.name}")}) for config in configs]
     else:
         configs = [config_from(recipe, list(overrides))]
+    return _relative_of(configs)
+
+
+def _relative_of(configs: Sequence[ExperimentConfig]) -> dict[str, str]:
     relative: dict[str, str] = {}
     for config in configs:
         for (key, value), there in zip(flatten(config).items(), flatten(resolve(config)).values(), strict=True):
@@ -80,4 +96,6 @@ def _absolute(name: str, value: str) -> str:
     prefix = "sqlite:///" if value.startswith("sqlite:///") else ""
     named = [part.removeprefix(prefix).rpartition("=") for part in value.split(",")]  # evaluation.also has NAME=FOLDER
     paths = ",".join(prefix + before + equals + os.path.abspath(path) for before, equals, path in named)
-    return f"{name} {paths}" if name.startswith("--") else f"{name}={paths}"
+    if name.isupper():
+        return shlex.quote(paths)
+    return f"{name} {shlex.quote(paths)}" if name.startswith("--") else shlex.quote(f"{name}={paths}")
