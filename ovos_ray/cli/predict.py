@@ -75,6 +75,7 @@ def predict(
     from ovos_ray.evaluate.infer.directions import Direction
     from ovos_ray.evaluate.infer.video_jobs import VideoJob, claim, fingerprint, plan_jobs
     from ovos_ray.evaluate.score.table import protocol_for
+    from ovos_ray.evaluate.score.truth import require_truth
     from ovos_ray.label.prompts import prompter_of
 
     if (root is None) == (frames is None):
@@ -104,6 +105,8 @@ def predict(
     predictor = _predictor(checkpoint, baseline, network, settings, soft=soft is not None)
     if root is not None:
         folder = open_dataset(root, layout=layout)
+        if evaluate:  # what cannot be scored is said before hours of predicting
+            require_truth(folder, split, protocol_for(folder.description.layout))
         # Benchmarks are walked forward; who labels one frame of their own wants masks of all frames.
         way = direction or ("both" if folder.description.layout == "folder" else "forward")
         origin = fingerprint(predictor)

@@ -132,3 +132,15 @@ def test_impossible_requests_are_refused_before_anything_is_written(clip, change
         predict(clip, **changes)
     assert error.value.remedy, "says what to do instead"
     assert not (clip.parent / "out").exists()
+
+
+def test_what_cannot_be_scored_is_said_before_it_is_predicted(clip):
+    root = clip.parent / "videos"
+    root.mkdir()
+    clip.rename(root / "clip")
+    (clip.parent / "mask.png").rename(root / "clip.png")
+    given = {"frames": None, "mask": None, "root": root, "layout": "folder", "split": "train"}
+    with pytest.raises(DataError, match=r"1 of 1 videos of train cannot be scored \(clip: 1 mask\)"):
+        predict(clip, **given, evaluate=True)
+    assert not (clip.parent / "out").exists()
+    assert len(list(predict(clip, **given).glob("*.png"))) == 5
