@@ -51,12 +51,14 @@ def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
             "give a run folder, a .safetensors, .pt or .pth file, or a name that `ovos-ray models` lists",
         )
     source: Any = path
+    guessed = False  # by the names of its tensors, which all sizes of a network share
     if path.suffix == ".safetensors":
         name = name or _safetensors_name(path)
     else:
         source = read_weights_file(path)
         state, told = source.get("network", source), source.get("network_name")
         recognised = networks.recognise({str(key) for key in state}) if isinstance(state, Mapping) else None
+        guessed = name is None and not isinstance(told, str)
         name = name or (told if isinstance(told, str) else recognised)
     if name is None:
         raise WeightsError(
@@ -66,7 +68,8 @@ def load_network(path: str | Path, name: str | None = None) -> VOSNetwork:
     try:
         networks.load_weights(network, source)
     except WeightsError as error:
-        raise WeightsError(f"{path} as weights of {name}: {error.message}", error.remedy) from error
+        remedy = f"it names no network: add --network {'|'.join(networks.names())}" if guessed else error.remedy
+        raise WeightsError(f"{path} as weights of {name}: {error.message}", remedy) from error
     return network
 
 

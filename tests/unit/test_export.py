@@ -94,3 +94,12 @@ def test_the_hub_gets_weights_and_card_in_a_private_repository(run, monkeypatch)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError):
         export(run, "hub:me/kittens")
+
+
+def test_a_bare_file_of_another_size_says_that_the_network_is_to_be_named(tmp_path: Path) -> None:
+    networks.export_weights(networks.build("xmem-tiny", seed=0), tmp_path / "bare.pth")
+    with pytest.raises(WeightsError) as caught:
+        load_network(tmp_path / "bare.pth")
+    assert "as weights of xmem:" in caught.value.message
+    assert "--network" in str(caught.value.remedy)
+    load_network(tmp_path / "bare.pth", "xmem-tiny")
