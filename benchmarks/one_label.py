@@ -43,7 +43,8 @@ from ovos_ray.train.run_folder import RunFolder
 from trainables import one_shot, synthetic
 
 _WARM_UP = {"data.static_share": ((0.0, 1.0), (0.25, 0.0))}
-_AFFINE = one_shot.STATIC_CLIPS
+_AFFINE = {"data.static_share": ((0.0, 1.0), (0.25, 0.25)), "data.static_clips": "affine"}
+_HALF = {"data.static_share": ((0.0, 1.0), (0.5, 0.5))}
 _LAYERS = {"data.static_clips": "layers"}
 _PASTED = {"data.static_clips": "pasted"}
 _FURTHER_LABELS = {**_AFFINE, **_LAYERS, "data.clip_start": "labels", "method.further_labels": "compare"}
@@ -62,9 +63,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "supervised-warm-any": {"method.name": "supervised", "data.clip_start": "any", **_WARM_UP},
     "supervised-warm-pasted": {"method.name": "supervised", **_WARM_UP, **_PASTED},
     "pasted-clips": {**_AFFINE, **_PASTED},
-    "pasted-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_PASTED},
-    "static-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5))},
-    "layers-half": {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), **_LAYERS},
+    "static-half": _HALF,
+    "layers-half": {**_HALF, **_LAYERS},
+    "pasted-half": {**_HALF, **_PASTED},
     "long-warm": {"data.static_share": ((0.0, 1.0), (0.5, 0.25))},
     "T-step-clips": {"method.backward": "T-step", **_AFFINE},
     "oracle": {"method.reference": "true"},

@@ -20,7 +20,7 @@ def fully_supervised() -> ExperimentConfig:
 
 
 def with_static_clips() -> ExperimentConfig:
-    """The same with the first quarter of `trainables.one_shot.with_static_clips`: what that has to be compared with."""
+    """The same with a first quarter of such clips as in `trainables.one_shot.with_static_clips`: its yardstick."""
     warm_up = {**one_shot.STATIC_CLIPS, "data.static_share": ((0.0, 1.0), (0.25, 0.0))}
     return override(fully_supervised(), {"name": "supervised-static-clips-tiny", **warm_up})
 

@@ -35,9 +35,9 @@ from ovos_ray.config import (
 )
 from trainables import augmentation
 
-STATIC_CLIPS: dict[str, Any] = {"data.static_share": ((0.0, 1.0), (0.25, 0.25)), "data.static_clips": "affine"}
-"""A first quarter on clips synthesised from the labelled frames, then every fourth step; of the kind that was best on
-real video (docs/beyond.md)."""
+STATIC_CLIPS: dict[str, Any] = {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), "data.static_clips": "affine"}
+"""The first half on clips synthesised from the labelled frames, then every second step; the kind and the share that were
+best on real video (docs/beyond.md)."""
 
 STATIC_ONLY = {
     "data.source": "static",
@@ -70,7 +70,7 @@ def one_shot() -> ExperimentConfig:
 def with_static_clips() -> ExperimentConfig:
     """The same with steps on clips synthesised from the same labelled frames: beyond the paper (docs/beyond.md).
 
-    From random weights the forward mask says nothing at first. A first quarter of static steps gives it a meaning, and
+    From random weights the forward mask says nothing at first. A first half of static steps gives it a meaning, and
     later ones keep it from collapsing.
     """
     return override(one_shot(), {"name": "static-clips-tiny", **STATIC_CLIPS})
