@@ -36,8 +36,8 @@ from ovos_ray.config import (
 from trainables import augmentation
 
 STATIC_CLIPS: dict[str, Any] = {"data.static_share": ((0.0, 1.0), (0.5, 0.5)), "data.static_clips": "affine"}
-"""The first half on clips synthesised from the labelled frames, then every second step; the kind and the share that were
-best on real video (docs/beyond.md)."""
+"""The first half on clips synthesised from the labelled frames, then every second step; kind and share are what
+was best on real video (docs/beyond.md)."""
 
 STATIC_ONLY = {
     "data.source": "static",
