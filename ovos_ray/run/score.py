@@ -23,9 +23,10 @@ from ovos_ray.track.sink import Sink
 from ovos_ray.train.load_network import load_network
 from ovos_ray.train.run_folder import RunFolder
 
-_OF_THE_MAIN_ONE = ("evaluation.split", "evaluation.protocol", "evaluation.layout")
-
 __all__ = ["enter_scores", "finished_runs", "score_run"]
+
+_OF_THE_MAIN_ONE = ("evaluation.split", "evaluation.protocol", "evaluation.layout")
+"""Settings of `evaluation.root` and `evaluation.shards`; what `evaluation.also` names has its own."""
 
 
 def finished_runs(folder: str | Path) -> list[RunFolder]:
@@ -38,11 +39,9 @@ def finished_runs(folder: str | Path) -> list[RunFolder]:
     """
     location = location_of(folder)
     place = Storage(location if "://" in location else str(Path(folder).absolute()))
-    if place.exists("config.json"):
-        finished = [run for run in (RunFolder(place),) if run.result() is not None]
-    else:
-        runs = (RunFolder(place / name) for name in place.folders())
-        finished = [run for run in runs if run.result() is not None and _ends(run.config())]
+    alone = place.exists("config.json")
+    runs = [RunFolder(place)] if alone else [RunFolder(place / name) for name in place.folders()]
+    finished = [run for run in runs if run.result() is not None and (alone or _ends(run.config()))]
     if not finished:
         raise ConfigError(f"{folder}: holds no finished run", "give the folder of a run or of a study")
     return finished
