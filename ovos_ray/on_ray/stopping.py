@@ -10,6 +10,7 @@ from ray import tune
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest
+from ovos_ray.lease import Lease
 from ovos_ray.on_ray.causes import post_restart, unwrapped, was_killed
 from ovos_ray.on_ray.trial import HELD, request_of
 from ovos_ray.on_ray.workers import free_processors
@@ -23,9 +24,29 @@ from ovos_ray.study.space import SearchSpace
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["TrialEnds", "make_scheduler", "write_stopped"]
+__all__ = ["EndsWithItsLease", "TrialEnds", "make_scheduler", "write_stopped"]
 
 _WATCHDOG_S = 15  # by then Tune has ended the trial, and Ray Train's watchdog has looked a dozen times
+
+
+class EndsWithItsLease(tune.Callback):  # type: ignore[misc]  # ray is untyped
+    """Ends a study that another process has taken over: what a callback raises ends all trials, and none is marked.
+
+    Tune's `Stopper` would call them complete, and their folders would be given results.
+
+    Args:
+        lease: That of the study.
+    """
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Called by Tune again and again, before it starts trials."""
+        self._lease.check()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune stores callbacks' state with its own; there is none to keep
 
 
 class TrialEnds(tune.Callback):  # type: ignore[misc]  # ray is untyped

@@ -11,11 +11,12 @@ from ray import tune
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter
 
 from ovos_ray.config.digest import digest
+from ovos_ray.lease import Lease
 from ovos_ray.on_ray.concurrency import AsManyAsFit, SaysWhenNoneRuns
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
 from ovos_ray.on_ray.private import settle_ray_data
 from ovos_ray.on_ray.room import await_room
-from ovos_ray.on_ray.stopping import TrialEnds, make_scheduler
+from ovos_ray.on_ray.stopping import EndsWithItsLease, TrialEnds, make_scheduler
 from ovos_ray.on_ray.trial import resources_of, run_trial
 from ovos_ray.run.request import RunRequest
 from ovos_ray.storage import Storage
@@ -77,6 +78,7 @@ def _tune(
     space: SearchSpace,
     trials: Sequence[Trial],
     requests: Mapping[str, RunRequest],
+    lease: Lease,
     *,
     at_a_time: int | None,
     may_grow: bool,
@@ -118,11 +120,13 @@ def _tune(
             name=f"tune-{digest(first)}",
             storage_path=(Storage(first.storage) / "ray").folder,
             verbose=0,
-            callbacks=[ends, SaysWhenNoneRuns(requests, say), *following],
+            callbacks=[EndsWithItsLease(lease), ends, SaysWhenNoneRuns(requests, say), *following],
             # A trial whose process is lost with its node starts again, from its own checkpoint.
             failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),
     )
     settle_ray_data()
-    tuner.fit()
-    ends.wait()
+    try:
+        tuner.fit()
+    finally:
+        ends.wait()

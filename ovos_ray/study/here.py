@@ -21,6 +21,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from ovos_ray.errors import ConfigError, OvosError, TrainingError
+from ovos_ray.lease import Lease
 from ovos_ray.paths import no_imports_from_current_folder
 from ovos_ray.run.failure import mark_failed
 from ovos_ray.run.here import fit_here
@@ -38,6 +39,7 @@ __all__ = ["run_plain"]
 
 _Record = dict[str, Any]
 _ERROR = "error"
+_LOOK_S = 1.0
 _FOR_LOGS = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
 
 
@@ -84,16 +86,19 @@ def run_plain(
     return run_study(space, trials, execute, tags=tags, watcher=watcher, replace=replace, take_over_same=take_over_same)
 
 
-def _run_all(_: SearchSpace, __: Sequence[Trial], todo: Mapping[str, RunRequest], *, num_processes: int) -> None:
+def _run_all(
+    _: SearchSpace, __: Sequence[Trial], todo: Mapping[str, RunRequest], lease: Lease, *, num_processes: int
+) -> None:
     waiting = deque(sorted(todo.values(), key=lambda request: request.config.seed))
     running, lost = dict[Connection, _Child](), Counter[str]()
     places = itertools.count()
     try:
         while waiting or running:
+            lease.check()
             while waiting and len(running) < num_processes:
                 connection, child = _start(waiting.popleft(), next(places))
                 running[connection] = child
-            ready = wait(list(running))
+            ready = wait(list(running), timeout=_LOOK_S)
             for connection in [one for one in running if one in ready]:
                 record = _receive(connection)
                 child = running[connection]

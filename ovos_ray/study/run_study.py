@@ -41,8 +41,11 @@ from ovos_ray.train.run_folder import RunFolder
 
 __all__ = ["Execute", "requests_of", "run_study", "sweep_key"]
 
-Execute = Callable[[SearchSpace, Sequence[Trial], Mapping[str, RunRequest]], None]
-"""Makes some runs of a study, by trial name. A run that fails is marked (`run/failure.py`), and the others go on."""
+Execute = Callable[[SearchSpace, Sequence[Trial], Mapping[str, RunRequest], Lease], None]
+"""Makes some runs of a study, by trial name. A run that fails is marked (`run/failure.py`), and the others go on.
+
+While they go on it calls `lease.check()`: as soon as that raises, it hands out no more and ends those that run.
+"""
 
 
 def run_study(
@@ -73,7 +76,7 @@ def run_study(
         ConfigError: The scheduler has nothing to compare, or a setting is not carried out.
         CheckpointError: Trials of this name have been made with other settings.
         ResourceError: See `check_room`.
-        HeldError: Another process makes the same study; says which.
+        HeldError: Another process makes the same study, or has taken it over meanwhile; says which.
     """
     tags = tags or {}
 
@@ -131,6 +134,7 @@ def _make(
     take_over_same: bool,
 ) -> SweepResult:
     """Makes what is not finished of a study that is held, pretrainings first."""
+    lease.check()
     requests = requests_of(space, trials, tags=tags, watcher=watcher)
     todo = {name: one for name, one in requests.items() if RunFolder.of(one.config).result() is None}
     for request in todo.values():
@@ -141,10 +145,10 @@ def _make(
         if take_over_same and space.searcher != "optuna":  # what is to be computed is not drawn yet
             todo = _without_same(space, todo)
         if stages := distinct_pretrainings(todo):
-            execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages)
+            execute(dataclasses.replace(space, scheduler="fifo", searcher="grid"), trials, stages, lease)
             lease.check()
         if runs := without_failed_pretraining(todo):
-            execute(space, trials, runs)
+            execute(space, trials, runs, lease)
         lease.look()
     except HeldError:  # its MLflow run is that of another process, too
         parent.close()

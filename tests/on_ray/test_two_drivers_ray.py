@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import pytest
 from faulty_s3 import serving, upload
 from processes import wait_for
 from pyarrow import fs
+from runs import training_workers
 from tiny_study import make_dataset
 
 from ovos_ray.storage import Storage
@@ -52,8 +53,10 @@ class Drivers:
         upload(folder / "shards", f"{server.uri}/shards")
         self.run = Storage(f"{server.uri}/runs/one")
 
-    def start(self, home: str, *more: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "ovos_ray", "train", "trainables.one_shot"]
+    def start(
+        self, home: str, *more: str, verb: Sequence[str] = ("train", "trainables.one_shot")
+    ) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "ovos_ray", *verb]
         command += [*(f"{key}={value}" for key, value in SETTINGS.items()), *more]
         environment = {**os.environ, "HOME": str(self.folder / home)}
         with (self.folder / f"{home}.log").open("w") as log:
@@ -116,6 +119,30 @@ def test_a_run_whose_driver_stood_still_ends_all_its_workers_when_another_has_ta
     assert "taken over by process 1 on another" in (said := drivers.said_by("first")), said
     assert contents(drivers.run) == left, "the driver has written, and removed, nothing"
     assert drivers.run.read("lease") == TAKEN
+
+
+def test_a_study_that_was_taken_over_ends_its_trials_and_begins_no_more(drivers: Drivers) -> None:
+    study = ("sweep", "search_spaces.backward_strategy", "--max-concurrent", "1")
+    first = drivers.start("first", "seeds=0", "search.num_samples=1", verb=study)
+    wait_for(lambda: any((drivers.run / one / "checkpoints").folders() for one in trials_of(drivers.run)), 180)
+    (begun,) = trials_of(drivers.run)
+    trainers = training_workers(first.pid)
+    assert trainers
+    drivers.run.write(TAKEN, "lease")
+    assert first.wait(60) != 0
+    assert "taken over by process 1 on another" in (said := drivers.said_by("first")), said
+    assert "failed" not in said
+    _, alive = psutil.wait_procs(trainers, timeout=30)
+    assert not alive
+    assert drivers.run.read("lease") == TAKEN
+    assert trials_of(drivers.run) == [begun]
+    assert not (drivers.run / begun).exists("failure.json")
+    assert not (drivers.run / begun).exists("result.json")
+
+
+def trials_of(study: Storage) -> list[str]:
+    """The trials of a study that have been begun."""
+    return [name for name in study.folders() if (study / name).exists("config.json")]
 
 
 def workers_of(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:

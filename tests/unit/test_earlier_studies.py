@@ -21,6 +21,7 @@ from ovos_ray import lease
 from ovos_ray.cli.app import app
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import CheckpointError, HeldError
+from ovos_ray.lease import Lease
 from ovos_ray.run import lock
 from ovos_ray.run.request import RunRequest
 from ovos_ray.storage import Storage
@@ -39,9 +40,9 @@ from pathlib import Path
 from test_earlier_studies import SPACE, Executor, lease, run_study, trials_of
 
 class OneByOne(Executor):
-    def __call__(self, space, trials, runs):
+    def __call__(self, space, trials, runs, held):
         for name in runs:
-            super().__call__(space, trials, {name: runs[name]})
+            super().__call__(space, trials, {name: runs[name]}, held)
             print(name, flush=True)
             sys.stdin.readline()
 
@@ -69,7 +70,7 @@ class Executor:
     def __init__(self) -> None:
         self.made: list[str] = []
 
-    def __call__(self, _: SearchSpace, __: Sequence[Trial], runs: Mapping[str, RunRequest]) -> None:
+    def __call__(self, _: SearchSpace, __: Sequence[Trial], runs: Mapping[str, RunRequest], lease: Lease) -> None:
         for name, request in runs.items():
             folder = RunFolder.of(request.config)
             folder.claim(request.config)

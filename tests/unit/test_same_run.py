@@ -15,6 +15,7 @@ from ovos_ray.cli import train
 from ovos_ray.cli.app import app
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import CheckpointError
+from ovos_ray.lease import Lease
 from ovos_ray.on_ray import study as on_ray
 from ovos_ray.run.here import fit_here
 from ovos_ray.run.prepare import request_for
@@ -51,7 +52,7 @@ class Trained:
     def __init__(self) -> None:
         self.names: list[str] = []
 
-    def __call__(self, _: SearchSpace, __: Sequence[Trial], runs: Mapping[str, RunRequest]) -> None:
+    def __call__(self, _: SearchSpace, __: Sequence[Trial], runs: Mapping[str, RunRequest], ___: Lease) -> None:
         for name, request in runs.items():
             self.names.append(name)
             fit_here(request)

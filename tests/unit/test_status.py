@@ -186,7 +186,7 @@ def test_a_study_that_was_made_reads_as_its_results_say(tmp_path: Path) -> None:
     folder = trials[0].config.storage
     assert read_study(folder).count("waiting") == 2
 
-    def first_only(_: object, __: object, requests: dict[str, object]) -> None:
+    def first_only(_: object, __: object, requests: dict[str, object], lease: object) -> None:
         fit_here(requests[trials[0].name])  # type: ignore[arg-type]
 
     run_study(space, trials, functools.partial(first_only))
