@@ -122,8 +122,8 @@ def test_a_run_whose_driver_stood_still_ends_all_its_workers_when_another_has_ta
 
 
 def test_a_study_that_was_taken_over_ends_its_trials_and_begins_no_more(drivers: Drivers) -> None:
-    study = ("sweep", "search_spaces.backward_strategy", "--max-concurrent", "1")
-    first = drivers.start("first", "seeds=0", "search.num_samples=1", verb=study)
+    study = ("sweep", "search_spaces.smoke", "--max-concurrent", "1")
+    first = drivers.start("first", "seeds=0", verb=study)
     wait_for(lambda: any((drivers.run / one / "checkpoints").folders() for one in trials_of(drivers.run)), 180)
     (begun,) = trials_of(drivers.run)
     trainers = training_workers(first.pid)
