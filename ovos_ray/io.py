@@ -221,7 +221,8 @@ def exclusive(
     a file system without locks nobody waits; use this only where two at a time waste work and break nothing.
 
     Args:
-        path: A file that says who is inside; made as needed, never removed.
+        path: A file that says who is inside; made as needed, never removed. Who waits for one that is moved away with
+            its folder waits for the one that takes its place.
         waiting: Called once with who is inside, before waiting for them; may return how many seconds to wait at most.
         poll_s: Seconds between two attempts.
 
@@ -232,19 +233,17 @@ def exclusive(
     import fcntl
 
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:  # what a link leads to, in a folder of a stranger's, would be emptied
-        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except OSError as error:
-        if not target.is_symlink():
-            raise
-        raise DataError(f"{target}: is a link, and no lock", "remove it; look at who has made this folder") from error
     told, deadline = False, math.inf
+    descriptor = _open_lock(target)
     try:
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                if _lies_at(descriptor, target):
+                    break
+                moved, descriptor = descriptor, _open_lock(target)
+                os.close(moved)
+                continue
             except OSError as error:
                 if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     break
@@ -260,3 +259,20 @@ def exclusive(
         yield
     finally:
         os.close(descriptor)
+
+
+def _open_lock(target: Path) -> int:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:  # what a link leads to, in a folder of a stranger's, would be emptied
+        return os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        if not target.is_symlink():
+            raise
+        raise DataError(f"{target}: is a link, and no lock", "remove it; look at who has made this folder") from error
+
+
+def _lies_at(descriptor: int, target: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(target))
+    except FileNotFoundError:
+        return False

@@ -126,6 +126,7 @@ def make_run(
         with run_lock(request) as lease:
             if (values := folder.result()) is not None:  # finished by whom this one waited for
                 return RunResult(folder, values, resumed_finished=True)
+            folder.claim(config)  # whom this one waited for may have set aside what lay here
             execute(dataclasses.replace(request, lease=lease))
         if (values := folder.result()) is None:
             raise ResourceError(f"run {config.name} ended without a result in {folder.storage.folder}", "run it again")

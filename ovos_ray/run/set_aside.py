@@ -7,6 +7,7 @@ counts what was set aside before: so it is found again when the new run is resum
 from __future__ import annotations
 
 from ovos_ray.config import ExperimentConfig
+from ovos_ray.lease import LEASE_NAME
 from ovos_ray.run.lock import run_lock
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.run_log import open_sink
@@ -37,14 +38,16 @@ def set_aside(request: RunRequest) -> str:
     Raises:
         HeldError: Another process makes it, and would lose its folder.
     """
-    with run_lock(request):
-        pass
     config, folder = request.config, RunFolder.of(request.config)
-    sink = open_sink(request, {"ovos.kind": "replaced"})
-    finish_and_keep(sink, folder.storage, "KILLED" if folder.result() is None else "FINISHED")
-    storage, name = Storage(config.storage), f"{config.name}-{len(_earlier(config)) + 1}"
-    storage.move(config.name, f"{_FOLDER}/{name}")
-    return (storage / _FOLDER / name).folder
+    with run_lock(request):  # what is locked moves, too: who has waited for it finds the place empty
+        sink = open_sink(request, {"ovos.kind": "replaced"})
+        finish_and_keep(sink, folder.storage, "KILLED" if folder.result() is None else "FINISHED")
+        storage, name = Storage(config.storage), f"{config.name}-{len(_earlier(config)) + 1}"
+        storage.move(config.name, f"{_FOLDER}/{name}")
+        aside = storage / _FOLDER / name
+        if aside.exists(LEASE_NAME):
+            aside.remove(LEASE_NAME)
+    return aside.folder
 
 
 def _earlier(config: ExperimentConfig) -> list[str]:
