@@ -47,7 +47,8 @@ _AFFINE = {"data.static_share": ((0.0, 1.0), (0.25, 0.25)), "data.static_clips":
 _HALF = {"data.static_share": ((0.0, 1.0), (0.5, 0.5))}
 _LAYERS = {"data.static_clips": "layers"}
 _PASTED = {"data.static_clips": "pasted"}
-_FURTHER_LABELS = {**_AFFINE, **_LAYERS, "data.clip_start": "labels", "method.further_labels": "compare"}
+_FURTHER_LABELS = {"data.clip_start": "labels", "method.further_labels": "compare"}
+_LAYERS_FURTHER, _HALF_FURTHER = {**_AFFINE, **_LAYERS, **_FURTHER_LABELS}, {**_HALF, **_FURTHER_LABELS}
 
 METHODS: dict[str, dict[str, Any]] = {
     "one-shot": {},
@@ -71,9 +72,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "oracle": {"method.reference": "true"},
     "oracle-clips": {"method.reference": "true", **_AFFINE},
     "layers-only-4": {**one_shot.STATIC_ONLY, **_LAYERS},
-    "layers-clips-2": _FURTHER_LABELS,
-    "layers-clips-4": _FURTHER_LABELS,
-    "layers-clips-all": _FURTHER_LABELS,
+    "layers-clips-2": _LAYERS_FURTHER,
+    "layers-clips-4": _LAYERS_FURTHER,
+    "layers-clips-all": _LAYERS_FURTHER,
+    "one-shot-2": _FURTHER_LABELS,
+    "static-half-2": _HALF_FURTHER,
+    "static-half-4": _HALF_FURTHER,
     "one-shot-traced": {},
     "static-clips-traced": _AFFINE,
 }

@@ -88,8 +88,11 @@ class ProcessorTime:
     too: proportional set sizes, in which a page that several processes share is counted once.
 
     Attributes:
-        most: When the processes of trials, idle ones too, held most: their number and MiB, by kind.
+        most: When the processes of trials held most: their number and MiB, by kind. One that waits counts as what it
+            was last seen at; those of Ray's pool that were never seen at anything are `idle`.
     """
+
+    _ONCE_A_CLUSTER = ("driver", "Ray's own", "TimedBoard", "_StatsActor", "_AutoscalingCoordinatorActor")
 
     def __init__(self) -> None:
         self.most: dict[str, list[float]] = {}
@@ -115,13 +118,14 @@ class ProcessorTime:
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
                 name = "driver" if process == me else _kind(" ".join(process.cmdline()))
-                if self._looks % 10 == 0 and name not in ("driver", "Ray's own", "_AutoscalingCoordinatorActor"):
-                    number, mib = held.get(name, (0, 0.0))
-                    held[name] = [number + 1, mib + process.memory_full_info().pss / 2**20]
                 used = times.user + times.system
                 known = self._seen.get(process.pid, ("", 0.0))[0]
                 # A worker is idle before it is an actor and after; what it was in between counts.
-                self._seen[process.pid] = (known if name in ("", "idle") and known else name, used)
+                name = known if name in ("", "idle") and known else name
+                self._seen[process.pid] = (name, used)
+                if self._looks % 10 == 0 and name not in self._ONCE_A_CLUSTER and not name.endswith("Agent"):
+                    number, mib = held.get(name, (0, 0.0))
+                    held[name] = [number + 1, mib + process.memory_full_info().pss / 2**20]
         self.most = max(self.most, held, key=lambda kinds: sum(mib for _, mib in kinds.values()))
 
     def stop(self) -> dict[str, float]:
