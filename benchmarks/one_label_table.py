@@ -7,17 +7,45 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from claims import interval
 
-__all__ = ["BEGIN", "END", "gather", "make_table", "read_rows", "tables_of", "write_tables"]
+__all__ = [
+    "BEGIN",
+    "BEGIN_SWITCHES",
+    "END",
+    "END_SWITCHES",
+    "gather",
+    "make_table",
+    "read_rows",
+    "switches_of",
+    "tables_of",
+    "write_tables",
+]
 
 _YARDSTICKS = ("supervised-warm-layers", "supervised-warm")
 """Full supervision with a warm-up of layers or of affine clips, whichever has more seeds."""
 _BASELINES = ("static-only", "layers-only")
 """Static clips of one label a video and nothing else, of the kind that has more seeds."""
+_SWITCHES = {
+    "`data.static_share`: walks after half of the steps": (("static-half", "one-shot"), ("layers-half", "one-shot")),
+    "walks after a quarter": (("static-clips", "one-shot"), ("layers-clips", "one-shot")),
+    "no walks": (("static-only", "one-shot"), ("layers-only", "one-shot")),
+    "`data.static_clips=layers`, no walks": (("layers-only", "static-only"),),
+    "`data.static_clips=pasted`, no walks": (("pasted-only", "static-only"),),
+    "`method.further_labels=compare`, two labels a video": (("one-shot-2", "one-shot"),),
+    "the same beside static clips": (("static-half-2", "static-half"), ("layers-clips-2", "layers-clips")),
+    "`method.reference=true` (all labels)": (("oracle", "one-shot"),),
+    "`train.ema_decay=0.99`": (("averaged", "one-shot"),),
+    "the same beside static clips ": (("averaged", "static-half"), ("averaged", "layers-clips")),
+}
+"""By switch, the runs that have it and those that do not; the first pair that was run counts."""
 BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
+BEGIN_SWITCHES, END_SWITCHES = "<!-- switches -->", "<!-- /switches -->"
+Group = tuple[str, str, int]
+"""Data, network and steps."""
 Scores = Mapping[str, Mapping[int, float]]
 """From method to seed to J&F."""
 
@@ -31,31 +59,63 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_tables(out: Path, page: Path | None = None) -> None:
-    """Writes `tables.md` from `runs.csv`, and prints it; a page gets it between its marks `<!-- tables -->`."""
+    """Writes `tables.md` from `runs.csv`, and prints it; a page gets it, and what switches add, between its marks."""
     text = tables_of(out)
     (out / "tables.md").write_text(f"{text}\n", encoding="utf-8")
     print(text)
     if page is not None:
-        before, _, rest = page.read_text(encoding="utf-8").partition(BEGIN)
-        page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        content = page.read_text(encoding="utf-8")
+        for begin, end, new in ((BEGIN, END, text), (BEGIN_SWITCHES, END_SWITCHES, switches_of(out))):
+            before, found, rest = content.partition(begin)
+            if found:
+                content = f"{before}{begin}\n{new}\n{end}{rest.partition(end)[2]}"
+        page.write_text(content, encoding="utf-8")
 
 
 def tables_of(out: Path) -> str:
     """Returns the tables of a folder: J&F by data set, network and length, and how right forward masks were."""
-    groups: dict[tuple[str, str, int], dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    averaged: dict[tuple[str, str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    labels: dict[tuple[str, str, int], dict[str, str]] = defaultdict(dict)
-    for row in read_rows(out / "runs.csv"):
-        group = row["data"], row["network"], int(row["steps"])
-        groups[group][row["method"]][int(row["seed"])] = float(row["jf"])
-        labels[group][row["method"]] = row["labels"]
-        if row["ema_jf"]:
-            averaged[group][row["method"]].append(float(row["ema_jf"]) - float(row["jf"]))
-    tables = [
-        f"**{', '.join(map(str, group))} steps**\n\n{make_table(scores, averaged[group], labels[group])}"
-        for group, scores in sorted(groups.items())
-    ]
+    groups, averaged, labels = _read(out)
+    tables = []
+    for group, scores in sorted(groups.items()):
+        more = {
+            name: [value - scores[name][seed] for seed, value in own.items()] for name, own in averaged[group].items()
+        }
+        tables.append(f"**{', '.join(map(str, group))} steps**\n\n{make_table(scores, more, labels[group])}")
     return "\n\n".join([*tables, *_forward_masks(out)])
+
+
+def switches_of(out: Path) -> str:
+    """Returns what each switch alone adds, seed by seed, by data set, network and length."""
+    groups, averaged, _ = _read(out)
+    names = sorted(groups)
+    lines = [f"| | {' | '.join(f'{data}, {network}, {steps}' for data, network, steps in names)} |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for switch, pairs in _SWITCHES.items():
+        cells = []
+        for group in names:
+            found = ""
+            for one, other in pairs:
+                own = averaged[group].get(other, {}) if one == "averaged" else groups[group].get(one, {})
+                if differences := [a - b for a, b in _paired(own, groups[group].get(other, {}))]:
+                    found = f"{_mean(differences, signed=True)} ({len(differences)})"
+                    break
+            cells.append(found)
+        lines.append(f"| {switch.strip()} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _read(out: Path) -> tuple[dict[Group, dict[str, dict[int, float]]], Any, dict[Group, dict[str, str]]]:
+    """J&F of the last and of the averaged weights by group, method and seed, and the labels by group and method."""
+    groups: dict[Group, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    averaged: dict[Group, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    labels: dict[Group, dict[str, str]] = defaultdict(dict)
+    for row in read_rows(out / "runs.csv"):
+        group, method, seed = (row["data"], row["network"], int(row["steps"])), row["method"], int(row["seed"])
+        groups[group][method][seed] = float(row["jf"])
+        labels[group][method] = row["labels"]
+        if row["ema_jf"]:
+            averaged[group][method][seed] = float(row["ema_jf"])
+    return groups, averaged, labels
 
 
 def _forward_masks(out: Path) -> Iterator[str]:

@@ -11,7 +11,18 @@ import pytest
 from davis_folder import FRAMES, make_davis
 from one_label import COLUMNS, METHODS, append, planned
 from one_label_data import shrink
-from one_label_table import BEGIN, END, gather, make_table, read_rows, tables_of, write_tables
+from one_label_table import (
+    BEGIN,
+    BEGIN_SWITCHES,
+    END,
+    END_SWITCHES,
+    gather,
+    make_table,
+    read_rows,
+    switches_of,
+    tables_of,
+    write_tables,
+)
 
 from ovos_ray.data.folders import synthetic
 from ovos_ray.data.folders.open import open_dataset
@@ -71,6 +82,7 @@ def test_every_planned_run_is_possible_and_reads_the_labels_it_says(
         methods=list(METHODS)[:5],
         then=list(METHODS)[5:], device="cpu", overrides=[],
     )  # fmt: skip
+    of_further_labels = [name for name in METHODS if name.endswith(("-2", "-4", "-all")) and name != "layers-only-4"]
     runs = list(planned(arguments))
     assert len({run.key for run in runs}) == len(runs) == 4 * len(METHODS)
     for run in runs:
@@ -78,7 +90,7 @@ def test_every_planned_run_is_possible_and_reads_the_labels_it_says(
         labels = Path(run.config.data.shards[0]).name
         method = run.key[-1]
         assert method.startswith(("supervised", "oracle")) <= (labels == "all"), method
-        assert (run.config.data.clip_start == "labels") == (method.startswith("layers-clips-")), method
+        assert (run.config.data.clip_start == "labels") == (method in of_further_labels), method
         kept = [video.label_frames for video in ShardIndex.load(run.config.data.shards[0]).videos]
         expected = {"first": 1, "2": 2, "4": 4, "all": 20}[labels]
         assert {len(frames) for frames in kept} == {expected}, method
@@ -87,8 +99,26 @@ def test_every_planned_run_is_possible_and_reads_the_labels_it_says(
 def test_the_page_has_the_tables_of_the_kept_runs() -> None:
     root = Path(__file__).resolve().parents[2]
     page = (root / "docs" / "beyond.md").read_text(encoding="utf-8")
-    shown = page.partition(BEGIN)[2].partition(END)[0]
-    assert shown.strip() == tables_of(root / "docs" / "studies" / "one_label")
+    for begin, end, made in ((BEGIN, END, tables_of), (BEGIN_SWITCHES, END_SWITCHES, switches_of)):
+        shown = page.partition(begin)[2].partition(end)[0]
+        assert shown.strip() == made(root / "docs" / "studies" / "one_label")
+
+
+def test_a_switch_is_compared_with_the_same_seeds_without_it(tmp_path: Path) -> None:
+    key = ("davis2016", "xmem-tiny", "1200")
+    runs = {"one-shot": {0: (40, 41), 1: (30, 33)}, "static-half": {0: (55, ""), 1: (49, ""), 2: (99, "")}}
+    for method, seeds in runs.items():
+        rows = [
+            (*key, f"{seed}", method, f"{jf}", "", "", f"{ema}", "", "", "", "") for seed, (jf, ema) in seeds.items()
+        ]
+        append(tmp_path / "runs.csv", COLUMNS, rows)
+    head, _, *lines = switches_of(tmp_path).splitlines()
+    assert head == "| | davis2016, xmem-tiny, 1200 |"
+    cells = dict(line.strip("| ").split(" | ") for line in lines if " | " in line.strip("| "))
+    # Differences 15 and 19 (Student's 97.5 % quantile of one degree of freedom is 12.706), and 1 and 3.
+    assert cells["`data.static_share`: walks after half of the steps"] == f"+17.0 ± {12.706 * 2:.1f} (2)"
+    assert cells["`train.ema_decay=0.99`"] == f"+2.0 ± {12.706:.1f} (2)"
+    assert len(cells) == 2, "nothing of what was not run"
 
 
 def test_lines_of_several_machines_are_gathered_once(tmp_path: Path) -> None:
