@@ -34,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 NUM_VIDEOS, NUM_FRAMES = 3471, 94_000
 NUM_TRIALS = 1000
 LARGEST_JSON = 100_000  # videos; a million would take gigabytes
+INDICES = ("json", "columns", "shared")  # a text; columns, of each process its own; columns, of a node one
+NUM_PROCESSES = 5
 NETWORKS = ("stcn-tiny", "xmem-tiny", "cutie-tiny", "stcn", "xmem", "cutie-small", "cutie-base")
 
 
@@ -106,33 +108,67 @@ def measure_index_and_plan(folder: Path) -> dict[str, float]:
     return result
 
 
-def measure_large_index(num_videos: int, columnar: bool) -> dict[str, float]:
-    """Writes and loads an index of so many videos, in processes of their own, whose memory is counted."""
+def measure_large_index(num_videos: int, kind: str) -> list[dict[str, float]]:
+    """Writes an index of so many videos, and loads it in processes of their own: what the first and the others pay."""
     with tempfile.TemporaryDirectory() as folder:
-        for step in ("write", "load"):
-            command = [sys.executable, __file__, f"--{step}-index", folder, "--videos", str(num_videos)]
-            output = subprocess.run([*command, *["--columnar"] * columnar], check=True, capture_output=True, text=True)
-    result: dict[str, float] = json.loads(output.stdout)
-    return result
+        shards = Path(folder, "shards")
+        command = [sys.executable, __file__, "--index", kind, "--videos", str(num_videos)]
+        subprocess.run([*command, "--write-index", shards], check=True)
+        loading = [
+            subprocess.Popen(
+                [*command, "--load-index", shards], env={**os.environ, "OVOS_CACHE": f"{folder}/cache"}, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )
+            for _ in range(NUM_PROCESSES)
+        ]  # fmt: skip
+        for process in loading:
+            _answer(process)  # all are there before the first loads
+        for _ in ("load", "memory", "plan", "memory"):
+            answers = []
+            for process in loading:
+                print(file=process.stdin, flush=True)
+                answers.append(_answer(process))
+        for process in loading:
+            process.communicate()
+    return [json.loads(answer) for answer in answers]
 
 
-def load_large_index(folder: Path) -> dict[str, float]:
-    """What one process pays for an index: time and private memory, and the clips that it plans."""
+def _answer(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def load_large_index(folder: Path, kind: str) -> None:
+    """What one process pays for an index: time and memory, of its own and with its part of what it shares."""
     result: dict[str, float] = {"bytes": sum(path.stat().st_size for path in folder.iterdir())}
     config = override(ExperimentConfig(), {"data.clip_length": 3, "data.batch_size": 16})
-    before = psutil.Process().memory_full_info().uss
+
+    def wait() -> None:
+        print(json.dumps(result), flush=True)
+        input()
+
+    def grown(name: str) -> None:
+        now = psutil.Process().memory_full_info()
+        result[f"{name}_mib"] = round((now.uss - before.uss) / 2**20, 1)
+        result[f"{name}_pss_mib"] = round((now.pss - before.pss) / 2**20, 1)
+
+    wait()
+    before = psutil.Process().memory_full_info()
     with timed(result, "load"):
-        index = ShardIndex.load(folder)
-    result["load_mib"] = round((psutil.Process().memory_full_info().uss - before) / 2**20, 1)
+        index = ShardIndex.shared(folder) if kind == "shared" else ShardIndex.load(folder)
+    result["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before.rss / 2**20, 1)
+    wait()
+    grown("load")
+    wait()
     with timed(result, "plan"):
         plan = Plan([index], config.data, seed=0, steps=150_000)
     plan.clip(0)
-    result["planned_mib"] = round((psutil.Process().memory_full_info().uss - before) / 2**20, 1)
-    result["peak_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before / 2**20, 1)
     with timed(result, "clip", 20_000):
         for position in range(20_000):
             plan.clip(position)
-    return result
+    wait()
+    grown("planned")
+    print(json.dumps(result), flush=True)
 
 
 def measure_study() -> dict[str, float]:
@@ -238,20 +274,22 @@ def main() -> None:
     for hidden in ("--write-index", "--load-index"):  # the processes that this starts
         parser.add_argument(hidden, type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--videos", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--columnar", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--index", choices=INDICES, nargs="*", default=INDICES, help="of these kinds alone")
     arguments = parser.parse_args()
     if arguments.write_index:
-        synthetic_index(arguments.videos).save(Storage(str(arguments.write_index)), columnar=arguments.columnar)
+        columnar = "json" not in arguments.index
+        synthetic_index(arguments.videos).save(Storage(str(arguments.write_index)), columnar=columnar)
         return
     if arguments.load_index:
-        print(json.dumps(load_large_index(arguments.load_index)))
+        load_large_index(arguments.load_index, *arguments.index)
         return
     if arguments.index_sizes:
         for size in arguments.index_sizes:
-            for columnar in (False, True)[size > LARGEST_JSON :]:
-                print(
-                    size, "columns" if columnar else "json", json.dumps(measure_large_index(size, columnar)), flush=True
-                )
+            for kind in arguments.index:
+                if kind == "json" and size > LARGEST_JSON:
+                    continue
+                for number, result in enumerate(measure_large_index(size, kind), 1):
+                    print(size, kind, f"process {number}:", json.dumps(result), flush=True)
         return
     calls = arguments.calls
     from importlib import metadata

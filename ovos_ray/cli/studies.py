@@ -81,7 +81,7 @@ def print_label_budgets(groups: Sequence[Group]) -> list[OvosError]:
             continue
         seen.add(key)
         try:
-            indices = [ShardIndex.load(folder) for folder in data.shards]
+            indices = [ShardIndex.shared(folder) for folder in data.shards]
             plan = Plan(indices, data, seed=0, steps=steps)
             labels = count_labels(config, pretraining_stage(config))
         except OvosError as error:

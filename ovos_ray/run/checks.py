@@ -136,7 +136,7 @@ def _check_labels(config: ExperimentConfig) -> None:
     method = config.method
     needs = "method.name = 'supervised'" if method.name == "supervised" else f"method.reference = {method.reference!r}"
     for folder in config.data.shards:
-        index = ShardIndex.load(folder)
+        index = ShardIndex.shared(folder)
         if index.labels != "all":
             raise ConfigError(
                 f"{needs} needs a label on every frame, {folder} holds one a video",

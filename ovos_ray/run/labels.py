@@ -58,10 +58,10 @@ def count_labels(config: ExperimentConfig, pretraining: ExperimentConfig | None 
     Raises:
         DataError: Shards or the validation split cannot be read.
     """
-    training = [ShardIndex.load(folder).budget for folder in config.data.shards]
+    training = [ShardIndex.shared(folder).budget for folder in config.data.shards]
     images = 0
     if pretraining is not None:
-        images = sum(ShardIndex.load(folder).budget.labelled_frames for folder in pretraining.data.shards)
+        images = sum(ShardIndex.shared(folder).budget.labelled_frames for folder in pretraining.data.shards)
     folder, names = validated(config.validation)
     videos = [] if folder is None else [folder.outline(config.validation.split, name) for name in names]
     return Labels(

@@ -70,7 +70,7 @@ def _shard_digest(folder: str) -> str:
 def _digest_of_version(folder: str, mtime_ns: int | None, size: int | None) -> str:
     from ovos_ray.data.shards.index import ShardIndex
 
-    return ShardIndex.load(folder).digest
+    return ShardIndex.shared(folder).digest
 
 
 def _sha256(path: str) -> str:

@@ -65,7 +65,7 @@ class RunLog:
     def _describe(self) -> None:
         config, sink = self._config, self.sink
         sink.log_config(config)
-        indices = [ShardIndex.load(folder) for folder in config.data.shards]
+        indices = [ShardIndex.shared(folder) for folder in config.data.shards]
         for folder, index in zip(config.data.shards, indices, strict=True):
             sink.log_dataset(index.dataset, index.digest, source=folder, profile=index.budget.as_dict())
         labels = labels_of_run(config)

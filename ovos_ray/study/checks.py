@@ -114,7 +114,7 @@ def _packed_from(config: ExperimentConfig) -> str | None:
 
     for folder in config.data.shards:
         try:
-            root = ShardIndex.load(folder).root
+            root = ShardIndex.shared(folder).root
         except DataError:
             continue
         if root and Path(root).is_dir():

@@ -152,8 +152,8 @@ class ShardIndex:
         if len(self.videos) >= _COLUMNAR_FROM if columnar is None else columnar:
             # No table of a bucket takes another's name: the index that is there stays good until the new one is.
             value["version"] = _COLUMNAR_VERSION
-            value["videos"] = {"file": self.table_name, "number": len(self.videos)}
-            VideoTable.of(self.videos, self.files).save(storage, self.table_name)
+            digest = VideoTable.of(self.videos, self.files).save(storage, self.table_name)
+            value["videos"] = {"file": self.table_name, "number": len(self.videos), "digest": digest}
         else:
             value["videos"] = [plain(video) for video in self.videos]
         storage.write((json.dumps(value, separators=(",", ":")) + "\n").encode(), INDEX_NAME)
@@ -170,7 +170,7 @@ class ShardIndex:
 
     @classmethod
     def shared(cls, folder: str | Path) -> ShardIndex:
-        """Returns what `load` does, but the same object to all in this process: a large index takes much memory.
+        """Returns what `load` does, but the same object to all in this process, and the same memory to all of a node.
 
         Raises:
             DataError: As `load`.
@@ -179,11 +179,11 @@ class ShardIndex:
         content = _content(folder)
         key = (str(folder), hashlib.blake2b(content).digest())  # a folder may be packed again
         if (found := _SHARED.get(key)) is None:
-            found = _SHARED[key] = cls._parsed(folder, content)
+            found = _SHARED[key] = cls._parsed(folder, content, shared=True)
         return found
 
     @classmethod
-    def _parsed(cls, folder: str | Path, content: bytes) -> ShardIndex:
+    def _parsed(cls, folder: str | Path, content: bytes, *, shared: bool = False) -> ShardIndex:
         path = Storage(str(folder)).location(INDEX_NAME)
         try:
             value: dict[str, Any] = json.loads(content)
@@ -200,11 +200,12 @@ class ShardIndex:
             for number in dataclasses.astuple(value["budget"]):
                 whole("budget", number, 0)
             value["files"] = tuple(ShardFile(**file) for file in value["files"])
-            value["videos"] = (
-                tuple(entry_of(video) for video in value["videos"])
-                if version == _VERSION
-                else VideoTable.load(folder, value["files"], value["videos"]["number"], value["videos"]["file"])
-            )
+            videos = value["videos"]
+            if version == _VERSION:
+                value["videos"] = tuple(entry_of(video) for video in videos)
+            else:
+                named = (videos["number"], videos["file"], videos.get("digest"))
+                value["videos"] = VideoTable.load(folder, value["files"], *named, shared=shared)
             index = cls(**value)
             index.check()
         except (KeyError, TypeError, ValueError, AttributeError) as error:

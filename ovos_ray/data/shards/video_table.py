@@ -1,11 +1,13 @@
 """The videos of a large index as columns: `videos-….parquet` beside an `index.json` that holds the rest.
 
-Entries are made, and checked, when they are asked for; a million videos take about a hundred bytes each in memory.
+Entries are made, and checked, when they are asked for. A million videos take about a hundred bytes each, and the
+processes of a node share them.
 """
 
 from __future__ import annotations
 
 import bisect
+import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +19,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from ovos_ray.data.masks import MAX_PIXELS, ObjectBox
+from ovos_ray.data.shards.mapped_table import mapped_table
 from ovos_ray.data.shards.video_entry import INDEX_NAME, ShardFile, VideoEntry, VideoOutline, require
 from ovos_ray.errors import DataError, StorageError
 from ovos_ray.paths import checked_name
@@ -102,37 +105,52 @@ class VideoTable(Sequence[VideoEntry]):
         """Returns the numbers of labelled frames and of all frames."""
         return len(self._numbers["label_frames"]), int(self._numbers["num_frames"].sum())
 
-    def save(self, storage: Storage, name: str) -> None:
-        """Writes the table: plain values that take the memory that they say."""
+    def save(self, storage: Storage, name: str) -> str:
+        """Writes the table, plain values that take the memory that they say, and returns its digest."""
         sink = pa.BufferOutputStream()
         options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
         pq.write_table(self._table, sink, row_group_size=2**20, **options)
-        storage.write(memoryview(sink.getvalue()), name)
+        content = memoryview(sink.getvalue())
+        storage.write(content, name)
+        return _digest(content)
 
     @classmethod
-    def load(cls, folder: str | Path, files: Sequence[ShardFile], num_videos: int, name: str) -> VideoTable:
+    def load(
+        cls,
+        folder: str | Path,
+        files: Sequence[ShardFile],
+        num_videos: int,
+        name: str,
+        digest: str | None = None,
+        *,
+        shared: bool = False,
+    ) -> VideoTable:
         """Reads a table.
 
+        Args:
+            folder: The shard folder or bucket URI.
+            files: The shard files.
+            num_videos: How many there are.
+            name: Of the file.
+            digest: Of the file; None where an earlier version packed it.
+            shared: Whether it may be the copy that the processes of this node share; needs the digest.
+
         Raises:
-            DataError: It is missing or damaged, has another number of videos, or may take more memory than its file.
+            DataError: It is missing, damaged or another one, or may take more memory than its file.
             StorageError: The bucket cannot be reached.
         """
+        require(digest is None or re.fullmatch("[0-9a-f]{32}", str(digest)) is not None, "digest", digest)
         storage = Storage(str(folder))
         path = storage.location(checked_name(name, "table of videos", INDEX_NAME))
         try:
-            content = storage.read(name)
-            parquet = pq.ParquetFile(pa.BufferReader(content))
-            # Before anything is read: what may be absent may be said to be absent a billion times in a few bytes.
-            require(parquet.schema_arrow.equals(_SCHEMA), "columns", parquet.schema_arrow.names)
-            groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
-            columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-            plain = all(c.compression == "UNCOMPRESSED" and _PLAIN.issuperset(c.encodings) for c in columns)
-            require(plain, "columns that may take any memory", [c.compression for c in columns])
-            rows = parquet.metadata.num_rows
-            require(rows == num_videos and rows * _LEAST_BYTES <= len(content), "videos", rows)
-            found = cls(parquet.read(use_threads=False).replace_schema_metadata(None), files)
+            table = (
+                mapped_table(digest, lambda: _read(storage, name, digest))
+                if shared and digest
+                else _read(storage, name, digest)
+            )
+            require(table.num_rows == num_videos, "videos", table.num_rows)
             pa.default_memory_pool().release_unused()  # what decoding took, as much again as the table
-            return found
+            return cls(table, files)
         except StorageError:
             raise
         except FileNotFoundError as error:
@@ -219,6 +237,28 @@ class VideoTable(Sequence[VideoEntry]):
                 labels, counts = self._list("label_frames", place), self._list("num_objects", place)
                 shown = tuple(frame for frame, count in zip(labels, counts, strict=False) if count)
                 yield VideoOutline(name, frames, tuple(labels), shown)
+
+
+def _digest(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def _read(storage: Storage, name: str, digest: str | None) -> pa.Table:
+    """The table of a file, which is checked before anything is made of it.
+
+    What may be absent may be said to be absent a billion times in a few bytes.
+    """
+    content = storage.read(name)
+    require(digest is None or _digest(content) == digest, "file", "not the one that the index was written with")
+    parquet = pq.ParquetFile(pa.BufferReader(content))
+    require(parquet.schema_arrow.equals(_SCHEMA), "columns", parquet.schema_arrow.names)
+    groups = [parquet.metadata.row_group(number) for number in range(parquet.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    plain = all(c.compression == "UNCOMPRESSED" and _PLAIN.issuperset(c.encodings) for c in columns)
+    require(plain, "columns that may take any memory", [c.compression for c in columns])
+    rows = parquet.metadata.num_rows
+    require(rows * _LEAST_BYTES <= len(content), "videos", rows)
+    return parquet.read(use_threads=False).replace_schema_metadata(None)
 
 
 def _numpy(column: pa.Array) -> np.ndarray:
