@@ -76,6 +76,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "layers-clips-4": _LAYERS_FURTHER,
     "layers-clips-all": _LAYERS_FURTHER,
     "one-shot-2": _FURTHER_LABELS,
+    "one-shot-grown": {"data.frame_sampling": "grown"},
+    "one-shot-all-memory": {"method.rollout_memory": "all"},
     "static-half-2": _HALF_FURTHER,
     "static-half-4": _HALF_FURTHER,
     "one-shot-traced": {},
@@ -86,8 +88,9 @@ METHODS: dict[str, dict[str, Any]] = {
 half and then at every second step; with `layers`, objects move on their own in them. `…-any` has clips that start at
 any labelled frame, all others have those of `one-shot`. `oracle…` starts the walk back from the true mask, so it too
 reads all labels. `…-2`, `…-4` and `…-all` have so many labels a video; their clips start at any of them and compare
-those they pass, as in `search_spaces.label_budget`. `…-traced` computes what its namesake does, on shards with all
-labels, which it only logs: how right forward masks are. Every run keeps an average of its weights, `ema_jf`."""
+those they pass, as in `search_spaces.label_budget`. `…-grown` draws frames as XMem and Cutie do; the forward walk of
+`…-all-memory` reads all frames before. `…-traced` computes what its namesake does, on shards with all labels, which it
+only logs: how right forward masks are. Every run keeps an average of its weights, `ema_jf`."""
 
 KEY = ("data", "network", "steps", "seed", "method")
 COLUMNS = (*KEY, "jf", "j", "f", "ema_jf", "labels", "seconds", "device", "versions")

@@ -38,6 +38,8 @@ _SWITCHES = {
     "`method.further_labels=compare`, two labels a video": (("one-shot-2", "one-shot"),),
     "the same beside static clips": (("static-half-2", "static-half"), ("layers-clips-2", "layers-clips")),
     "`method.reference=true` (all labels)": (("oracle", "one-shot"),),
+    "`data.frame_sampling=grown`": (("one-shot-grown", "one-shot"),),
+    "`method.rollout_memory=all`": (("one-shot-all-memory", "one-shot"),),
     "`train.ema_decay=0.99`": (("averaged", "one-shot"),),
     "the same beside static clips ": (("averaged", "static-half"), ("averaged", "layers-clips")),
 }
