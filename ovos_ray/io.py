@@ -221,8 +221,8 @@ def exclusive(
     a file system without locks nobody waits; use this only where two at a time waste work and break nothing.
 
     Args:
-        path: A file that says who is inside; made as needed, never removed. Who waits for one that is moved away with
-            its folder waits for the one that takes its place.
+        path: A file that says who is inside; made as needed, never removed by whoever is not inside. Who waits for one
+            that is moved or removed waits for the one that takes its place.
         waiting: Called once with who is inside, before waiting for them; may return how many seconds to wait at most.
         poll_s: Seconds between two attempts.
 
@@ -250,7 +250,7 @@ def exclusive(
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"{target} is still held") from error
             if not told and waiting is not None:
-                seconds = waiting(target.read_text(encoding="utf-8").strip() or "another process")
+                seconds = waiting(os.pread(descriptor, 1000, 0).decode(errors="replace").strip() or "another process")
                 deadline = math.inf if seconds is None else time.monotonic() + seconds
             told = True
             time.sleep(poll_s)
@@ -265,6 +265,8 @@ def _open_lock(target: Path) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:  # what a link leads to, in a folder of a stranger's, would be emptied
         return os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except FileNotFoundError:  # whoever had made the folder has removed it
+        return _open_lock(target)
     except OSError as error:
         if not target.is_symlink():
             raise

@@ -7,9 +7,11 @@ RUN/lease    in a bucket, which has no locks: see `ovos_ray/lease.py`
 from __future__ import annotations
 
 import math
+import os
 import platform
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from pathlib import Path
 
 from ovos_ray.errors import HeldError
 from ovos_ray.io import exclusive
@@ -44,7 +46,8 @@ def hold(storage: Storage, what: str, say: Callable[[str], None], *, patient: bo
     """Holds a folder against everybody else who would make the same run or study; yields the lease, which may be lost.
 
     Two processes make the same run by mistake only. The second one waits as long as the first may be ending, then it
-    gives up, and the first goes on undisturbed.
+    gives up, and the first goes on undisturbed. A folder that was made for the lock and holds nothing else at the end
+    is removed.
 
     Args:
         storage: The folder.
@@ -68,7 +71,10 @@ def hold(storage: Storage, what: str, say: Callable[[str], None], *, patient: bo
         lease = Lease()
         try:
             if storage.local:
-                stack.enter_context(exclusive(storage.path("lock"), waiting))
+                lock = Path(storage.path("lock"))
+                made = [folder for folder in lock.parents if not folder.exists()]
+                stack.enter_context(exclusive(lock, waiting))
+                stack.callback(_remove_empty, lock, made)  # while it is held
             else:
                 lease = stack.enter_context(leased(storage, waiting))
         except TimeoutError:
@@ -77,3 +83,12 @@ def hold(storage: Storage, what: str, say: Callable[[str], None], *, patient: bo
                 "wait for it, or end that process and give the command again; another name=… starts another one",
             ) from None
         yield lease
+
+
+def _remove_empty(lock: Path, made: Sequence[Path]) -> None:
+    """Removes a lock and the folders that were made for it, the innermost first, unless they hold more by now."""
+    with suppress(OSError):
+        if made and os.listdir(lock.parent) == [lock.name]:
+            lock.unlink()
+            for folder in made:
+                folder.rmdir()
