@@ -76,7 +76,7 @@ def _scored(
     from ovos_ray.evaluate.infer.mask_archive import unpacked
     from ovos_ray.evaluate.score.scoring import evaluate_folders
 
-    with unpacked(predictions) as folder, _progress() as progress:
+    with unpacked(predictions, sequences) as folder, _progress() as progress:
         return evaluate_folders(folder, annotations, protocol, sequences=sequences, progress=progress, **options)
 
 

@@ -44,7 +44,7 @@ def submission(
             refuse(out, problems)
         console.print(f"{out}: keeps every rule of {benchmark}")
         return
-    with unpacked(predictions) as masks:
+    with unpacked(predictions, folder.video_names(split)) as masks:
         count = write_submission(masks, folder, split, out)
     megabytes = out.stat().st_size / 1e6
     videos = counted(len(folder.video_names(split)), "video")

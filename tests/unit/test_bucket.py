@@ -323,5 +323,7 @@ def test_masks_in_a_bucket_are_scored_as_their_folder(bucket: str, server: Serve
     with unpacked(place) as folder:
         assert evaluate_folders(folder, gt, "davis2017", num_processes=1) == evaluate_folders(pred, gt, "davis2017")
     assert not folder.exists()
+    with unpacked(place, ["bear"]) as folder:
+        assert [path.name for path in folder.iterdir()] == ["bear"]
     with pytest.raises(DataError, match=f"no archives(?s:.*)further down: {place}"), unpacked(f"{bucket}/scored"):
         pass

@@ -123,6 +123,32 @@ def test_evaluate_scores_archives_as_the_folder_they_were_made_of(tmp_path, ovos
     assert (code, "no archives of masks" in err, "What to do:" in err) == (1, True, True)
 
 
+def test_only_the_archives_of_what_is_scored_are_fetched(tmp_path, ovos_ray):
+    pred, gt = make_davis_masks(tmp_path)
+    zips = archived(pred, tmp_path / "zips")
+    (zips / "swan.zip").write_bytes(b"is not even read")
+    options = ["--annotations", gt, "--sequences"]
+    for place in (zips, f"file://{zips}"):
+        code, out, err = ovos_ray("evaluate", "--predictions", place, *options, "bear")
+        assert (code, "bear" in out, err) == (0, True, "")
+        code, _, err = ovos_ray("evaluate", "--predictions", place, *options, "bear,swan")
+        assert (code, f"{zips}/swan.zip: damaged" in err) == (1, True)
+    (zips / "swan.zip").unlink()
+    code, _, err = ovos_ray("evaluate", "--predictions", f"file://{zips}", *options, "bear,swan")
+    assert (code, f"file://{zips}" in err, "swan" in err) == (1, True, True)
+
+
+def test_who_gives_a_run_is_told_where_its_predictions_are(tmp_path, ovos_ray):
+    pred, gt = make_davis_masks(tmp_path)
+    run = tmp_path / "runs/mine"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text("{}")
+    pred.rename(run / "predictions")
+    code, _, err = ovos_ray("evaluate", "--predictions", run, "--annotations", gt)
+    assert (code, f"there are predictions: {run}/predictions" in err.replace("\n", "")) == (1, True)
+    assert ovos_ray("evaluate", "--predictions", run / "predictions", "--annotations", gt)[0] == 0
+
+
 def test_evaluate_says_which_archive_is_missing_short_damaged_or_anothers(tmp_path, ovos_ray):
     pred, gt = make_davis_masks(tmp_path)
     (pred / "bear/00003.png").unlink()

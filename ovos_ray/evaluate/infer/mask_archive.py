@@ -6,7 +6,7 @@ import io
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,18 +39,21 @@ def send_masks(folder: Path, video: str, bucket: Storage) -> None:
 
 
 @contextmanager
-def unpacked(place: str | os.PathLike[str]) -> Iterator[Path]:
+def unpacked(place: str | os.PathLike[str], videos: Collection[str] | None = None) -> Iterator[Path]:
     """Yields predictions as a folder with VIDEO/FRAME.png, for as long as the context is open.
 
     Args:
         place: Such a folder; or one with `VIDEO.zip`, on a disk or in a bucket, as `send_masks` writes them.
+        videos: Whose archives are unpacked, where there are such; None: all.
 
     Raises:
-        DataError: A bucket has no archives there, or one is damaged.
+        DataError: A bucket has no archives there, or one is damaged; or a folder is a run's, and its masks lie below.
         StorageError: The bucket cannot be reached.
     """
     location = location_of(os.fspath(place))
     if "://" not in location and not _archives_on_disk(Path(location)):
+        if (Path(location) / "config.json").is_file() and (masks := Path(location) / "predictions").is_dir():
+            raise DataError(f"{location}: a run, and no folder of masks", f"there are predictions: {masks}")
         yield Path(location)
         return
     bucket = Storage(location)
@@ -66,7 +69,8 @@ def unpacked(place: str | os.PathLike[str]) -> Iterator[Path]:
     archives = MaskArchives(bucket)
     with tempfile.TemporaryDirectory(prefix="ovos-masks-") as folder:
         with ThreadPoolExecutor(_AT_A_TIME) as pool:
-            for _ in pool.map(lambda video: archives.unpack(video, Path(folder)), here):
+            wanted = [video for video in here if videos is None or video in videos]
+            for _ in pool.map(lambda video: archives.unpack(video, Path(folder)), wanted):
                 pass
         try:
             yield Path(folder)
