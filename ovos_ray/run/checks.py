@@ -12,7 +12,7 @@ from ovos_ray.config.strategies import NETWORKS, NetworkFacts, check_strategy
 from ovos_ray.errors import ConfigError, DataError, WeightsError
 from ovos_ray.paths import checked_name
 from ovos_ray.run.resume import check_segment
-from ovos_ray.track.servers import refuse_secrets
+from ovos_ray.track.servers import refuse_secrets, require_store
 
 if TYPE_CHECKING:
     from ovos_ray.data.folders.open import DatasetFolder
@@ -81,6 +81,7 @@ def check_settings(config: ExperimentConfig) -> None:
     check_ranges(ExperimentConfig, flatten(config))
     checked_name(config.name, "run", "name=", nested=True)
     refuse_secrets(config.tracking_uri)
+    require_store(config.tracking_uri)
     for part, chosen in (("validation", config.validation), ("evaluation", config.evaluation)):
         if chosen.root and chosen.shards:
             raise ConfigError(

@@ -14,9 +14,18 @@ from urllib.parse import parse_qsl, urlsplit
 
 from ovos_ray.errors import ConfigError
 
-__all__ = ["is_known", "refuse_secrets", "remember", "require_chosen", "resolve_tracking_uri", "without_secrets"]
+__all__ = [
+    "is_known",
+    "refuse_secrets",
+    "remember",
+    "require_chosen",
+    "require_store",
+    "resolve_tracking_uri",
+    "without_secrets",
+]
 
 _DEFAULT = "sqlite:///mlflow.db"
+_USUAL = frozenset({"", "sqlite", "http", "https"})
 _IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # set by Ray for what is submitted
 _SECRET = re.compile(r"pass(word|wd)?|pwd|secret|(access_?|api_?|auth_?)?(token|key)", re.IGNORECASE)
 _USERINFO = re.compile(r"(?<=//)[^/@]*@")
@@ -58,6 +67,27 @@ def refuse_secrets(uri: str) -> None:
             "export MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) instead; for a "
             "database, PGPASSWORD or ~/.pgpass",
         )
+
+
+def require_store(uri: str) -> None:
+    """Makes sure that MLflow, or a plugin of it, knows the kind of store that an address names; it is not opened.
+
+    Raises:
+        ConfigError: It knows none; says which it knows.
+    """
+    if urlsplit(uri).scheme in _USUAL:  # MLflow takes seconds to be imported
+        return
+    from mlflow.tracking._tracking_service.utils import _tracking_store_registry as stores
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
+
+    try:
+        stores.get_store_builder(uri)
+    except UnsupportedModelRegistryStoreURIException as error:
+        known = ", ".join(f"{scheme}://" for scheme in error.supported_uri_schemes if scheme)
+        raise ConfigError(
+            f"tracking_uri = {without_secrets(uri)}: MLflow has no store of scheme {urlsplit(uri).scheme!r}",
+            f"correct its beginning: MLflow has {known}; such as {_DEFAULT} or http://HOST:5000",
+        ) from error
 
 
 def without_secrets(uri: str) -> str:

@@ -16,6 +16,7 @@ from ovos_ray.data.folders.open import open_dataset
 from ovos_ray.errors import ConfigError, OvosError
 from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_config
+from ovos_ray.track.servers import require_store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -106,6 +107,8 @@ def test_a_dry_run_refuses_what_the_run_would(
         ("method.backward=foo", "'foo'"),
         ("name=", "name"),
         ("network.init=imagenet", "no ImageNet weights for"),
+        ("tracking_uri=htp://x", "tracking_uri = htp://x: MLflow has no store of scheme 'htp'"),
+        ("tracking_uri=ftp://me:geheim@x", "credentials"),
     ],
 )
 def test_show_refuses_what_no_run_could_be(monkeypatch: pytest.MonkeyPatch, word: str, message: str) -> None:
@@ -114,3 +117,12 @@ def test_show_refuses_what_no_run_could_be(monkeypatch: pytest.MonkeyPatch, word
     result = CliRunner().invoke(app, ["show", "trainables.one_shot", word])
     assert isinstance(result.exception, OvosError)
     assert re.search(message, result.exception.message)
+
+
+def test_all_stores_that_mlflow_knows_are_taken_and_named_to_who_asks_for_another() -> None:
+    for uri in ("", "mlruns", "sqlite:///a.db", "https://x", "postgresql+psycopg2://me@x/runs", "databricks://profile"):
+        require_store(uri)
+    with pytest.raises(ConfigError) as error:
+        require_store("htp://x")
+    for scheme in ("http://", "postgresql://", "databricks://"):
+        assert scheme in str(error.value.remedy)
