@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tempfile
 from pathlib import Path
@@ -21,7 +22,7 @@ EXAMPLE = "ovos-ray export runs/one-shot --to one-shot.safetensors"
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(help="Folder or URI of a finished run.")],
     to: Annotated[
         str, typer.Option(help="FILE.safetensors, FILE.pth (as published), FILE.pt2 (programs), or hub:USER/NAME.")
     ],
@@ -54,10 +55,11 @@ def export(
 
 
 def _write(run: Path, target: Path, card: Path, size: tuple[int, int] = (0, 0), objects: int = 0) -> list[Path]:
-    from ovos_ray.io import atomic_path, read_json
+    from ovos_ray.io import atomic_path
     from ovos_ray.networks import export_weights
     from ovos_ray.networks.programs import export_programs
     from ovos_ray.run.model_card import model_card
+    from ovos_ray.storage import Storage, location_of
     from ovos_ray.train.load_network import load_network
 
     model_card(run, target.name, "")  # whether there is all that it tells
@@ -65,7 +67,8 @@ def _write(run: Path, target: Path, card: Path, size: tuple[int, int] = (0, 0), 
     if objects:
         written = export_programs(network, target, size=size, num_objects=objects)
     else:
-        export_weights(network, target, name=read_json(run / "config.json")["config"]["network"]["name"])
+        config = json.loads(Storage(location_of(run)).read("config.json"))["config"]
+        export_weights(network, target, name=config["network"]["name"])
     digest = ", ".join(hashlib.sha256(path.read_bytes()).hexdigest() for path in written)
     with atomic_path(card) as temporary:
         temporary.write_text(model_card(run, target.name, digest), encoding="utf-8")

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ovos_ray.errors import WeightsError
-from ovos_ray.io import read_json
+from ovos_ray.storage import Storage, location_of
 
 __all__ = ["model_card"]
 
@@ -21,18 +21,21 @@ _TOLD = {
 """Settings of the card by their part of the configuration; None: all of them. None is a path or an address."""
 
 
-def model_card(run: Path, file: str, sha256: str) -> str:
+def model_card(run: str | Path, file: str, sha256: str) -> str:
     """Returns the card as Markdown, with the front matter that the Hugging Face Hub reads.
 
-    `run` is the folder of a finished run, `file` the name of its exported weights.
+    `run` is the folder or URI of a finished run, `file` the name of its exported weights.
 
     Raises:
         WeightsError: The run has no result.
+        StorageError: The bucket cannot be reached.
     """
-    if not (run / "result.json").is_file() or not (run / "config.json").is_file():
-        raise WeightsError(f"{run} is not a finished run: it has no result.json", "train it to its end, then export it")
-    result, stored = read_json(run / "result.json"), read_json(run / "config.json")
-    config = stored["config"]
+    folder = Storage(location_of(run))
+    if not folder.exists("result.json") or not folder.exists("config.json"):
+        raise WeightsError(
+            f"{folder.folder} is not a finished run: it has no result.json", "train it to its end, then export it"
+        )
+    result, config = json.loads(folder.read("result.json")), json.loads(folder.read("config.json"))["config"]
     labels = result.get("labels", {})
     used, total = labels.get("training", 0), labels.get("training_frames", 0)
     budget = f"{used} of {total} training frames ({100 * used / total:.1f} %)" if total else "not counted"
@@ -43,7 +46,8 @@ def model_card(run: Path, file: str, sha256: str) -> str:
     scores = {key: value for key, value in (result.get("scores") or {}).items() if isinstance(value, int | float)}
     shown = ", ".join(f"{key.upper().replace('JF', 'J&F')} {value:.1f}" for key, value in scores.items())
     evaluation = config.get("evaluation") or {}
-    where = f" on {PurePath(evaluation['root']).name} {evaluation.get('split', '')}" if evaluation.get("root") else ""
+    scored = evaluation.get("root") or evaluation.get("shards")
+    where = f" on {PurePath(scored).name} {evaluation.get('split', '')}" if scored else ""
     network, start = config["network"]["name"], PurePath(str(config["network"].get("init", "auto"))).name
     rows = [
         ("network", f"`{network}`, started from `{start}`"),
@@ -64,7 +68,7 @@ def model_card(run: Path, file: str, sha256: str) -> str:
 library_name: ovos-ray
 tags: [video-object-segmentation, {network}]
 ---
-# {result.get("name", run.name)}
+# {result.get("name", PurePath(run).name)}
 
 Weights of a network that follows objects through a video from one mask, trained with ovos_ray.
 

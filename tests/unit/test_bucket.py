@@ -19,6 +19,7 @@ from scored_masks import make_davis_masks
 from tiny_study import make_dataset
 from tracked import history, the_run
 
+from ovos_ray.cli.export import export
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.config.recipes import make
 from ovos_ray.data.folders.open import open_dataset
@@ -228,6 +229,13 @@ def test_a_run_is_scored_on_shards_of_a_bucket_and_starts_from_weights_there(
     assert {run.name for run in runs} >= {"first", "folder", "bucket"}
     later = score_run(first, [f"evaluation.also=later={bucket}/run/val"], print)
     assert later["later/jf"] == (first.result() or {})["scores"]["jf"]
+
+    export(Path(f"{bucket}/run/runs/bucket"), str(tmp_path / "for-others.safetensors"))
+    own = load_network(f"{bucket}/run/runs/bucket").state_dict()
+    for name, tensor in load_network(tmp_path / "for-others.safetensors").state_dict().items():
+        assert torch.equal(tensor, own[name])
+    assert f"J&F {results['bucket']['scores']['jf']:.1f}" in (tmp_path / "for-others.md").read_text()
+    assert "on val val" in (tmp_path / "for-others.md").read_text()
 
     Storage(f"{bucket}/run/runs/first").write(b"other", "network.safetensors")
     with pytest.raises(WeightsError, match="replaced"):

@@ -61,6 +61,18 @@ def test_an_export_is_the_same_network_and_its_card_says_what_it_cost(run, tmp_p
         export(run, str(target))
 
 
+def test_a_run_in_a_bucket_is_exported_as_one_on_a_disk(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("OVOS_CACHE", str(tmp_path / "cache"))
+    for name, place in (("disk", run), ("bucket", Path(f"file://{run}"))):
+        (tmp_path / name).mkdir()
+        export(place, str(tmp_path / name / "kittens.safetensors"))
+    for name in ("kittens.safetensors", "kittens.md"):
+        assert (tmp_path / "bucket" / name).read_bytes() == (tmp_path / "disk" / name).read_bytes()
+    with pytest.raises(WeightsError, match=f"file://{run.parent} is not a finished run"):
+        export(Path(f"file://{run.parent}"), str(tmp_path / "w.pth"))
+    assert not (tmp_path / "w.pth").exists()
+
+
 def test_what_is_no_finished_run_or_no_name_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match=r"--to weights\.bin"):
         export(run, "weights.bin")
