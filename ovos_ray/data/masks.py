@@ -22,6 +22,7 @@ from ovos_ray.errors import DataError
 
 __all__ = [
     "DAVIS_PALETTE",
+    "DEEP_GREY",
     "IMAGE_FORMATS",
     "MAX_PIXELS",
     "ImageSource",
@@ -30,6 +31,7 @@ __all__ = [
     "decode_binary_mask",
     "decode_image",
     "decode_mask",
+    "eight_bits",
     "encode_jpeg",
     "encode_mask",
     "image_size",
@@ -45,6 +47,8 @@ IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP")
 """What PIL may take a file for, whatever it is called. Of the forty formats that it knows, one runs Ghostscript."""
 MAX_PIXELS = 2**26
 """Larger images are refused before they are decoded: twice what 8K video has."""
+DEEP_GREY = ("I", "I;16", "I;16B")
+"""PIL's modes of grey values of more than 8 bits: some programs save all masks so."""
 _MAX_IDS = 64
 _ORIENTATION = 0x0112
 _METADATA = frozenset({0xE1, 0xED})
@@ -84,11 +88,11 @@ def _named(source: ImageSource, name: str | None) -> str:
     return name or ("image in memory" if isinstance(source, bytes) else os.fspath(source))
 
 
-def _open(source: ImageSource, name: str) -> Image.Image:
+def _open(source: ImageSource, name: str, *, any_depth: bool = False) -> Image.Image:
     """Opens an image, whose pixels are not decoded yet.
 
     Raises:
-        DataError: It is missing, no image, too large, or has values that 8 bits do not hold.
+        DataError: It is missing, no image, too large, or, unless `any_depth`, of more than 8 bits a channel.
     """
     try:
         with warnings.catch_warnings():
@@ -104,7 +108,7 @@ def _open(source: ImageSource, name: str) -> Image.Image:
         raise DataError(f"{name}: not a readable image ({error})", "replace or remove the file") from error
     if image.width * image.height > MAX_PIXELS:
         raise DataError(f"{name}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}", "scale it down")
-    if image.mode[0] in "IF":
+    if image.mode[0] in "IF" and not any_depth:
         raise DataError(
             f"{name}: image of mode {image.mode}, whose values do not fit 8 bits",
             "save it as PNG with 8 bits a channel",
@@ -122,7 +126,7 @@ def _load(image: Image.Image, name: str) -> None:
 
 def image_size(source: ImageSource) -> tuple[int, int]:
     """Returns (height, width) from the file's header."""
-    with _open(source, _named(source, None)) as image:
+    with _open(source, _named(source, None), any_depth=True) as image:
         return image.height, image.width
 
 
@@ -234,6 +238,21 @@ def encode_jpeg(image: UInt8Array, quality: int = 95) -> bytes:
     return buffer.getvalue()
 
 
+def eight_bits(image: Image.Image, name: str) -> UInt8Array:
+    """Returns the ids of a loaded mask of one channel, however many bits hold each, as (H, W) uint8.
+
+    Raises:
+        DataError: An id is above 255.
+    """
+    values = np.asarray(image)
+    if image.mode in DEEP_GREY and (largest := int(values.max())) > 255:
+        raise DataError(
+            f"{name}: mask of mode {image.mode} with the id {largest}, ids go up to 254",
+            "number the objects from 1 on in every mask of the video; or, if it shows one object, save it as 0 and 255",
+        )
+    return values.astype(np.uint8)
+
+
 def decode_mask(source: ImageSource, name: str | None = None, *, void: bool = False) -> UInt8Array:
     """Returns a mask file, or its bytes, as (H, W) uint8 object ids.
 
@@ -241,25 +260,26 @@ def decode_mask(source: ImageSource, name: str | None = None, *, void: bool = Fa
     too, 255 is void ("do not score") and becomes background, as the DAVIS toolkit does; with `void`, in any file.
 
     Raises:
-        DataError: The file is damaged, has colours instead of ids, or looks smoothed (anti-aliased, or from a JPEG).
+        DataError: The file is damaged, has colours instead of ids, an id above 255, or looks smoothed (anti-aliased, or
+            from a JPEG).
     """
     name = _named(source, name)
-    with _open(source, name) as image:
-        if image.mode not in ("P", "L", "1", "LA"):
-            raise DataError(f"{name}: mask of mode {image.mode}, expected palette or 8-bit grey", _MASK_REMEDY)
+    with _open(source, name, any_depth=True) as image:
+        if image.mode not in ("P", "L", "1", "LA", *DEEP_GREY):
+            raise DataError(f"{name}: mask of mode {image.mode}, expected palette or grey", _MASK_REMEDY)
         _load(image, name)
         if image.mode == "LA":
             if len(set(image.getchannel("A").getextrema())) > 1:
                 raise DataError(f"{name}: mask of mode LA that is transparent in places", _MASK_REMEDY)
             image = image.getchannel("L")  # DAVIS 2016 has one such mask, opaque all over: bear/00077.png
-        mask: UInt8Array = np.array(image, dtype=np.uint8)
+        mask = eight_bits(image, name)
     values = np.flatnonzero(cv2.calcHist([mask], [0], None, [256], [0, 256]))  # ten times as fast as np.unique
     ids = values[(values > 0) & (values < 255)]
     if values[-1] == 255:
         if ids.size == 0 and not void:
             return np.where(mask == 255, np.uint8(1), np.uint8(0))
         mask[mask == 255] = 0
-    smoothed = image.mode == "L" and values[-1] == 255 and not void
+    smoothed = image.mode != "P" and values[-1] == 255 and not void
     if smoothed or ids.size > _MAX_IDS:
         found = ", ".join(map(str, values[:8])) + (" …" if values.size > 8 else "")
         raise DataError(
@@ -308,7 +328,7 @@ def boxes(mask: UInt8Array) -> tuple[ObjectBox, ...]:
 def read_palette(source: ImageSource) -> bytes:
     """Returns the 256 colours of a palette PNG, the DAVIS palette for any other image."""
     name = _named(source, None)
-    with _open(source, name) as image:
+    with _open(source, name, any_depth=True) as image:
         if image.mode == "P":
             _load(image, name)
         palette = image.getpalette() if image.mode == "P" else None

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from ovos_ray.data.masks import (
     jpeg_size,
     read_palette,
 )
-from ovos_ray.errors import DataError
+from ovos_ray.errors import DataError, EvaluationError
+from ovos_ray.evaluate.score.read_mask import read_mask
 
 
 def _grey(values: list[list[int]], mode: str = "L") -> bytes:
@@ -76,7 +78,8 @@ def test_masks_survive_a_round_trip_whatever_their_ids() -> None:
     [
         (lambda: Image.new("RGB", (4, 4)), "mode RGB"),
         (lambda: Image.new("RGBA", (4, 4)), "mode RGBA"),
-        (lambda: Image.new("I;16", (4, 4)), "mode I;16"),
+        (lambda: Image.fromarray(np.full((4, 4), 300, np.uint16)), "the id 300"),
+        (lambda: Image.fromarray(np.array([[0, 17, 128, 255]], np.uint16)), "0, 17, 128, 255"),
         (lambda: Image.fromarray(np.array([[0, 17, 128, 255]], np.uint8)), "0, 17, 128, 255"),
         (lambda: Image.fromarray(np.arange(200, dtype=np.uint8).reshape(10, 20)), "200 different values"),
     ],
@@ -87,7 +90,22 @@ def test_coloured_and_smoothed_masks_are_refused(tmp_path: Path, build, found: s
     with pytest.raises(DataError, match=found) as error:
         decode_mask(path)
     assert str(path) in error.value.message
-    assert "PNG" in (error.value.remedy or "")
+    assert re.search("PNG|number the objects", error.value.remedy or "")
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2, 7], [0, 255, 255, 0], [0, 0, 0, 0]])
+def test_masks_of_sixteen_bits_hold_what_those_of_eight_do(tmp_path: Path, values: list[int]) -> None:
+    read = []
+    for kind in (np.uint8, np.uint16):
+        path = tmp_path / f"{np.dtype(kind).name}.png"
+        Image.fromarray(np.array([values] * 4, kind)).save(path)
+        read.append((decode_mask(path).tolist(), read_mask(path).indices.tolist(), image_size(path)))
+    assert (tmp_path / "uint16.png").read_bytes()[24] == 16, "bits a pixel"
+    assert read[0] == read[1]
+    assert read_palette(path) == DAVIS_PALETTE
+    Image.fromarray(np.array([values] * 3 + [[256] * 4], np.uint16)).save(path)
+    with pytest.raises(EvaluationError, match=r"uint16\.png: mask of mode I.* with the id 256"):
+        read_mask(path)
 
 
 def test_a_jpeg_mask_is_refused(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from zlib_ng import zlib_ng
 
 from ovos_ray.arrays import UInt8Array
-from ovos_ray.data.masks import IMAGE_FORMATS, MAX_PIXELS
-from ovos_ray.errors import EvaluationError
+from ovos_ray.data.masks import DEEP_GREY, IMAGE_FORMATS, MAX_PIXELS, eight_bits
+from ovos_ray.errors import DataError, EvaluationError
 
 __all__ = ["StoredMask", "read_mask"]
 
@@ -77,12 +77,15 @@ def _read_with_pil(path: Path, data: bytes) -> StoredMask:
         raise EvaluationError(f"{path}: damaged or no image ({error})", "write the mask again") from error
     if image.mode == "LA" and len(set(image.getchannel("A").getextrema())) == 1:  # DAVIS 2016, bear/00077.png
         image = image.getchannel("L")
-    if image.mode not in ("P", "L", "1"):
+    if image.mode not in ("P", "L", "1", *DEEP_GREY):
         raise EvaluationError(
-            f"{path}: a mask of mode {image.mode}, expected a palette PNG or 8-bit grey values",
+            f"{path}: a mask of mode {image.mode}, expected a palette PNG or grey values",
             "save object indices with a palette (PIL mode P), not their colours",
         )
-    return StoredMask(np.asarray(image).astype(np.uint8), palette=image.mode == "P")
+    try:
+        return StoredMask(eight_bits(image, str(path)), palette=image.mode == "P")
+    except DataError as error:
+        raise EvaluationError(error.message, error.remedy) from error
 
 
 def _refuse_bomb(path: Path, width: int, height: int) -> None:
