@@ -148,8 +148,8 @@ def test_a_damaged_copy_is_made_anew_and_an_unused_one_removed(shards: Path, tmp
     assert ShardIndex.shared(shards) == own
     (copy,) = folder.glob("*.arrow")
     whole = copy.read_bytes()
-    unused, used = folder / f"{'0' * 32}.arrow", folder / f"{'1' * 32}.arrow"
-    for other, days in ((unused, 70), (used, 20)):
+    unused, used, left = folder / f"{'0' * 32}.arrow", folder / f"{'1' * 32}.arrow", folder / f".{'2' * 32}.arrow.tmp"
+    for other, days in ((unused, 70), (used, 20), (left, 70)):
         other.write_bytes(b"")
         os.utime(other, (time.time() - days * 86400,) * 2)
     for content in (b"", whole[: len(whole) // 2], b"x" * len(whole)):
@@ -158,3 +158,4 @@ def test_a_damaged_copy_is_made_anew_and_an_unused_one_removed(shards: Path, tmp
         assert copy.read_bytes() == whole
     assert used.is_file()
     assert not unused.exists()
+    assert not left.exists()

@@ -75,7 +75,7 @@ def _mapped(path: Path) -> pa.Table | None:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    for old in path.parent.glob("*.arrow"):
+    for old in path.parent.iterdir():  # also what killed processes left
         if time.time() - old.stat().st_mtime > _UNUSED_S:
             old.unlink(missing_ok=True)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
