@@ -117,9 +117,20 @@ def train_in_task(request: RunRequest) -> None:
                         raise killed_workers(config, marked_step(config)) from error
                     raise
                 post_restart(request, 0, error)
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    ray.cancel(running, force=True)
+            except BaseException as error:
+                _end(running, gently=isinstance(error, KeyboardInterrupt))
                 raise
             else:
                 return
+
+
+def _end(running: ray.ObjectRef, *, gently: bool) -> None:
+    """Ends a task: at once or, gently, as Ctrl-C in its own process would, unless this is interrupted again."""
+    try:
+        if gently:
+            ray.cancel(running)
+            with contextlib.suppress(Exception):
+                ray.get(running)
+    finally:
+        with contextlib.suppress(Exception):
+            ray.cancel(running, force=True)

@@ -20,7 +20,7 @@ from ovos_ray.config import ExperimentConfig
 from ovos_ray.evaluate.evaluation import evaluate_network
 from ovos_ray.evaluate.metrics import PRIMARY
 from ovos_ray.networks.base import VOSNetwork, num_trained
-from ovos_ray.run.notice import heeding_sigterm
+from ovos_ray.run.notice import heeding_signals
 from ovos_ray.run.out_of_memory import naming_what_to_lower
 from ovos_ray.run.progress import IntervalMeter
 from ovos_ray.run.request import RunRequest
@@ -82,6 +82,7 @@ def train_run(
         ResourceError: Memory ran out; names the settings to lower.
         OvosError: Data could not be read, or the loss stayed non-finite.
         SystemExit: The process was told to end (SIGTERM); its last step is written down.
+        KeyboardInterrupt: So was it by Ctrl-C (SIGINT); a second one does not wait.
     """
     config, stop = request.config, request.config.stop_step
     device, done = device or torch.device("cpu"), stream.start_step
@@ -104,9 +105,9 @@ def train_run(
         module = state.module if world_size == 1 else distributed(state.module)
         meter = IntervalMeter(config.data.batch_size, stop)
         batches = stack.enter_context(closing(on_device(stack.enter_context(closing(stream.batches())), device)))
-        notice = stack.enter_context(heeding_sigterm())
+        notice = stack.enter_context(heeding_signals())
         owes = False  # a validation or snapshot of the last step, which a run that goes on from it would not make
-        stack.callback(lambda: log.last_checkpoint(state, done) if notice.given and not owes else None)
+        stack.callback(lambda: log.last_checkpoint(state, done) if notice.given and not (owes or notice.cut) else None)
         for step, batch, waited_s in _timed(batches, range(done, stop)):
             log.require_held()
             due = _Due.after(step + 1, config)

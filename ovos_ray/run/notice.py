@@ -8,19 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["EndingNotice", "heeding_sigterm"]
+__all__ = ["EndingNotice", "heeding_signals"]
 
 
 class EndingNotice:
-    """Turns a SIGTERM, as `kill`, Slurm and Kubernetes send it, into a SystemExit, but never in the middle of a step.
+    """Turns a signal to end into an exception, but never in the middle of a step: the first one waits until it is made.
+
+    SIGTERM, as `kill`, Slurm and Kubernetes send it, becomes a SystemExit; SIGINT, which is Ctrl-C, a
+    KeyboardInterrupt.
 
     Attributes:
         given: Whether this process is to end.
+        cut: Whether a step was left half done, as a second signal came in it.
     """
 
     def __init__(self) -> None:
-        self.given = False
+        self.given = self.cut = False
         self._in_step = False
+        self._signal = signal.SIGTERM
 
     @contextmanager
     def after_this(self) -> Iterator[None]:
@@ -31,24 +36,34 @@ class EndingNotice:
         finally:
             self._in_step = False
         if self.given:
-            raise SystemExit(128 + signal.SIGTERM)
+            self._end()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.given or not self._in_step:  # a second signal does not wait for the step
-            self.given = True
-            raise SystemExit(128 + number)
-        self.given = True
+        self.cut = self.given and self._in_step
+        self.given, self._signal = True, signal.Signals(number)
+        if self.cut or not self._in_step:
+            self._end()
+
+    def _end(self) -> None:
+        raise KeyboardInterrupt if self._signal == signal.SIGINT else SystemExit(128 + self._signal)
 
 
 @contextmanager
-def heeding_sigterm() -> Iterator[EndingNotice]:
-    """Yields a notice that heeds SIGTERM while the context is open, in the main thread: others get no signals."""
+def heeding_signals() -> Iterator[EndingNotice]:
+    """Yields a notice that heeds SIGTERM and Ctrl-C while the context is open, in the main thread: others get none.
+
+    Ctrl-C is left to whoever ignores it, or has a handler of their own.
+    """
     notice = EndingNotice()
     if threading.current_thread() is not threading.main_thread():
         yield notice
         return
-    before = signal.signal(signal.SIGTERM, notice._receive)
+    heeded = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        heeded.append(signal.SIGINT)
+    before = {number: signal.signal(number, notice._receive) for number in heeded}
     try:
         yield notice
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from runs import PROCESSES, config_of, make_shards, result_of, same, train_alone
+from runs import config_of, make_shards, same, train_alone
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.run.request import RunRequest
@@ -144,23 +142,3 @@ def test_a_finished_run_removes_its_checkpoints_where_it_is_told_to(shards: Path
     assert folder.checkpoints().storage.folders() == []
     assert folder.result() is not None
     assert folder.storage.exists("network.safetensors")
-
-
-def stopped_in_the_middle(config: ExperimentConfig) -> None:
-    def stop(record: dict[str, Any]) -> None:
-        if record["step"] == 3 and "train/loss" in record:  # within a step: its log is part of it
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    train_alone(config, watcher=stop)
-
-
-@pytest.mark.slow
-def test_a_run_that_is_told_to_end_finishes_its_step_and_loses_nothing(shards: Path, tmp_path: Path) -> None:
-    config = small(shards, tmp_path, **{"train.log_every": 1})
-    process = PROCESSES.Process(target=stopped_in_the_middle, args=(config,))
-    process.start()
-    process.join(60)
-    assert process.exitcode == 128 + signal.SIGTERM
-    assert RunFolder.of(config).checkpoints().latest() == 3
-    assert same(train_alone(config), train_alone(small(shards, tmp_path, name="whole")))
-    assert result_of(config)
