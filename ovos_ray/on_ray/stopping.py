@@ -16,6 +16,7 @@ from ovos_ray.on_ray.trial import HELD, request_of
 from ovos_ray.on_ray.workers import free_processors
 from ovos_ray.run.failure import forget_failure, mark_failed
 from ovos_ray.run.labels import labels_of_run
+from ovos_ray.run.notice import EndingNotice
 from ovos_ray.run.out_of_memory import killed_workers
 from ovos_ray.run.request import RunRequest
 from ovos_ray.run.resume import marked_step
@@ -24,26 +25,34 @@ from ovos_ray.study.space import SearchSpace
 from ovos_ray.track.bucket import finish_and_keep
 from ovos_ray.train.run_folder import RunFolder
 
-__all__ = ["EndsWithItsLease", "TrialEnds", "make_scheduler", "write_stopped"]
+__all__ = ["EndsTheStudy", "ToldToEnd", "TrialEnds", "make_scheduler", "write_stopped"]
 
 _WATCHDOG_S = 15  # by then Tune has ended the trial, and Ray Train's watchdog has looked a dozen times
 
 
-class EndsWithItsLease(tune.Callback):  # type: ignore[misc]  # ray is untyped
-    """Ends a study that another process has taken over: what a callback raises ends all trials, and none is marked.
+class ToldToEnd(Exception):  # noqa: N818 - no error
+    """Ctrl-C."""
 
-    Tune's `Stopper` would call them complete, and their folders would be given results.
+
+class EndsTheStudy(tune.Callback):  # type: ignore[misc]  # ray is untyped
+    """Ends a study that another process has taken over, or that is told to end.
+
+    What a callback raises ends all trials, and none is marked. Tune's `Stopper` would call them complete, and their
+    folders would be given results.
 
     Args:
         lease: That of the study.
+        notice: Given by Ctrl-C. Tune's own handler would let the study end as if its trials were lost.
     """
 
-    def __init__(self, lease: Lease) -> None:
-        self._lease = lease
+    def __init__(self, lease: Lease, notice: EndingNotice) -> None:
+        self._lease, self._notice = lease, notice
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called by Tune again and again, before it starts trials."""
         self._lease.check()
+        if self._notice.given:
+            raise ToldToEnd
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune stores callbacks' state with its own; there is none to keep

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ray import tune
@@ -16,8 +18,9 @@ from ovos_ray.on_ray.concurrency import AsManyAsFit, SaysWhenNoneRuns
 from ovos_ray.on_ray.optuna_searcher import LearnedDraws
 from ovos_ray.on_ray.private import settle_ray_data
 from ovos_ray.on_ray.room import await_room
-from ovos_ray.on_ray.stopping import EndsWithItsLease, TrialEnds, make_scheduler
+from ovos_ray.on_ray.stopping import EndsTheStudy, ToldToEnd, TrialEnds, make_scheduler
 from ovos_ray.on_ray.trial import resources_of, run_trial
+from ovos_ray.run.notice import heeding_signals
 from ovos_ray.run.request import RunRequest
 from ovos_ray.storage import Storage
 from ovos_ray.study.run_study import run_study
@@ -79,13 +82,31 @@ def _tune(
     trials: Sequence[Trial],
     requests: Mapping[str, RunRequest],
     lease: Lease,
+    **options: Any,
+) -> None:
+    ends = TrialEnds(requests)
+    try:
+        with heeding_signals(signal.SIGINT) as notice, notice.after_this(), suppress(ToldToEnd):
+            tuner = _tuner(space, trials, requests, [EndsTheStudy(lease, notice), ends], **options)
+            settle_ray_data()
+            tuner.fit()
+    finally:
+        ends.wait()
+
+
+def _tuner(
+    space: SearchSpace,
+    trials: Sequence[Trial],
+    requests: Mapping[str, RunRequest],
+    callbacks: Sequence[tune.Callback],
     *,
     at_a_time: int | None,
     may_grow: bool,
     say: Callable[[str], None],
-) -> None:
+) -> tune.Tuner:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # runs report through their watcher; Tune's tables repeat it
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last report has final/jf and no val/jf
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # see `EndsTheStudy`
     configs = [request.config for request in requests.values()]
     first, trains = configs[0], [config.train for config in configs]
     alone = all(train.num_workers == 1 for train in trains)
@@ -93,7 +114,6 @@ def _tune(
     follows = at_a_time is None and not (alone and space.searcher != "optuna")
     if follows:
         at_a_time = 1  # until it follows
-    ends = TrialEnds(requests)
     if space.searcher == "optuna":
         known = [trial for trial in trials if trial.name in requests or RunFolder.of(trial.config).result() is not None]
         search = ConcurrencyLimiter(LearnedDraws(space, known), max_concurrent=at_a_time)
@@ -102,7 +122,7 @@ def _tune(
         search = BasicVariantGenerator(max_concurrent=at_a_time or 0)
         parameters, number = {"trial": tune.grid_search(list(requests))}, 1
     following = [AsManyAsFit(search, trains, say, more=int(may_grow))] if follows else []
-    tuner = tune.Tuner(
+    return tune.Tuner(
         tune.with_resources(
             functools.partial(run_trial, requests=requests), functools.partial(resources_of, requests=requests)
         ),
@@ -120,13 +140,8 @@ def _tune(
             name=f"tune-{digest(first)}",
             storage_path=(Storage(first.storage) / "ray").folder,
             verbose=0,
-            callbacks=[EndsWithItsLease(lease), ends, SaysWhenNoneRuns(requests, say), *following],
+            callbacks=[*callbacks, SaysWhenNoneRuns(requests, say), *following],
             # A trial whose process is lost with its node starts again, from its own checkpoint.
             failure_config=tune.FailureConfig(max_failures=max(train.max_failures for train in trains)),
         ),
     )
-    settle_ray_data()
-    try:
-        tuner.fit()
-    finally:
-        ends.wait()

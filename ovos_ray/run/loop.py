@@ -6,6 +6,7 @@ Ray Train (`on_ray.fit`) and in a plain process (`run.here`, benchmarks, debuggi
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor
@@ -105,7 +106,7 @@ def train_run(
         module = state.module if world_size == 1 else distributed(state.module)
         meter = IntervalMeter(config.data.batch_size, stop)
         batches = stack.enter_context(closing(on_device(stack.enter_context(closing(stream.batches())), device)))
-        notice = stack.enter_context(heeding_signals())
+        notice = stack.enter_context(heeding_signals(signal.SIGTERM, signal.SIGINT))
         owes = False  # a validation or snapshot of the last step, which a run that goes on from it would not make
         stack.callback(lambda: log.last_checkpoint(state, done) if notice.given and not (owes or notice.cut) else None)
         for step, batch, waited_s in _timed(batches, range(done, stop)):

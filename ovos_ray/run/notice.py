@@ -49,18 +49,18 @@ class EndingNotice:
 
 
 @contextmanager
-def heeding_signals() -> Iterator[EndingNotice]:
-    """Yields a notice that heeds SIGTERM and Ctrl-C while the context is open, in the main thread: others get none.
+def heeding_signals(*numbers: signal.Signals) -> Iterator[EndingNotice]:
+    """Yields a notice that heeds signals while the context is open, in the main thread: others get none.
 
-    Ctrl-C is left to whoever ignores it, or has a handler of their own.
+    Args:
+        numbers: The signals. Ctrl-C is left to whoever ignores it, or has a handler of their own.
     """
     notice = EndingNotice()
     if threading.current_thread() is not threading.main_thread():
         yield notice
         return
-    heeded = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        heeded.append(signal.SIGINT)
+    ctrl_c_is_free = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    heeded = [number for number in numbers if ctrl_c_is_free or number != signal.SIGINT]
     before = {number: signal.signal(number, notice._receive) for number in heeded}
     try:
         yield notice

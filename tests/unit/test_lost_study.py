@@ -15,6 +15,7 @@ from ovos_ray import lease
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.errors import HeldError
 from ovos_ray.lease import Lease
+from ovos_ray.run.notice import EndingNotice
 from ovos_ray.run.request import RunRequest
 from ovos_ray.storage import Storage
 from ovos_ray.study import run_study as study
@@ -113,10 +114,10 @@ def test_a_population_ends_after_the_generation_in_which_it_was_lost(base: Exper
 
 
 def test_what_tune_calls_before_it_starts_trials_raises_as_soon_as_the_study_is_lost(tmp_path: Path) -> None:
-    from ovos_ray.on_ray.stopping import EndsWithItsLease
+    from ovos_ray.on_ray.stopping import EndsTheStudy
 
     with lease.leased(Storage(str(tmp_path)), lambda who: 0.0) as held:
-        ends = EndsWithItsLease(held)
+        ends = EndsTheStudy(held, EndingNotice())
         ends.on_step_begin(0, [])
         Storage(str(tmp_path)).put(TAKEN, "lease")
         with pytest.raises(HeldError):
