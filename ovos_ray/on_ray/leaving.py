@@ -1,4 +1,4 @@
-"""Nodes that will be taken away: a run on one of them is told, and writes down what it has computed."""
+"""Nodes that will be taken away, and studies that are ended: a run is told, and writes down what it has computed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import ray
 from ovos_ray.on_ray.private import draining_nodes
 from ovos_ray.repeating import repeating
 
-__all__ = ["drained_nodes", "leaving_nodes", "this_node_id"]
+__all__ = ["drained_nodes", "leaving_nodes", "tell_runs_to_end", "this_node_id"]
 
 _POLL_S = 5.0
+_ENDING = "this study is told to end"
+"""The name of an actor, by which a driver tells its runs: it is there for them from when it is asked for."""
 
 
 def this_node_id() -> str:
@@ -23,7 +25,9 @@ def this_node_id() -> str:
 
 @contextmanager
 def leaving_nodes(nodes: Collection[str]) -> Iterator[Callable[[], str]]:
-    """Yields a function that says which of some nodes are being drained; empty: none. It never waits.
+    """Yields a function that says which of some nodes are being drained, or that the study is told to end.
+
+    Empty: neither. It never waits.
 
     Spot nodes are drained where somebody tells Ray of the notice (docs/cluster.md); so are those that an autoscaler
     gives back.
@@ -37,9 +41,20 @@ def leaving_nodes(nodes: Collection[str]) -> Iterator[Callable[[], str]]:
         nonlocal leaving
         going = sorted(draining_nodes().keys() & nodes)
         leaving = f"node {', '.join(node[:8] for node in going)} will be taken away" if going else ""
+        if _ENDING in ray.util.list_named_actors():  # of this driver, unless a namespace was asked for
+            leaving = _ENDING
 
     with _looking(look):
         yield lambda: leaving
+
+
+class _Word:
+    """Does nothing; see `_ENDING`."""
+
+
+def tell_runs_to_end() -> object:
+    """Tells the runs of this driver that they will be ended, as long as what is returned is kept."""
+    return ray.remote(_Word).options(num_cpus=0, name=_ENDING, get_if_exists=True).remote()
 
 
 @contextmanager

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from ray import tune
+from ray.exceptions import RayError
 
 from ovos_ray.config import ExperimentConfig
 from ovos_ray.config.digest import digest
 from ovos_ray.lease import Lease
 from ovos_ray.on_ray.causes import post_restart, unwrapped, was_killed
+from ovos_ray.on_ray.leaving import tell_runs_to_end
 from ovos_ray.on_ray.trial import HELD, request_of
 from ovos_ray.on_ray.workers import free_processors
 from ovos_ray.run.failure import forget_failure, mark_failed
@@ -47,11 +50,14 @@ class EndsTheStudy(tune.Callback):  # type: ignore[misc]  # ray is untyped
 
     def __init__(self, lease: Lease, notice: EndingNotice) -> None:
         self._lease, self._notice = lease, notice
+        self._word: object = None
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called by Tune again and again, before it starts trials."""
         self._lease.check()
         if self._notice.given:
+            with suppress(RayError):
+                self._word = tell_runs_to_end()  # Tune gives them ten seconds
             raise ToldToEnd
 
     def __getstate__(self) -> dict[str, Any]:

@@ -18,7 +18,8 @@ def test_ctrl_c_loses_no_step_of_a_run(shards: Path, tmp_path: Path) -> None:
     assert not (run / "failure.json").exists()
 
 
-def test_ctrl_c_fails_no_trial_of_a_study(shards: Path, tmp_path: Path) -> None:
-    for run in interrupted(["sweep", "search_spaces.smoke"], shards, tmp_path):
-        assert not (run / "failure.json").exists()
-        assert not (run / "result.json").exists()
+def test_ctrl_c_fails_no_trial_of_a_study_and_lets_them_write_what_they_have(shards: Path, tmp_path: Path) -> None:
+    (run,) = interrupted(["sweep", "search_spaces.smoke", "--max-concurrent", "1"], shards, tmp_path)
+    assert RunFolder.at(str(run.parent), run.name).checkpoints().latest()
+    assert not (run / "failure.json").exists()
+    assert not (run / "result.json").exists()

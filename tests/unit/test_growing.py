@@ -206,6 +206,8 @@ def test_nodes_that_leave_are_told_and_their_loss_is_known(monkeypatch: pytest.M
 
     monkeypatch.setattr(leaving, "_POLL_S", 0.01)
     monkeypatch.setattr(leaving, "draining_nodes", look)
+    actors: list[str] = ["another"]
+    monkeypatch.setattr(leaving.ray.util, "list_named_actors", lambda: actors)
     with leaving.leaving_nodes(["a" * 56]) as warning, leaving.drained_nodes() as was_drained:
         draining["b" * 56] = 0
         before = asked[0]
@@ -219,6 +221,9 @@ def test_nodes_that_leave_are_told_and_their_loss_is_known(monkeypatch: pytest.M
         draining.clear()
         wait_for(lambda: warning() == "", 10)
         assert was_drained("a" * 56), "gone by now"
+        actors.append("this study is told to end")
+        wait_for(lambda: warning() != "", 10)
+        assert warning() == "this study is told to end"
 
 
 def request(shards: Path, root: Path, **changes: Any) -> RunRequest:
