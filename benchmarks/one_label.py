@@ -75,6 +75,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "layers-clips-2": _LAYERS_FURTHER,
     "layers-clips-4": _LAYERS_FURTHER,
     "layers-clips-all": _LAYERS_FURTHER,
+    "static-only-2": {**one_shot.STATIC_ONLY, "data.clip_start": "labels"},
+    "supervised-half": {"method.name": "supervised", **_HALF},
     "one-shot-2": _FURTHER_LABELS,
     "one-shot-grown": {"data.frame_sampling": "grown"},
     "one-shot-all-memory": {"method.rollout_memory": "all"},
