@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -38,6 +39,7 @@ def interrupted(words: list[str], shards: Path, folder: Path) -> list[Path]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # ignored in the background
     ) as one:
         try:
             assert one.stdout is not None

@@ -23,6 +23,7 @@ def small(shards: Path, storage: Path, **changes: Any) -> ExperimentConfig:
 
 def told_to_end(config: ExperimentConfig, number: int, times: int) -> None:
     """Trains, and gets a signal, or two, in its third step: when the weights have changed, and nobody knows yet."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
     train_step, steps = loop.train_step, list[int]()
 
     def step(*arguments: Any, **more: Any) -> Any:
