@@ -6,12 +6,16 @@ python benchmarks/augmentation.py
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ovos_ray.data import masks
 from ovos_ray.pixels.augment import (

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import itertools
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ from typing import Any
 import numpy as np
 import psutil
 from pyarrow import fs
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ovos_ray.data.clips.plan import Clip, Plan
 from ovos_ray.data.folders.video import Video

@@ -10,12 +10,15 @@ is three quarters of the one, if handing clips over costs nothing.
 from __future__ import annotations
 
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import cv2
 import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ovos_ray.config import override
 from ovos_ray.data.clips.batches import batch_of, decode_batch

@@ -17,6 +17,7 @@ import platform
 import pstats
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,8 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ovos_ray.config import ExperimentConfig, override
 from ovos_ray.data.clips.batches import decode_batch

@@ -49,6 +49,8 @@ def test_shares_and_differences_are_of_the_same_seeds() -> None:
     assert "% of supervised-warm |" in make_table({**scores, "supervised-warm-layers": {0: 50.0}}, {}, {})
     more = make_table({**scores, "supervised-warm-layers": {0: 50.0, 2: 9.0, 3: 9.0}}, {}, {})
     assert "% of supervised-warm-layers |" in more, "the yardstick with more seeds"
+    better = make_table({**scores, "supervised-half": {0: 80.0, 1: 41.0}}, {}, {})
+    assert "% of supervised-half |" in better, "of as many seeds the better one"
     assert "| one-shot |  | 60.0 20.0 | 40.0 ± 254.1 | 120.0 |" in more
 
 
@@ -114,7 +116,7 @@ def test_a_switch_is_compared_with_the_same_seeds_without_it(tmp_path: Path) -> 
         append(tmp_path / "runs.csv", COLUMNS, rows)
     head, _, *lines = switches_of(tmp_path).splitlines()
     assert head == "| | davis2016, xmem-tiny, 1200 |"
-    cells = dict(line.strip("| ").split(" | ") for line in lines if " | " in line.strip("| "))
+    cells = dict(line.strip("| ").split(" | ") for line in lines)
     # Differences 15 and 19 (Student's 97.5 % quantile of one degree of freedom is 12.706), and 1 and 3.
     assert cells["`data.static_share`: walks after half of the steps"] == f"+17.0 ± {12.706 * 2:.1f} (2)"
     assert cells["`train.ema_decay=0.99`"] == f"+2.0 ± {12.706:.1f} (2)"

@@ -13,6 +13,7 @@ import pytest
 import ovos_ray
 
 PACKAGE = Path(ovos_ray.__file__).parent
+BENCHMARKS = sorted((Path(__file__).resolve().parents[2] / "benchmarks").glob("*.py"))
 # From the ground up; a room may import from itself and from the floors below.
 FLOORS = (
     ("arrays", "errors", "io", "lease", "paths", "repeating", "seeding", "storage"),
@@ -97,3 +98,12 @@ def test_importing_the_ground_floor_and_asking_for_help_is_light() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_benchmarks_find_the_recipes_beside_the_package(path: Path) -> None:
+    """`python benchmarks/NAME.py` has its own folder on the path, and not the one of the recipes."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    needs = next((at for at, line in enumerate(lines) if line.startswith(("from trainables", "from search_sp"))), None)
+    found = next((at for at, line in enumerate(lines) if line.startswith("sys.path")), None)
+    assert needs is None or (found is not None and found < needs)
