@@ -32,17 +32,20 @@ _BASELINES = ("static-only", "layers-only")
 """Static clips of one label a video and nothing else, chosen alike."""
 _SWITCHES = {
     "`data.static_share`: walks after half of the steps": (("static-half", "one-shot"), ("layers-half", "one-shot")),
-    "walks after a quarter": (("static-clips", "one-shot"), ("layers-clips", "one-shot")),
-    "no walks": (("static-only", "one-shot"), ("layers-only", "one-shot")),
+    "`data.static_share`: walks after a quarter": (("static-clips", "one-shot"), ("layers-clips", "one-shot")),
+    "`data.static_share`: no walks": (("static-only", "one-shot"), ("layers-only", "one-shot")),
     "`data.static_clips=layers`, no walks": (("layers-only", "static-only"),),
     "`data.static_clips=pasted`, no walks": (("pasted-only", "static-only"),),
-    "`method.further_labels=compare`, two labels a video": (("one-shot-2", "one-shot"),),
-    "the same beside static clips": (("static-half-2", "static-half"), ("layers-clips-2", "layers-clips")),
+    "`method.further_labels=compare`, two labels": (("one-shot-2", "one-shot"),),
+    "`method.further_labels=compare`, two labels, beside static clips": (
+        ("static-half-2", "static-half"),
+        ("layers-clips-2", "layers-clips"),
+    ),
     "`method.reference=true` (all labels)": (("oracle", "one-shot"),),
     "`data.frame_sampling=grown`": (("one-shot-grown", "one-shot"),),
     "`method.rollout_memory=all`": (("one-shot-all-memory", "one-shot"),),
     "`train.ema_decay=0.99`": (("averaged", "one-shot"),),
-    "the same beside static clips ": (("averaged", "static-half"), ("averaged", "layers-clips")),
+    "`train.ema_decay=0.99`, beside static clips": (("averaged", "static-half"), ("averaged", "layers-clips")),
 }
 """By switch, the runs that have it and those that do not; the first pair that was run counts."""
 BEGIN, END = "<!-- tables -->", "<!-- /tables -->"
@@ -104,7 +107,7 @@ def switches_of(out: Path) -> str:
                     break
             cells.append(found)
         if any(cells):
-            lines.append(f"| {switch.strip()} | {' | '.join(cells)} |")
+            lines.append(f"| {switch} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
