@@ -148,8 +148,10 @@ def test_a_damaged_copy_is_made_anew_and_an_unused_one_removed(shards: Path, tmp
     assert ShardIndex.shared(shards) == own
     (copy,) = folder.glob("*.arrow")
     whole = copy.read_bytes()
-    unused, used, left = folder / f"{'0' * 32}.arrow", folder / f"{'1' * 32}.arrow", folder / f".{'2' * 32}.arrow.tmp"
-    for other, days in ((unused, 70), (used, 20), (left, 70)):
+    unused, used = (folder / f"{digit * 32}.arrow" for digit in "01")
+    left = folder / f".{'2' * 32}.arrow.host-1-abcdef01.tmp"
+    theirs = [folder / name for name in ("notes.txt", "stocks.arrow", ".hidden.tmp")]
+    for other, days in ((unused, 70), (used, 20), (left, 70), *((one, 70) for one in theirs)):
         other.write_bytes(b"")
         os.utime(other, (time.time() - days * 86400,) * 2)
     for content in (b"", whole[: len(whole) // 2], b"x" * len(whole)):
@@ -159,3 +161,4 @@ def test_a_damaged_copy_is_made_anew_and_an_unused_one_removed(shards: Path, tmp
     assert used.is_file()
     assert not unused.exists()
     assert not left.exists()
+    assert all(one.is_file() for one in theirs), "the folder lies where the user says, and may hold their own files"

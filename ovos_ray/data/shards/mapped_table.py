@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -25,6 +26,8 @@ __all__ = ["mapped_table"]
 
 _WAIT_S, _POLL_S = 60.0, 0.05
 _UNUSED_S = 60 * 24 * 3600.0
+_OWN = re.compile(r"[0-9a-f]{32}\.arrow|\.[0-9a-f]{32}\.arrow\..+\.tmp")
+"""Names of what is made here. The folder lies where the user says, and may be theirs."""
 
 
 def mapped_table(digest: str, read: Callable[[], pa.Table]) -> pa.Table:
@@ -75,8 +78,8 @@ def _mapped(path: Path) -> pa.Table | None:
 
 
 def _write(path: Path, table: pa.Table) -> None:
-    for old in path.parent.iterdir():  # also what killed processes left
-        if time.time() - old.stat().st_mtime > _UNUSED_S:
+    for old in path.parent.iterdir():  # also what killed processes left, and nothing that has another name
+        if _OWN.fullmatch(old.name) and time.time() - old.lstat().st_mtime > _UNUSED_S:
             old.unlink(missing_ok=True)
     with atomic_path(path) as temporary, pa.ipc.new_file(str(temporary), table.schema) as writer:
         writer.write_table(table.combine_chunks())  # in one piece, or each process would join the pieces for itself
