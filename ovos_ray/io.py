@@ -261,12 +261,14 @@ def exclusive(
         os.close(descriptor)
 
 
-def _open_lock(target: Path) -> int:
+def _open_lock(target: Path, attempts: int = 100) -> int:
     target.parent.mkdir(parents=True, exist_ok=True)
     try:  # what a link leads to, in a folder of a stranger's, would be emptied
         return os.open(target, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    except FileNotFoundError:  # whoever had made the folder has removed it
-        return _open_lock(target)
+    except FileNotFoundError:  # whoever had made the folder has removed it; or no file can be made there, as in /proc
+        if attempts == 1:
+            raise
+        return _open_lock(target, attempts - 1)
     except OSError as error:
         if not target.is_symlink():
             raise

@@ -11,6 +11,7 @@ import pytest
 from runs import config_of
 
 from ovos_ray.errors import DataError, HeldError, OvosError
+from ovos_ray.io import exclusive
 from ovos_ray.run import lock
 from ovos_ray.storage import Storage
 from ovos_ray.study.expand import expand
@@ -26,6 +27,12 @@ def test_a_lock_that_is_a_link_empties_no_file_of_the_users(tmp_path: Path) -> N
     with pytest.raises(DataError, match="is a link"), lock.hold(Storage(str(tmp_path / "run")), "run", print):
         pytest.fail("it is held")
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder in which no file can be made")
+def test_a_lock_that_cannot_be_made_is_an_error_of_the_file_system() -> None:
+    with pytest.raises(FileNotFoundError, match="/proc/self/lock"), exclusive("/proc/self/lock"):
+        pytest.fail("it is held")
 
 
 def test_a_study_that_cannot_be_run_leaves_nothing_behind_and_takes_nothing_away(shards: Path, tmp_path: Path) -> None:
