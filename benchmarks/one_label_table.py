@@ -7,7 +7,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from claims import interval
@@ -111,7 +110,7 @@ def switches_of(out: Path) -> str:
     return "\n".join(lines)
 
 
-def _read(out: Path) -> tuple[dict[Group, dict[str, dict[int, float]]], Any, dict[Group, dict[str, str]]]:
+def _read(out: Path) -> tuple[Mapping[Group, Scores], Mapping[Group, Scores], Mapping[Group, Mapping[str, str]]]:
     """J&F of the last and of the averaged weights by group, method and seed, and the labels by group and method."""
     groups: dict[Group, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     averaged: dict[Group, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
