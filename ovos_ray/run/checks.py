@@ -112,12 +112,9 @@ def check_backward(config: ExperimentConfig) -> None:
 def _facts(name: str) -> NetworkFacts:
     if name in NETWORKS:
         return NETWORKS[name]
-    import torch
-
     from ovos_ray import networks
 
-    with torch.device("meta"):  # no memory, no values
-        network = networks.build(name)
+    network = networks.structure(name)
     return NetworkFacts(type(network).__name__, network.recurrent, networks.has_imagenet(network))
 
 

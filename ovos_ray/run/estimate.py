@@ -15,7 +15,7 @@ import torch
 
 from ovos_ray import networks
 from ovos_ray.config import ExperimentConfig, override
-from ovos_ray.networks.base import VOSNetwork, num_trained
+from ovos_ray.networks.base import num_trained
 from ovos_ray.run.out_of_memory import out_of_memory
 from ovos_ray.train.numerics import set_numerics
 from ovos_ray.train.step import TrainingModule
@@ -85,19 +85,14 @@ def estimate(config: ExperimentConfig) -> Cost:
 
 def checkpoint_bytes(config: ExperimentConfig) -> int:
     """Returns the size of one checkpoint: float32 weights, and Adam's two moments of those that are trained."""
-    network = _structure(config)
+    network = networks.structure(config.network.name)
     state = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     return int(state + 8 * num_trained(network))
 
 
 def num_parameters(config: ExperimentConfig) -> int:
     """Returns the number of trained parameters."""
-    return num_trained(_structure(config))
-
-
-def _structure(config: ExperimentConfig) -> VOSNetwork:
-    with torch.device("meta"):  # no memory, no values
-        return networks.build(config.network.name)
+    return num_trained(networks.structure(config.network.name))
 
 
 def _measure_on_gpu(

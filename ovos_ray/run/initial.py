@@ -44,7 +44,7 @@ def provide_initial(config: ExperimentConfig) -> None:
     if config.pretrain is not None or config.network.init not in ("auto", "imagenet"):
         return
     place = _provided(config)
-    for name in imagenet_files(networks.build(config.network.name)):
+    for name in imagenet_files(networks.structure(config.network.name)):
         if not place.exists(name):
             place.write(find_imagenet_file(name).read_bytes(), name)
 
@@ -57,7 +57,7 @@ def describe_initial(config: ExperimentConfig) -> str:
     """
     if config.pretrain is not None or config.network.init not in ("auto", "imagenet"):
         return ""
-    place, names = _provided(config), imagenet_files(networks.build(config.network.name))
+    place, names = _provided(config), imagenet_files(networks.structure(config.network.name))
     fetched = [name for name in names if not place.exists(name) and not imagenet_at_hand(name)]
     if not names:
         return ""

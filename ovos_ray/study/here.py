@@ -141,7 +141,7 @@ def _context(*, logs: bool) -> SpawnContext | ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods() or sys.version_info < (3, 11):  # no PYTHONSAFEPATH
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo", *(_FOR_LOGS if logs else ())])
+    context.set_forkserver_preload([__name__, *(_FOR_LOGS if logs else ())])
     return context
 
 

@@ -18,6 +18,9 @@ def set_numerics(train: TrainConfig, device: torch.device) -> None:
     # On a GPU nothing is promised to be equal, and cuDNN chooses its algorithms by rule: to try them all took XMem's
     # first steps 34 s on an H100, anew for every number of objects, and gained nothing that was seen.
     if device.type != "cuda":
-        torch.use_deterministic_algorithms(train.deterministic)
+        if train.compile:
+            torch.use_deterministic_algorithms(train.deterministic)
+        else:  # without telling torch.compile too, whose import takes 1.5 s and 180 MiB of every process
+            torch.set_deterministic_debug_mode("error" if train.deterministic else "default")
         # Filling memory that is written before it is read finds defects in operators, and costs a twentieth of a step.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ Weights = dict[str, Tensor]
 
 # Processes are forked from one that has imported everything and computed nothing, so that each starts in no time.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["ovos_ray.study.here", "ovos_ray.data.folders.synthetic", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["ovos_ray.study.here", "ovos_ray.data.folders.synthetic"])
 
 
 def make_shards(root: Path) -> Path:

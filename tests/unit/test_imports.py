@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,6 +99,33 @@ def test_importing_the_ground_floor_and_asking_for_help_is_light() -> None:
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_training_imports_the_compiler_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    """It takes 1.5 s and 180 MiB of every process; PyTorch does so for harmless things."""
+    code = (
+        "import sys, torch\n"
+        "from pathlib import Path\n"
+        "from tiny_study import make_dataset, tiny_config\n"
+        "from ovos_ray.config import override\n"
+        "from ovos_ray.run.estimate import checkpoint_bytes, estimate\n"
+        "from ovos_ray.run.here import fit_here\n"
+        "from ovos_ray.run.request import RunRequest\n"
+        "root = make_dataset(Path(sys.argv[1]))\n"
+        "for name in ('stcn-tiny', 'xmem-tiny', 'cutie-tiny'):\n"
+        "    config = override(tiny_config(root, steps=2, checkpoint_every=1), {'network.name': name, 'name': name})\n"
+        "    estimate(config), checkpoint_bytes(config)\n"
+        "    fit_here(RunRequest(config, experiment='imports', run_key=name))\n"
+        "there = 'torch._dynamo' in sys.modules\n"
+        "torch.optim.AdamW([torch.zeros(1)])\n"
+        "print(there, 'torch._dynamo' in sys.modules)\n"
+    )
+    support = Path(__file__).resolve().parents[1] / "support"
+    environment = {**os.environ, "PYTHONPATH": f"{PACKAGE.parent}{os.pathsep}{support}"}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert output.split()[-2:] == ["False", "True"]
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)

@@ -14,7 +14,7 @@ from torch import nn
 from ovos_ray.data.folders.synthetic import SyntheticConfig, render_video
 from ovos_ray.errors import ConfigError
 from ovos_ray.methods.propagation import propagate
-from ovos_ray.networks import Readout, State, build, names
+from ovos_ray.networks import Readout, State, build, names, structure
 from ovos_ray.networks.base import Padding
 from ovos_ray.networks.blocks import CBAM, EMPTY_LOGIT, CAResBlock, aggregate, other_masks
 from ovos_ray.networks.convolutions import FusingConv2d, PointwiseConv2d
@@ -47,6 +47,16 @@ def test_tiny_networks_have_the_structure_of_the_full_ones(tiny: str, full: str)
     assert type(small) is type(large)
     assert set(small.state_dict()) < set(large.state_dict())
     assert 300_000 < sum(p.numel() for p in small.parameters()) < 700_000
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_structure_of_a_network_is_that_of_the_network(name: str) -> None:
+    first, second = (
+        {key: (tensor.shape, tensor.dtype, key in parameters) for key, tensor in network.state_dict().items()}
+        for network in (structure(name), build(name))
+        for parameters in [dict(network.named_parameters())]
+    )
+    assert first == second
 
 
 def test_batch_norm_statistics_are_frozen_in_training_mode_and_affine_parameters_are_trained() -> None:
