@@ -23,6 +23,7 @@ from ovos_ray.config import DataConfig, ExperimentConfig
 from ovos_ray.data.clips.batches import batch_of, decode_batch
 from ovos_ray.data.clips.plan import Plan, slice_for_rank
 from ovos_ray.errors import DataError
+from ovos_ray.on_ray.private import RestingScheduler
 from ovos_ray.on_ray.stall import patiently
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class RankStream:
         num_blocks = math.ceil(len(steps) / steps_per_block)
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
+        context.custom_execution_callback_classes = [RestingScheduler]
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         decode = functools.partial(

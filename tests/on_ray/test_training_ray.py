@@ -184,6 +184,25 @@ def test_a_batch_that_does_not_come_ends_the_wait_with_what_the_cluster_does(
 
 
 @pytest.mark.usefixtures("ray_cluster")
+def test_ray_datas_scheduling_loop_asks_whether_to_rest_at_every_turn(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ovos_ray.on_ray import stream
+
+    turns = []
+
+    class Counting(stream.RestingScheduler):
+        def on_execution_step(self, executor: Any) -> None:
+            turns.append(self._num_quick)
+            super().on_execution_step(executor)
+
+    monkeypatch.setattr(stream, "RestingScheduler", Counting)
+    config = config_of(shards, tmp_path)
+    assert equal(streamed(config, 1), local_batches(config))
+    assert turns
+
+
+@pytest.mark.usefixtures("ray_cluster")
 def test_own_errors_are_raised_at_once_and_unwrapped(shards: Path, tmp_path: Path) -> None:
     from ovos_ray.on_ray.fit import fit
 

@@ -169,3 +169,32 @@ def test_all_of_ray_datas_own_actors_are_started(usage: str, monkeypatch: pytest
         monkeypatch.setattr(f"{module}.{name}", lambda name=name: asked.append(name))
     private._start_ray_data_actors()
     assert len(asked) == 2 + int(usage)
+
+
+def test_the_resting_scheduler_has_every_method_of_a_callback() -> None:
+    from ray.data import DataContext
+    from ray.data._internal.execution.execution_callback import ExecutionCallback
+
+    assert DataContext().custom_execution_callback_classes == []
+    wanted = {name for name in vars(ExecutionCallback) if not name.startswith("_")}
+    assert wanted == {name for name in vars(private.RestingScheduler) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize(("turn_s", "rests"), [(0.001, 42), (0.1, 0)])
+def test_a_scheduler_rests_where_its_turns_do_not_wait(
+    turn_s: float, rests: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, slept = [0.0], []
+    monkeypatch.setattr(private.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(private.time, "sleep", slept.append)
+    scheduler = private.RestingScheduler()
+    for _ in range(50):
+        now[0] += turn_s
+        scheduler.on_execution_step(None)
+    assert len(slept) == rests
+    now[0] += 1.0  # it waited for a task: the turns that deal with what came are not held up
+    scheduler.on_execution_step(None)
+    for _ in range(private._MANY):
+        now[0] += turn_s
+        scheduler.on_execution_step(None)
+    assert len(slept) == rests
