@@ -89,6 +89,8 @@ def ray_session(*, verbose: bool = False, num_cpus: int | None = None, several_w
         }
         # Trials take fractions of a CPU, so that many processes start at once; Ray would warn of each few.
         os.environ.setdefault("RAY_worker_maximum_startup_concurrency", "8")
+        # Those that Ray starts in advance know nothing of the runtime environment, and are never used.
+        os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         # Ray Train asks the dashboard's server whether the controller of a group of workers still lives. Without it,
         # the processors of runs that were stopped early or lost with their node would never be freed.
         runtime_env = {"env_vars": variables, **hook}
