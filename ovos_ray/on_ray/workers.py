@@ -6,6 +6,7 @@ import datetime
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -21,7 +22,7 @@ from ray.util.placement_group import PlacementGroup
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.on_ray.causes import lasting_cause, own_cause, post_restart, was_killed
-from ovos_ray.on_ray.leaving import leaving_nodes, this_node_id
+from ovos_ray.on_ray.leaving import leaving_nodes, tell_runs_to_end, this_node_id
 from ovos_ray.on_ray.room import processors, say_what_is_held, this_node
 from ovos_ray.on_ray.scoring import ScoringTasks
 from ovos_ray.on_ray.stream import RankStream, stream_spec
@@ -37,6 +38,8 @@ __all__ = ["free_processors", "holds_processors", "rank_stream", "train_on_worke
 
 _SILENCE_S = 60.0
 """Ray Train waits as long for processors that others hold, without a word, and then asks for them anew."""
+_LAST_CHECKPOINT_S = 20.0
+"""Workers look every five seconds whether they are told to end."""
 
 
 def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> None:
@@ -73,12 +76,42 @@ def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> N
     )
     try:
         with _saying_what_is_held(request):
-            trainer.fit()
+            _fit(trainer, config)
     except Exception as error:
         if (cause := own_cause(error)) is not None:
             raise cause from None
         if was_killed(error):
             raise killed_workers(config, marked_step(config)) from error
+        raise
+
+
+def _fit(trainer: TorchTrainer, config: ExperimentConfig) -> None:
+    """Trains. After Ctrl-C the workers write down their last step first, which a second one does not wait for.
+
+    In a thread of its own, since Ray Train's way to heed Ctrl-C aborts a run as it is. A trial of a study is in one
+    already, and the study tells it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        trainer.fit()
+        return
+    outcome: Future[None] = Future()
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+            outcome.set_result(None)
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=fit, name="train", daemon=True).start()
+    try:
+        outcome.result()
+    except KeyboardInterrupt:
+        step, deadline = marked_step(config), time.monotonic() + _LAST_CHECKPOINT_S
+        word = tell_runs_to_end()  # for as long as it is kept
+        while marked_step(config) == step and time.monotonic() < deadline and not outcome.done():
+            time.sleep(0.2)
+        del word
         raise
 
 

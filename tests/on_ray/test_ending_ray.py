@@ -12,8 +12,10 @@ from ovos_ray.train.run_folder import RunFolder
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly]
 
 
-def test_ctrl_c_loses_no_step_of_a_run(shards: Path, tmp_path: Path) -> None:
-    (run,) = interrupted(["train", "trainables.one_shot"], shards, tmp_path)
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_ctrl_c_loses_no_step_of_a_run(num_workers: int, shards: Path, tmp_path: Path) -> None:
+    words = ["train", "trainables.one_shot", f"train.num_workers={num_workers}"]
+    (run,) = interrupted(words, shards, tmp_path)
     assert RunFolder.at(str(run.parent), run.name).checkpoints().latest()
     assert not (run / "failure.json").exists()
 
