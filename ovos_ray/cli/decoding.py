@@ -66,6 +66,8 @@ def describe(feeding: Feeding, nodes: Nodes, *, no_ray: bool = False) -> str:
         return f"{line}starves unless a worker's part of its node is {needed} CPUs (train.cpus_per_worker={needed})"
     if no_ray:
         remedy = "leave out --no-ray, which decodes in one thread"
+    elif feeding.chosen:
+        remedy = f"data.decode_cpus={needed}, or leave that to the node"
     elif any(node.get("CPU", 0) >= needed for node in nodes):
         remedy = f"train.cpus_per_worker={needed}; fewer workers may fit then"
     else:

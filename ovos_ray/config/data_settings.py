@@ -83,6 +83,8 @@ class DataConfig:
     cache: Annotated[str | None, Machine, Inherited] = None
     """A folder on each node's own disk, such as `/mnt/nvme/shards`, where shards of a bucket are kept from their first
     use on; None: clips are read from the bucket."""
+    decode_cpus: Annotated[int | None, AtLeast(1), Machine, Inherited] = None
+    """Clips decoded at a time beside a worker on Ray, on as many CPUs of its node; None: on its even part of them."""
     multipliers: Annotated[tuple[tuple[str, int], ...] | tuple[int, ...], Computes] = ()
     """How often shards are visited per epoch: (name of the folder, dataset or split, times) pairs, once for the others.
     Numbers alone belong to `shards` in their order."""

@@ -55,7 +55,7 @@ def _loop(arguments: dict[str, Any]) -> None:
     # Without a GPU of its own a process would be given the first one that it sees.
     device = ray.train.torch.get_device() if config.train.gpus_per_worker else torch.device("cpu")
     _forget_earlier_runs(config, device)
-    start, decoders = Start(config), decoders_of_worker(config.train, this_node())
+    start, decoders = Start(config), decoders_of_worker(config, this_node())
     stream = RankStream(stream_spec(config), 0, 1, start.step, decoders, config.train.stall_timeout_s)
     with leaving_nodes([this_node_id()]) as warning, ScoringTasks(decoders) as scorers:
         report = arguments["report"]

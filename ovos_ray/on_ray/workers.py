@@ -201,11 +201,11 @@ class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyp
 
 def rank_stream(config: ExperimentConfig, rank: int, world_size: int, start: Start | None) -> RankStream:
     """Returns a worker's stream. All ranks call this together; rank 0 alone gives `start`, from which all go on."""
-    train, step = config.train, 0 if start is None else start.step
+    step = 0 if start is None else start.step
     if world_size > 1:  # one of them looks, so that all start from the same step
         step = broadcast_from_rank_zero(step)
-    decoders = decoders_of_worker(train, this_node())
-    return RankStream(stream_spec(config), rank, world_size, step, decoders, train.stall_timeout_s)
+    decoders = decoders_of_worker(config, this_node())
+    return RankStream(stream_spec(config), rank, world_size, step, decoders, config.train.stall_timeout_s)
 
 
 def _nodes_of_ranks(world_size: int) -> list[str]:

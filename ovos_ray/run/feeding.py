@@ -30,6 +30,7 @@ class Feeding:
         decoders: Clips decoded at a time beside a worker, on as many CPUs.
         at_least: Whether there may be more of them, as its node is not known.
         step_s: How long a step takes; None: not known.
+        chosen: Whether `data.decode_cpus` says how many decoders there are.
     """
 
     clip_s: float
@@ -37,6 +38,7 @@ class Feeding:
     decoders: int
     at_least: bool
     step_s: float | None
+    chosen: bool = False
 
     @classmethod
     def of(
@@ -51,11 +53,13 @@ class Feeding:
             nodes: `CPU` and `GPU` of each that it may run on; none: not known, so that a worker has what it holds.
         """
         train = config.train
-        fit = [decoders_of_worker(train, node) for node in nodes if workers_that_fit(train, node)]
-        decoders = min(fit, default=max(1, math.floor(train.cpus_per_worker)))
+        fit = [decoders_of_worker(config, node) for node in nodes if workers_that_fit(train, node)]
+        decoders = min(fit, default=config.data.decode_cpus or max(1, math.floor(train.cpus_per_worker)))
+        chosen = config.data.decode_cpus is not None
         measured = cost is not None and cost.device.startswith("cuda") == bool(train.gpus_per_worker)
         step_s = cost.seconds / train.steps if cost is not None and measured else None
-        return cls(clip_s, train.clips_per_worker(config.data.batch_size), decoders, not fit, step_s)
+        clips = train.clips_per_worker(config.data.batch_size)
+        return cls(clip_s, clips, decoders, not fit and not chosen, step_s, chosen)
 
     @property
     def decoded_per_s(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ovos_ray.config import TrainConfig
+from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.errors import ResourceError
 
 __all__ = ["check_fits", "check_gpu", "decoders_of_worker", "max_concurrent", "workers_that_fit"]
@@ -67,15 +67,19 @@ def max_concurrent(trains: Sequence[TrainConfig], resources: Mapping[str, float]
     return max(1, min(by for by in (by_cpu, by_gpu, 1_000_000) if by is not None))
 
 
-def decoders_of_worker(train: TrainConfig, node: Mapping[str, float]) -> int:
+def decoders_of_worker(config: ExperimentConfig, node: Mapping[str, float]) -> int:
     """Returns how many clips a worker decodes at a time: on its even part of its node's CPUs, on one at least.
 
-    Where GPUs run out before CPUs, a worker decodes on the CPUs that no other one can use.
+    Where GPUs run out before CPUs, a worker decodes on the CPUs that no other one can use. `data.decode_cpus` takes the
+    place of this rule.
 
     Args:
-        train: Of its run.
+        config: Of its run.
         node: `CPU` and `GPU` of its node.
     """
+    if config.data.decode_cpus is not None:
+        return config.data.decode_cpus
+    train = config.train
     return max(1, math.floor(node.get("CPU", 0) / max(1, workers_that_fit(train, node)) + 1e-9))
 
 

@@ -57,7 +57,7 @@ class Rank:
     ) -> None:
         if meet is not None:
             stream._decode_block = functools.partial(_met, meet=meet)
-        decoders = decoders_of_worker(config.train, {"CPU": CPUS, "GPU": RANKS})
+        decoders = decoders_of_worker(config, {"CPU": CPUS, "GPU": RANKS})
         self._batches = kind(stream.stream_spec(config), rank, RANKS, 0, decoders).batches()
         self._arrived: list[float] = []
         threading.Thread(target=self._take, daemon=True).start()

@@ -101,6 +101,9 @@ def test_a_step_counts_where_it_was_measured_on_what_the_run_trains_on(root: Pat
     assert Feeding.of(config, 0.5, None, [node, {"CPU": 4.0, "GPU": 1.0}, {"CPU": 1.0}]).decoders == 4, "the poorest"
     held = Feeding.of(override(config, {"train.cpus_per_worker": 3.5}), 0.5, H100, [{"CPU": 64.0}])
     assert (held.decoders, held.at_least) == (3, True), "no node is known that has a GPU"
+    chosen = override(config, {"data.decode_cpus": 5})
+    for nodes in ([node], []):
+        assert Feeding.of(chosen, 0.5, H100, nodes) == Feeding(0.5, 4, 5, False, 1.0, chosen=True)
 
 
 def test_the_line_says_what_to_change_where_a_worker_starves() -> None:
@@ -116,6 +119,8 @@ def test_the_line_says_what_to_change_where_a_worker_starves() -> None:
     assert describe(slow, big).endswith("starves, 11 would do (train.cpus_per_worker=11; fewer workers may fit then)")
     assert "nodes with so many CPUs" in describe(slow, small)
     assert "leave out --no-ray" in describe(slow, big, no_ray=True)
+    few = dataclasses.replace(slow, decoders=2, chosen=True)
+    assert describe(few, big).endswith("starves, 11 would do (data.decode_cpus=11, or leave that to the node)")
     assert "starves unless a worker's part of its node is 11 CPUs" in describe(
         dataclasses.replace(slow, at_least=True), []
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ovos_ray.config import TrainConfig
+from ovos_ray.config import ExperimentConfig, TrainConfig, override
 from ovos_ray.errors import ResourceError
 from ovos_ray.run.resources import check_fits, decoders_of_worker, max_concurrent
 
@@ -88,4 +88,6 @@ def test_elastic_workers_are_refused_only_where_not_even_the_fewest_fit() -> Non
     ],
 )
 def test_a_worker_decodes_on_its_part_of_its_node(train: TrainConfig, node: Node, expected: int) -> None:
-    assert decoders_of_worker(train, node) == expected
+    config = ExperimentConfig(train=train)
+    assert decoders_of_worker(config, node) == expected
+    assert decoders_of_worker(override(config, {"data.decode_cpus": 3}), node) == 3
