@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from typing import Annotated
@@ -22,6 +23,7 @@ __all__ = [
     "Replace",
     "Verbose",
     "WaitForNodes",
+    "minutes",
     "require_dry_run",
     "trial_tags",
     "typed",
@@ -57,7 +59,26 @@ PrompterWeights = Annotated[
     str | None, typer.Option(help="With --prompter sam: a name of Hugging Face's hub, or a folder.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", help="Show Ray's own log.")]
-WaitForNodes = Annotated[float, typer.Option(help="Minutes to wait for nodes of a cluster that may grow.")]
+
+
+def minutes(text: str | float) -> float:
+    """Returns minutes from a number of them, or from a time such as `15m`, `2h` or `90s`.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)([smh]?)", str(text).strip())
+    if found is None:
+        raise ConfigError(f"{text!r} is no time to wait", "give minutes, such as 15 or 15m, or 90s, or 2h")
+    return float(found[1]) * {"s": 1 / 60, "m": 1, "h": 60, "": 1}[found[2]]
+
+
+WaitForNodes = Annotated[
+    float,
+    typer.Option(
+        parser=minutes, metavar="MINUTES", help="How long to wait for nodes of a cluster that may grow: 15, 15m, 2h."
+    ),
+]
 
 
 def require_dry_run(on: str | None, dry_run: bool) -> None:

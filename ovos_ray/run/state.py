@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ovos_ray.config import ExperimentConfig
@@ -128,10 +129,27 @@ class RunState:
             self.network.load_state_dict(stored["network"])
 
 
+class _MovingAverage(AveragedModel):
+    """The moving average of weights, updated without waiting for their device.
+
+    PyTorch's own copies its counter there in every step, which waits for all that is queued.
+    """
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """Takes weights into the average. Buffers never change, and need not be copied."""
+        if not self.n_averaged or self.multi_avg_fn is None:  # the counter is the host's
+            super().update_parameters(model)
+            return
+        average: list[Tensor] = list(self.parameters())
+        weights: list[Tensor] = list(model.parameters())
+        self.multi_avg_fn(average, weights, self.n_averaged)
+        self.n_averaged += 1
+
+
 def _average_of(network: VOSNetwork, decay: float | None) -> AveragedModel | None:
     if decay is None:
         return None
-    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return _MovingAverage(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
 
 def _changed(before: Mapping[str, str] | None) -> str:

@@ -26,6 +26,7 @@ from ovos_ray.networks.memory import read
 from ovos_ray.run.estimate import estimate
 from ovos_ray.run.loop import train_run
 from ovos_ray.run.request import RunRequest
+from ovos_ray.run.state import _average_of
 from ovos_ray.train.copies import on_device
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder
@@ -193,11 +194,14 @@ def test_a_step_never_waits_for_the_device(name: str, rollout: str) -> None:
     )  # fmt: skip
     network = build(name).to(GPU)
     module, optimizer = TrainingModule(network, config), build_optimizer(network, config.optimizer, GPU)
+    average = _average_of(network, 0.9)
+    assert average is not None
     batch = next(on_device([make_batch(2, clip_length=7, side=72)], GPU))
     for step in range(4):
         torch.cuda.set_sync_debug_mode("error" if step > 1 else "default")  # the first ones capture
         try:
             train_step(module, batch, optimizer, config, step, wait=False)
+            average.update_parameters(network)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     module.skipped.read()

@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from batches import TWO_STEP, make_batch, rng
 from runs import config_of, local_stream, same, train_alone
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ovos_ray import networks
 from ovos_ray.config import override
@@ -20,6 +21,7 @@ from ovos_ray.methods import one_shot, one_shot_loss, propagate
 from ovos_ray.methods.losses import mask_confidence
 from ovos_ray.packing.pack import pack
 from ovos_ray.run.checks import check_config
+from ovos_ray.run.state import _average_of
 from ovos_ray.train.optimizer import build_optimizer
 from ovos_ray.train.run_folder import RunFolder
 from ovos_ray.train.step import TrainingModule, train_step
@@ -48,6 +50,26 @@ def test_the_average_is_that_of_the_weights_after_every_step(shards: Path, tmp_p
     for name, value in expected.items():
         torch.testing.assert_close(averaged[name], value)
     assert not same(averaged, last)
+
+
+def test_an_average_is_updated_without_a_copy_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> None:
+        raise AssertionError("what is copied to a device waits for it")
+
+    layer: Any = torch.nn.Linear(2, 2)
+    plain, mine = AveragedModel(layer, multi_avg_fn=get_ema_multi_avg_fn(0.75)), _average_of(layer, 0.75)
+    assert mine is not None
+    for step in range(3):
+        torch.nn.init.constant_(layer.weight, step)
+        plain.update_parameters(layer)
+        with monkeypatch.context() as patch:
+            if step:  # the first one copies the weights
+                patch.setattr(torch.Tensor, "to", refuse)
+            mine.update_parameters(layer)
+    assert same(mine.state_dict(), plain.state_dict())
+    monkeypatch.setattr(torch.Tensor, "to", refuse)
+    with pytest.raises(AssertionError, match="waits"):
+        plain.update_parameters(layer)
 
 
 def test_a_resumed_average_is_the_same(shards: Path, tmp_path: Path) -> None:

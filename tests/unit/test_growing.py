@@ -19,8 +19,9 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, Searcher
 from runs import config_of
 
+from ovos_ray.cli.options import minutes
 from ovos_ray.config import ExperimentConfig, TrainConfig
-from ovos_ray.errors import ResourceError, StorageError
+from ovos_ray.errors import ConfigError, ResourceError, StorageError
 from ovos_ray.on_ray import concurrency, leaving, packing, room, stall, workers
 from ovos_ray.on_ray.trial import resources_of, run_trial
 from ovos_ray.packing.parts import Part
@@ -316,3 +317,14 @@ def test_a_run_says_what_it_waits_for_also_if_another_took_it_at_the_same_moment
         for thread in set(threading.enumerate()) - before:
             thread.join(10)
     assert events == ["waiting until 1 CPU for each of 2 workers are free"] * told
+
+
+@pytest.mark.parametrize(("text", "expected"), [("15", 15.0), (15.0, 15.0), ("15m", 15.0), ("90s", 1.5), ("2h", 120.0)])
+def test_a_time_to_wait_has_a_unit_or_is_in_minutes(text: str | float, expected: float) -> None:
+    assert minutes(text) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1 day", "15min", "nan"])
+def test_what_is_no_time_to_wait_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="no time to wait"):
+        minutes(text)
