@@ -10,10 +10,10 @@ import ray
 from ovos_ray.on_ray.private import draining_nodes
 from ovos_ray.repeating import repeating
 
-__all__ = ["drained_nodes", "leaving_nodes", "tell_runs_to_end", "this_node_id"]
+__all__ = ["drained_nodes", "leaving_nodes", "tell_runs_to_end", "this_node_id", "told_to_end"]
 
 _POLL_S = 5.0
-_ENDING = "this study is told to end"
+_ENDING = "told to end"
 """The name of an actor, by which a driver tells its runs: it is there for them from when it is asked for."""
 
 
@@ -41,7 +41,7 @@ def leaving_nodes(nodes: Collection[str]) -> Iterator[Callable[[], str]]:
         nonlocal leaving
         going = sorted(draining_nodes().keys() & nodes)
         leaving = f"node {', '.join(node[:8] for node in going)} will be taken away" if going else ""
-        if _ENDING in ray.util.list_named_actors():  # of this driver, unless a namespace was asked for
+        if told_to_end():
             leaving = _ENDING
 
     with _looking(look):
@@ -55,6 +55,11 @@ class _Word:
 def tell_runs_to_end() -> object:
     """Tells the runs of this driver that they will be ended, as long as what is returned is kept."""
     return ray.remote(_Word).options(num_cpus=0, name=_ENDING, get_if_exists=True).remote()
+
+
+def told_to_end() -> bool:
+    """Whether this process's driver has told its runs that they will be ended."""
+    return _ENDING in ray.util.list_named_actors()  # of this driver, unless a namespace was asked for
 
 
 @contextmanager

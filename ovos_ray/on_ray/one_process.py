@@ -64,7 +64,8 @@ def _loop(arguments: dict[str, Any]) -> None:
 
 @functools.cache
 def _keep_imports() -> None:
-    """Spares what this process has imported from being searched for garbage: a quarter of a second a run."""
+    """Spares what this process has imported from being searched for garbage again: a quarter of a second a run."""
+    gc.collect()
     gc.freeze()
 
 

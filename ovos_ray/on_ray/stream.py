@@ -148,7 +148,8 @@ class RankStream:
         num_blocks = math.ceil(len(steps) / steps_per_block)
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True
-        context.custom_execution_callback_classes = [RestingScheduler]
+        if RestingScheduler not in context.custom_execution_callback_classes:
+            context.custom_execution_callback_classes.append(RestingScheduler)
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         decode = functools.partial(

@@ -6,7 +6,7 @@ import datetime
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ from ray.util.placement_group import PlacementGroup
 
 from ovos_ray.config import ExperimentConfig, TrainConfig
 from ovos_ray.on_ray.causes import lasting_cause, own_cause, post_restart, was_killed
-from ovos_ray.on_ray.leaving import leaving_nodes, tell_runs_to_end, this_node_id
+from ovos_ray.on_ray.leaving import leaving_nodes, tell_runs_to_end, this_node_id, told_to_end
 from ovos_ray.on_ray.room import processors, say_what_is_held, this_node
 from ovos_ray.on_ray.scoring import ScoringTasks
 from ovos_ray.on_ray.stream import RankStream, stream_spec
@@ -76,7 +76,7 @@ def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> N
     )
     try:
         with _saying_what_is_held(request):
-            _fit(trainer, config)
+            _fit(trainer, request)
     except Exception as error:
         if (cause := own_cause(error)) is not None:
             raise cause from None
@@ -85,8 +85,8 @@ def train_on_workers(request: RunRequest, *, callbacks: Sequence[Any] = ()) -> N
         raise
 
 
-def _fit(trainer: TorchTrainer, config: ExperimentConfig) -> None:
-    """Trains. After Ctrl-C the workers write down their last step first, which a second one does not wait for.
+def _fit(trainer: TorchTrainer, request: RunRequest) -> None:
+    """Trains. After Ctrl-C the workers write down where they are first, unless it comes again.
 
     In a thread of its own, since Ray Train's way to heed Ctrl-C aborts a run as it is. A trial of a study is in one
     already, and the study tells it.
@@ -107,12 +107,26 @@ def _fit(trainer: TorchTrainer, config: ExperimentConfig) -> None:
     try:
         outcome.result()
     except KeyboardInterrupt:
-        step, deadline = marked_step(config), time.monotonic() + _LAST_CHECKPOINT_S
-        word = tell_runs_to_end()  # for as long as it is kept
-        while marked_step(config) == step and time.monotonic() < deadline and not outcome.done():
-            time.sleep(0.2)
-        del word
+        with suppress(Exception):  # the storage or the cluster may be away, which is no failure of the run
+            _end_workers(request, outcome)
         raise
+
+
+def _end_workers(request: RunRequest, outcome: Future[None]) -> None:
+    """Waits for one more checkpoint, and takes their processors from the workers."""
+    folder, step = RunFolder.of(request.config), marked_step(request.config)
+    word = tell_runs_to_end()  # for as long as it is kept
+    try:
+        if holds_processors(folder):
+            request.post(step, event="interrupted; waits some seconds for a checkpoint, unless it is once more")
+            deadline = time.monotonic() + _LAST_CHECKPOINT_S
+            while marked_step(request.config) == step and time.monotonic() < deadline and not outcome.done():
+                time.sleep(0.2)
+    finally:
+        free_processors([folder])
+        with suppress(TimeoutError):
+            outcome.exception(_LAST_CHECKPOINT_S)  # Ray Train learns that they are gone
+        del word
 
 
 @contextmanager
@@ -193,6 +207,8 @@ class _RetryLostWorkersOnly(UserCallback):  # type: ignore[misc]  # ray is untyp
         for error in worker_exceptions.values():
             if (cause := lasting_cause(error)) is not None:
                 raise cause
+            if told_to_end():
+                raise error
         post_restart(self._request, *next(iter(worker_exceptions.items())))
         # When a trial is ended, its workers die a moment before this process does. If it reserved processors for new
         # workers in that moment, nobody would give them back.

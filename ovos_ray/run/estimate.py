@@ -61,7 +61,8 @@ def estimate(config: ExperimentConfig) -> Cost:
     """
     device = torch.device("cuda" if torch.cuda.is_available() and config.train.gpus_per_worker else "cpu")
     network = networks.build(config.network.name).to(device)
-    module = TrainingModule(network, override(config, {"train.compile": False}))
+    config = override(config, {"train.compile": False})
+    module = TrainingModule(network, config)
     parameters = num_trained(network)
     set_numerics(config.train, device)
     clips = config.train.clips_per_worker(config.data.batch_size)

@@ -40,6 +40,7 @@ __all__ = ["run_plain"]
 _Record = dict[str, Any]
 _ERROR = "error"
 _LOOK_S = 1.0
+_COMPILER = ("torch._dynamo",)
 _FOR_LOGS = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
 
 
@@ -120,7 +121,9 @@ def _run_all(
 
 
 def _start(request: RunRequest, index: int) -> tuple[Connection, _Child]:
-    context = _context(logs=bool(request.config.tracking_uri))
+    train = request.config.train
+    compiles = train.compile or train.gradient_checkpointing
+    context = _context((*(_FOR_LOGS if request.config.tracking_uri else ()), *(_COMPILER if compiles else ())))
     receiver, sender = context.Pipe(duplex=False)
     # Watchers stay here: they need not be picklable.
     stage = request.pretraining and dataclasses.replace(request.pretraining, watcher=None)
@@ -133,7 +136,7 @@ def _start(request: RunRequest, index: int) -> tuple[Connection, _Child]:
     return receiver, _Child(request, process)
 
 
-def _context(*, logs: bool) -> SpawnContext | ForkServerContext:
+def _context(more: Sequence[str]) -> SpawnContext | ForkServerContext:
     """Returns how trials start: from a process that has imported what they need and computed nothing, so at once.
 
     Not as copies of this process, as torch's threads do not survive that.
@@ -141,7 +144,7 @@ def _context(*, logs: bool) -> SpawnContext | ForkServerContext:
     if "forkserver" not in multiprocessing.get_all_start_methods() or sys.version_info < (3, 11):  # no PYTHONSAFEPATH
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *(_FOR_LOGS if logs else ())])
+    context.set_forkserver_preload([__name__, *more])
     return context
 
 

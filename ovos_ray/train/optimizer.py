@@ -51,7 +51,7 @@ def _without_compiler(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Opt
     """Returns a kind of optimiser whose methods are not kept away from torch.compile.
 
     They are wrapped to be so, and the wrappers import it, which takes 1.5 s and 180 MiB of every process. None of them
-    is ever compiled here. Unwrapped, `step` calls no hooks; there are none.
+    is ever compiled here. What is lost is pickling, which nothing here does: their states are stored.
     """
     names = ("add_param_group", "load_state_dict", "state_dict", "zero_grad")
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in names}

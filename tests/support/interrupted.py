@@ -26,10 +26,38 @@ _SETTINGS = {
 }
 
 
+_CALLER = """
+import sys
+import ray
+import ovos_ray.api
+ray.init("local", num_cpus=2, log_to_driver=False)
+try:
+    ovos_ray.api.train("trainables.one_shot", sys.argv[1:], ray=True)
+except KeyboardInterrupt:
+    states = [group["state"] for group in ray.util.placement_group_table().values()]
+    print("left:", states.count("CREATED"), ray.available_resources().get("CPU"))
+    raise SystemExit(130)
+"""
+
+
 def interrupted(words: list[str], shards: Path, folder: Path) -> list[Path]:
     """Trains for ever in a folder, presses Ctrl-C, and returns the folders of the runs that were begun."""
+    runs, said = _interrupted(["-m", "ovos_ray", *words], shards, folder)
+    assert said.splitlines()[-1] == _WORD
+    assert "failed" not in said
+    return runs
+
+
+def interrupted_caller(words: list[str], shards: Path, folder: Path) -> str:
+    """Does the same in a program that goes on using Ray; returns what it says of what is left there."""
+    _, said = _interrupted(["-c", _CALLER, *words], shards, folder)
+    (left,) = [line for line in said.splitlines() if line.startswith("left: ")]
+    return left
+
+
+def _interrupted(words: list[str], shards: Path, folder: Path) -> tuple[list[Path], str]:
     settings = {**_SETTINGS, "data.shards": shards, "storage": folder / "runs"}
-    command = [sys.executable, "-m", "ovos_ray", *words, *(f"{key}={value}" for key, value in settings.items())]
+    command = [sys.executable, *words, *(f"{key}={value}" for key, value in settings.items())]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command,
@@ -49,6 +77,4 @@ def interrupted(words: list[str], shards: Path, folder: Path) -> list[Path]:
             assert one.wait() == 130, said
         finally:
             one.kill()
-    assert said.splitlines()[-1] == _WORD
-    assert "failed" not in said
-    return [path.parent for path in (folder / "runs").rglob("config.json")]
+    return [path.parent for path in (folder / "runs").rglob("config.json")], said

@@ -222,9 +222,9 @@ def test_nodes_that_leave_are_told_and_their_loss_is_known(monkeypatch: pytest.M
         draining.clear()
         wait_for(lambda: warning() == "", 10)
         assert was_drained("a" * 56), "gone by now"
-        actors.append("this study is told to end")
+        actors.append("told to end")
         wait_for(lambda: warning() != "", 10)
-        assert warning() == "this study is told to end"
+        assert warning() == "told to end"
 
 
 def request(shards: Path, root: Path, **changes: Any) -> RunRequest:
