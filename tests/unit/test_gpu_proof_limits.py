@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import os
+import random
 import re
+import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +51,40 @@ def test_what_is_known_is_told_while_a_run_goes_on_and_when_it_fails() -> None:
         raise ValueError("why")
 
     assert attempt(fail) == {"failed": "ValueError: why"}
+
+
+def test_parts_are_joined_where_they_are_whole_and_refused_where_one_is_not(tmp_path: Path) -> None:
+    """What `benchmarks/offline.sh pack` makes of packages, here of one that is not Ray."""
+    core, parts = tmp_path / "packed" / "ray" / "core" / "src" / "ray", tmp_path / "parts"
+    core.mkdir(parents=True)
+    (core / "raylet").write_bytes(random.Random(0).randbytes(100_000))
+    (tmp_path / "packed" / "ray-1.dist-info").mkdir()
+    parts.mkdir()
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:xz") as tar:
+        tar.add(tmp_path / "packed", ".")
+    content, sums = archive.getvalue(), []
+    for number, start in enumerate(range(0, len(content), 40_000)):
+        part = parts / f"site.tar.xz.{number:02}"
+        part.write_bytes(content[start : start + 40_000])
+        sums.append(f"{hashlib.sha256(part.read_bytes()).hexdigest()}  {part.name}\n")
+    assert len(sums) == 3
+    (parts / "SHA256SUMS").write_text("".join(sums))
+
+    def join(site: Path) -> subprocess.CompletedProcess[str]:
+        command = ["bash", str(BENCHMARKS / "offline.sh"), "join", str(parts), str(site)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    joined = join(tmp_path / "site")
+    assert joined.returncode == 0, joined.stderr
+    assert joined.stdout.endswith(": 1 packages\n")
+    raylet = tmp_path / "site" / "ray" / "core" / "src" / "ray" / "raylet"
+    assert raylet.read_bytes() == (core / "raylet").read_bytes()
+    assert os.access(raylet, os.X_OK)
+    damaged = bytearray(part.read_bytes())
+    damaged[100] ^= 1
+    part.write_bytes(damaged)
+    refused = join(tmp_path / "other")
+    assert refused.returncode != 0
+    assert part.name in refused.stdout + refused.stderr
+    assert not (tmp_path / "other").exists()

@@ -265,6 +265,18 @@ def test_compiled_parts_are_whole_graphs_and_soon_complete(monkeypatch: pytest.M
     assert counters["stats"]["unique_graphs"] == captured
 
 
+@pytest.mark.slow
+def test_compiled_parts_inside_a_graph_give_the_steps_of_eager_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="eager"))
+    torch.compiler.reset()
+    both, _ = train(configure(train__compile=True, train__rollout="graph"), 3, "stcn-tiny")
+    plain, _ = train(configure(train__rollout="eager"), 3, "stcn-tiny")
+    other, _ = train(configure(train__rollout="eager"), 2, "stcn-tiny")
+    assert len(both.graphs) == 1
+    assert torch.equal(weights(both), weights(plain))
+    assert not torch.equal(weights(other), weights(plain))
+
+
 def test_a_batch_without_any_object_moves_nothing() -> None:
     config = configure(optimizer__weight_decay=0.1)
     network = build("xmem-tiny")
