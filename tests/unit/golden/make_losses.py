@@ -43,9 +43,12 @@ RECIPES = (
 
 
 def machine() -> dict[str, str]:
-    """What the last bits of a loss depend on."""
-    flags = torch.backends.cpu.get_cpu_capability()
-    return {"processor": f"{platform.machine()} {flags}", "torch": torch.__version__, "numpy": np.__version__}
+    """What the last bits of a loss depend on. With the same instructions, one maker's kernels sum in another order."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    maker = next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), "")
+    processor = f"{platform.machine()} {maker} {torch.backends.cpu.get_cpu_capability()}"
+    return {"processor": processor, "torch": torch.__version__, "numpy": np.__version__}
 
 
 def make_data(root: Path) -> None:
