@@ -144,7 +144,7 @@ def test_print_shows_the_script_and_checks_the_verb(home: Path) -> None:
 def test_imagenet_weights_are_fetched_before_the_job_is_queued(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     provided: list[str] = []
     monkeypatch.setattr("ovos_ray.run.initial.provide_initial", lambda config: provided.append(config.network.name))
-    (home / "job.sh").write_text("exit 0")
+    (home / "bin" / "launch").write_text("#!/bin/bash\n")  # queued, and never begun: a job would start Ray
     sent = CliRunner().invoke(app, ["submit", "--slurm", "--", "train", "trainables.one_shot.xmem", "storage=runs"])
     assert sent.exit_code == 0, sent.output
     assert "job 4321" in sent.output
