@@ -19,8 +19,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(FILE.read_text())
-    return content
+    """What was recorded on this class of machine; the first recording, where it has none."""
+    recordings: list[dict[str, Any]] = json.loads(FILE.read_text())
+    return next((one for one in recordings if one["machine"] == machine()), recordings[0])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("first", [15, pytest.param(STEPS, marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_losses_are_those_of_before(recipe: str, first: int, golden: dict[str, Any], data: Path) -> None:
-    """Bit for bit on the same class of machine and versions, else the first ones to rounding, which grows."""
+    """Bit for bit on the same class of machine and versions, else to rounding."""
     try:
         found = losses(recipe, data, first)
     finally:
@@ -43,7 +44,7 @@ def test_losses_are_those_of_before(recipe: str, first: int, golden: dict[str, A
     if golden["machine"] == machine():
         assert found == expected[:first]
     else:
-        np.testing.assert_allclose(found[:15], expected[:15], rtol=1e-3)
+        np.testing.assert_allclose(found, expected[:first], rtol=1e-4)
 
 
 def test_other_recipes_and_steps_have_other_losses(golden: dict[str, Any]) -> None:
